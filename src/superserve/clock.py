@@ -1,0 +1,112 @@
+"""Time as an argument.
+
+Everything inside SuperServe counts integer nanoseconds of one monotonic clock. Only this module and the process
+entry points read the machine's clock; code that needs "now" or a timer is given a `Clock`.
+"""
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+NS_PER_US = 1_000
+NS_PER_MS = 1_000_000
+NS_PER_S = 1_000_000_000
+
+
+class Timer(Protocol):
+    """A pending call that can be called off."""
+
+    def cancel(self) -> None:
+        """Call it off; no effect once it has run."""
+
+
+class Clock(Protocol):
+    """A source of time and timers."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since an arbitrary fixed point; never decreases."""
+
+    def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
+        """Call ``callback`` at ``when_ns`` or soon after; at once if that has passed.
+
+        A timer may fire up to a millisecond early (event loops round), so callbacks look at `now_ns`.
+        """
+
+
+def monotonic_ns() -> int:
+    """The machine's monotonic clock: for processes that measure durations and own no `Clock`."""
+    return time.monotonic_ns()
+
+
+class MonotonicClock:
+    """The machine's monotonic clock, with the timers of a running asyncio loop.
+
+    On one Linux host all processes share this clock, so stamps may cross process boundaries there.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def now_ns(self) -> int:
+        """See `Clock.now_ns`."""
+        return time.monotonic_ns()
+
+    def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
+        """See `Clock.call_at`."""
+        delay_s = max(0, when_ns - time.monotonic_ns()) / NS_PER_S
+        return self._loop.call_later(delay_s, callback)
+
+
+class _ManualTimer:
+    __slots__ = ("callback", "cancelled")
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class ManualClock:
+    """A clock that moves only when told to, for tests and virtual time.
+
+    Timers of one instant fire in the order in which they were made.
+    """
+
+    def __init__(self, start_ns: int = 0) -> None:
+        self._now_ns = start_ns
+        self._seq = itertools.count()
+        self._timers: list[tuple[int, int, _ManualTimer]] = []
+
+    def now_ns(self) -> int:
+        """See `Clock.now_ns`."""
+        return self._now_ns
+
+    def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
+        """See `Clock.call_at`; a time in the past fires at the next `advance_to`."""
+        timer = _ManualTimer(callback)
+        heapq.heappush(self._timers, (when_ns, next(self._seq), timer))
+        return timer
+
+    def advance_to(self, when_ns: int) -> None:
+        """Move to ``when_ns``, firing every timer due by then at its own time.
+
+        Raises:
+            ValueError: if ``when_ns`` lies in the past.
+        """
+        if when_ns < self._now_ns:
+            raise ValueError(f"cannot move the clock back from {self._now_ns} to {when_ns} ns")
+        while self._timers and self._timers[0][0] <= when_ns:
+            due_ns, _, timer = heapq.heappop(self._timers)
+            self._now_ns = max(self._now_ns, due_ns)
+            if not timer.cancelled:
+                timer.callback()
+        self._now_ns = when_ns
+
+    def advance(self, delta_ns: int) -> None:
+        """Move forward by ``delta_ns``."""
+        self.advance_to(self._now_ns + delta_ns)

@@ -1,0 +1,100 @@
+"""Every error that SuperServe raises on purpose, in one tree.
+
+::
+
+    SuperServeError
+    ├── UsageError (ValueError)        somebody can mend it: the message names the field and the fix
+    │   ├── InvalidRequestError        a request that does not fit the protocol or the model
+    │   ├── PayloadTooLargeError       a request body above the configured limit
+    │   ├── UnknownModelError          no model of that name or version
+    │   ├── ConfigError                an option, environment variable or config key
+    │   ├── ModelFolderError           a model folder with a missing, wrong or stale file
+    │   ├── IllegalSubnetError         a subnet outside its search space
+    │   ├── ProfileError               a latency profile that cannot be used
+    │   └── TraceError                 an arrival trace that cannot be read
+    ├── RefusedError                   the scheduler ended the request without an answer
+    │   ├── QueueFullError             no room to wait (carries ``retry_after_s``)
+    │   ├── InfeasibleError            the deadline could not be met when the request arrived
+    │   ├── ExpiredError               the deadline could no longer be met while the request waited
+    │   ├── CancelledError             the client gave up
+    │   └── UnavailableError           no live worker, or the server is stopping
+    └── WorkerError                    a worker process failed to start, failed on a batch, or was lost
+
+``frontend/status.py`` is the one place that maps these classes to protocol statuses; ``cli.py`` maps
+`UsageError` to exit code 2 and every other `SuperServeError` to exit code 1.
+"""
+
+
+class SuperServeError(Exception):
+    """Root of the tree."""
+
+
+class UsageError(SuperServeError, ValueError):
+    """Something the caller gave cannot be used; the message names the field and the fix."""
+
+
+class InvalidRequestError(UsageError):
+    """A request that does not fit the protocol or the model."""
+
+
+class PayloadTooLargeError(UsageError):
+    """A request body above the configured limit."""
+
+
+class UnknownModelError(UsageError):
+    """No model of that name or version is served."""
+
+
+class ConfigError(UsageError):
+    """An option, environment variable or config key that cannot be used."""
+
+
+class ModelFolderError(UsageError):
+    """A model folder with a missing, wrong or stale file."""
+
+
+class IllegalSubnetError(UsageError):
+    """A subnet outside its search space."""
+
+
+class ProfileError(UsageError):
+    """A latency profile that cannot be used."""
+
+
+class TraceError(UsageError):
+    """An arrival trace that cannot be read."""
+
+
+class RefusedError(SuperServeError):
+    """The scheduler ended a request without an answer."""
+
+
+class QueueFullError(RefusedError):
+    """No room to wait.
+
+    ``retry_after_s`` is when the queue is expected to have room again, in seconds.
+    """
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class InfeasibleError(RefusedError):
+    """The deadline could not be met when the request arrived."""
+
+
+class ExpiredError(RefusedError):
+    """The deadline could no longer be met while the request waited."""
+
+
+class CancelledError(RefusedError):
+    """The client gave up before an answer."""
+
+
+class UnavailableError(RefusedError):
+    """No live worker, or the server is stopping."""
+
+
+class WorkerError(SuperServeError):
+    """A worker process failed to start, failed on a batch, or was lost."""

@@ -1,0 +1,275 @@
+"""The model folder: what `train` and `import` write and `serve` reads.
+
+::
+
+    config.json          architecture, task, labels, input and output tensors, preprocessing   (`ModelConfig`)
+    model.safetensors    the shared weights, one copy
+    norms.safetensors    SubnetNorm statistics per subnet
+    subnets.json         the Pareto front: spec and accuracy of each subnet                    (`Front`)
+    profiles/            latency profiles by device (bundled models: in the user's cache folder)
+
+This module knows files and shapes, not torch: the router and the front end read a folder without importing it.
+``supernet/hub.py`` turns a folder into a running model.
+"""
+
+import hashlib
+import os
+from functools import cached_property
+from importlib import resources
+from math import prod
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+import numpy as np
+
+from superserve.errors import ModelFolderError, UnknownModelError
+from superserve.subnet import SubnetSpec
+
+FORMAT: Final = 1
+CONFIG_FILE: Final = "config.json"
+WEIGHTS_FILE: Final = "model.safetensors"
+NORMS_FILE: Final = "norms.safetensors"
+FRONT_FILE: Final = "subnets.json"
+TEST_FILE: Final = "test.npz"
+
+#: Open Inference Protocol datatypes that a model may declare, and numpy's names for them.
+DTYPES: Final[dict[str, np.dtype[Any]]] = {
+    "BOOL": np.dtype("?"),
+    "UINT8": np.dtype("u1"),
+    "UINT16": np.dtype("<u2"),
+    "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"),
+    "INT8": np.dtype("i1"),
+    "INT16": np.dtype("<i2"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+}
+
+
+class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Name, Open Inference Protocol datatype and shape of one tensor; the leading -1 is the batch dimension."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The numpy dtype, little-endian."""
+        return DTYPES[self.datatype]
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of one row."""
+        return self.shape[1:]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self.dtype.itemsize * prod(self.row_shape)
+
+
+class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The content of ``config.json``."""
+
+    format: int
+    library_name: str = "superserve"
+    name: str
+    version: str = "1"
+    family: str
+    """Name of the architecture's builder in ``supernet/zoo``."""
+    architecture: dict[str, Any]
+    """What the builder needs; checked by it."""
+    task: str
+    dataset: str
+    labels: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    preprocessing: dict[str, Any]
+    """What turns the input tensor into the network's input; checked by ``supernet/preprocess.py``."""
+    max_batch_size: int = 16
+
+
+class SubnetRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One subnet of the front."""
+
+    id: str
+    spec: SubnetSpec
+    accuracy: float
+    """Top-1 in per cent on the split that chose the front: what policies plan with."""
+    accuracy_n: int
+    """Number of examples behind `accuracy`."""
+    test_accuracy: float | None = None
+    """Top-1 in per cent on data never used for any choice: what is reported."""
+    test_n: int = 0
+    macs: int = 0
+    """Multiply-accumulates of one row."""
+
+
+class Front(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The content of ``subnets.json``: subnets from the least to the most accurate."""
+
+    format: int
+    measured_on: str
+    """Which data and split `SubnetRecord.accuracy` was measured on, in words."""
+    tested_on: str = ""
+    """The same for `SubnetRecord.test_accuracy`."""
+    subnets: tuple[SubnetRecord, ...]
+
+
+_T = TypeVar("_T")
+
+
+class ModelFolder:
+    """A model folder on disk, checked on first use.
+
+    Args:
+        path: the folder.
+        bundled: whether it came with the package, so that nothing may be written into it.
+    """
+
+    def __init__(self, path: Path, *, bundled: bool = False) -> None:
+        self.path = path
+        self.bundled = bundled
+
+    @classmethod
+    def resolve(cls, name_or_path: str) -> "ModelFolder":
+        """The folder at a path, or the bundled model of that name.
+
+        Raises:
+            UnknownModelError: if it is neither.
+        """
+        path = Path(name_or_path)
+        if path.is_dir():
+            return cls(path)
+        bundled = bundled_models()
+        if name_or_path in bundled:
+            return cls(bundled[name_or_path], bundled=True)
+        known = ", ".join(sorted(bundled)) or "none"
+        raise UnknownModelError(
+            f"model {name_or_path!r} is neither a folder nor a bundled model (bundled: {known})"
+        )
+
+    @property
+    def weights_path(self) -> Path:
+        """The shared weights."""
+        return self._file(WEIGHTS_FILE)
+
+    @property
+    def norms_path(self) -> Path:
+        """The SubnetNorm statistics."""
+        return self._file(NORMS_FILE)
+
+    @cached_property
+    def config(self) -> ModelConfig:
+        """``config.json``, checked.
+
+        Raises:
+            ModelFolderError: if it is missing, unreadable or contradicts itself.
+        """
+        config = self._read(CONFIG_FILE, ModelConfig)
+        self._check_format(CONFIG_FILE, config.format)
+        if config.max_batch_size < 1:
+            raise ModelFolderError(f"{self.path / CONFIG_FILE}: max_batch_size must be at least 1")
+        for tensor in (*config.inputs, *config.outputs):
+            self._check_tensor(tensor)
+        if not config.inputs or not config.outputs:
+            raise ModelFolderError(f"{self.path / CONFIG_FILE}: inputs and outputs must name a tensor each")
+        return config
+
+    @cached_property
+    def front(self) -> Front:
+        """``subnets.json``, checked.
+
+        Raises:
+            ModelFolderError: if it is missing, unreadable, empty or not in rising order of accuracy.
+        """
+        front = self._read(FRONT_FILE, Front)
+        self._check_format(FRONT_FILE, front.format)
+        ids = [record.id for record in front.subnets]
+        if not ids or len(set(ids)) != len(ids):
+            raise ModelFolderError(f"{self.path / FRONT_FILE}: subnets must be present and have distinct ids")
+        accuracies = [record.accuracy for record in front.subnets]
+        if any(a >= b for a, b in zip(accuracies, accuracies[1:], strict=False)):
+            raise ModelFolderError(
+                f"{self.path / FRONT_FILE}: subnets must stand in strictly rising order of accuracy"
+            )
+        return front
+
+    @cached_property
+    def model_hash(self) -> str:
+        """SHA-256 over everything that changes what the model computes, in hex."""
+        digest = hashlib.sha256()
+        for name in (CONFIG_FILE, FRONT_FILE, WEIGHTS_FILE, NORMS_FILE):
+            digest.update(name.encode())
+            with self._file(name).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+    @property
+    def profiles_path(self) -> Path:
+        """Where latency profiles of this model are kept."""
+        if not self.bundled:
+            return self.path / "profiles"
+        return cache_folder() / "profiles" / f"{self.config.name}-{self.model_hash[:12]}"
+
+    def test_data(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """The bundled test examples: inputs of the model's input shape, and integer labels.
+
+        Raises:
+            ModelFolderError: if the folder carries none.
+        """
+        with np.load(self._file(TEST_FILE), allow_pickle=False) as archive:
+            return archive["inputs"], archive["labels"]
+
+    def _file(self, name: str) -> Path:
+        path = self.path / name
+        if not path.is_file():
+            raise ModelFolderError(f"{path} is missing: write the folder again with `superserve train`")
+        return path
+
+    def _read(self, name: str, kind: type[_T]) -> _T:
+        path = self._file(name)
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=kind)
+        except msgspec.MsgspecError as error:
+            raise ModelFolderError(f"{path}: {error}") from None
+
+    def _check_format(self, name: str, found: int) -> None:
+        if found != FORMAT:
+            raise ModelFolderError(
+                f"{self.path / name}: format {found} is not {FORMAT}, the one that this version reads"
+            )
+
+    def _check_tensor(self, tensor: TensorSpec) -> None:
+        where = f"{self.path / CONFIG_FILE}: tensor {tensor.name!r}"
+        if tensor.datatype not in DTYPES:
+            raise ModelFolderError(f"{where}: datatype {tensor.datatype!r} is not one of {', '.join(DTYPES)}")
+        if not tensor.shape or tensor.shape[0] != -1 or any(size < 1 for size in tensor.shape[1:]):
+            raise ModelFolderError(f"{where}: shape must be -1 (the batch) followed by fixed sizes")
+
+
+def write_json(path: Path, value: msgspec.Struct) -> None:
+    """Write a struct as indented JSON, renamed into place so that no reader sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+    scratch.replace(path)
+
+
+def bundled_models() -> dict[str, Path]:
+    """Models that came with the package: name to folder."""
+    root = Path(str(resources.files("superserve"))) / "bundled"
+    return {path.parent.name: path.parent for path in sorted(root.glob(f"*/{CONFIG_FILE}"))}
+
+
+def cache_folder() -> Path:
+    """The user's cache folder for SuperServe: ``SUPERSERVE_CACHE``, else under ``XDG_CACHE_HOME``."""
+    explicit = os.environ.get("SUPERSERVE_CACHE")
+    if explicit:
+        return Path(explicit)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "superserve"

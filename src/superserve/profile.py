@@ -1,0 +1,212 @@
+"""How long each (subnet, batch size) takes on a named device.
+
+`Profile` is the file that `superserve profile` writes; `LatencyTable` is what the scheduler plans with.
+"""
+
+import bisect
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from superserve.clock import NS_PER_MS, NS_PER_US
+from superserve.errors import ProfileError
+
+FORMAT: Final = 1
+
+Quantile = Literal["p50", "p95", "p99"]
+
+#: Profiles that come with the package, by name.
+BUNDLED: Final = ("r-profile",)
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a profile was measured on."""
+
+    name: str
+    kind: str
+    """``cpu``, ``cuda``, or ``fixture`` for numbers that no device measured."""
+    threads: int
+    engine: str
+    dtype: str
+    torch: str
+
+
+class SubnetProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Latency quantiles of one subnet, in microseconds, one value per profiled batch size."""
+
+    id: str
+    accuracy: float
+    p50_us: tuple[float, ...]
+    p95_us: tuple[float, ...]
+    p99_us: tuple[float, ...]
+    quiet_p50_us: tuple[float, ...] = ()
+    """Medians with the rest of the machine idle, for comparison; empty where not measured."""
+
+    def quantile_us(self, quantile: Quantile) -> tuple[float, ...]:
+        """The latencies of one quantile."""
+        return {"p50": self.p50_us, "p95": self.p95_us, "p99": self.p99_us}[quantile]
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Latency quantiles per (subnet, batch size) on a device, and the accuracy of each subnet.
+
+    Subnets stand in rising order of accuracy; batch sizes count rows.
+    """
+
+    format: int = FORMAT
+    device: Device
+    model_hash: str
+    batches: tuple[int, ...]
+    dispatch_overhead_us: float
+    """From the decision to launch to the start of the forward, plus from its end to the answer; p95."""
+    subnets: tuple[SubnetProfile, ...]
+
+    def __post_init__(self) -> None:
+        if self.format != FORMAT:
+            raise ProfileError(f"profile format {self.format} is not {FORMAT}: profile again")
+        if not self.subnets or not self.batches:
+            raise ProfileError("a profile needs at least one subnet and one batch size")
+        if list(self.batches) != sorted(set(self.batches)) or self.batches[0] < 1:
+            raise ProfileError(f"batches {self.batches} must be distinct, positive and rising")
+        ids = [subnet.id for subnet in self.subnets]
+        if len(set(ids)) != len(ids):
+            raise ProfileError(f"subnet ids {ids} must be distinct")
+        for subnet in self.subnets:
+            for row in (subnet.p50_us, subnet.p95_us, subnet.p99_us):
+                if len(row) != len(self.batches) or any(value <= 0 for value in row):
+                    raise ProfileError(
+                        f"subnet {subnet.id!r} needs one positive latency for each of the batches {self.batches}"
+                    )
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> "Profile":
+        """Read a bundled profile by name, or a profile file.
+
+        Raises:
+            ProfileError: if it cannot be read; the message names the file and the field.
+        """
+        path = _bundled_path(str(name_or_path)) or Path(name_or_path)
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=cls)
+        except OSError as error:
+            known = ", ".join(BUNDLED)
+            raise ProfileError(f"profile {str(name_or_path)!r} is neither a file nor one of {known}: {error}") from None
+        except (msgspec.MsgspecError, ProfileError) as error:
+            raise ProfileError(f"{path}: {error}") from None
+
+    def largest_cell_ms(self, quantile: Quantile = "p95") -> float:
+        """The slowest cell, in milliseconds."""
+        return max(max(subnet.quantile_us(quantile)) for subnet in self.subnets) * NS_PER_US / NS_PER_MS
+
+    def default_slo_ms(self) -> float:
+        """The SLO of a model that states none: 1.17 x the largest cell (paper section 6: 36 ms over 30.7), >= 50 ms."""
+        return max(50.0, 1.17 * self.largest_cell_ms())
+
+    def violations(self) -> list[str]:
+        """Where latency does not rise with batch size or with accuracy (paper section 4.2, P1 and P2)."""
+        found: list[str] = []
+        for quantile in ("p50", "p95", "p99"):
+            rows = [subnet.quantile_us(quantile) for subnet in self.subnets]
+            for subnet, row in zip(self.subnets, rows, strict=True):
+                for batch, before, after in zip(self.batches[1:], row, row[1:], strict=False):
+                    if after < before:
+                        found.append(f"{quantile} of {subnet.id} falls from {before:.0f} to {after:.0f} us at batch {batch}")
+            for subnet, below, row in zip(self.subnets[1:], rows, rows[1:], strict=False):
+                for batch, slow, fast in zip(self.batches, below, row, strict=True):
+                    if fast < slow:
+                        found.append(f"{quantile} of {subnet.id} at batch {batch} is below that of a less accurate subnet")
+        return found
+
+    def repaired(self) -> "Profile":
+        """A profile without violations: each cell raised to the largest that it must not be below."""
+        repaired: list[SubnetProfile] = []
+        floor: dict[Quantile, list[float]] = {}
+        for subnet in self.subnets:
+            lower: list[float] = [0.0] * len(self.batches)
+            for quantile in ("p50", "p95", "p99"):
+                row = _running_max(subnet.quantile_us(quantile), floor.get(quantile), lower)
+                floor[quantile] = lower = row
+            repaired.append(
+                msgspec.structs.replace(
+                    subnet, p50_us=tuple(floor["p50"]), p95_us=tuple(floor["p95"]), p99_us=tuple(floor["p99"])
+                )
+            )
+        return msgspec.structs.replace(self, subnets=tuple(repaired))
+
+
+class LatencyTable:
+    """A profile as the scheduler plans with it: integer nanoseconds at one quantile, monotone, O(1) to look up.
+
+    Args:
+        profile: repaired on the way in, so that latency rises with rows and with accuracy.
+        quantile: which latencies to plan with.
+
+    Attributes:
+        ids, accuracies: per subnet, in rising order of accuracy.
+        batches: the profiled batch sizes; ``max_rows`` is the largest.
+        latency_ns: ``latency_ns[subnet][rows]`` for 0 <= rows <= ``max_rows``; a partial batch costs the next larger
+            profiled size.
+    """
+
+    def __init__(self, profile: Profile, quantile: Quantile = "p95") -> None:
+        profile = profile.repaired()
+        self.ids = tuple(subnet.id for subnet in profile.subnets)
+        self.accuracies = tuple(subnet.accuracy for subnet in profile.subnets)
+        self.batches = profile.batches
+        self.max_rows = profile.batches[-1]
+        cell = [bisect.bisect_left(profile.batches, rows) for rows in range(self.max_rows + 1)]
+        self.latency_ns = tuple(
+            tuple(round(subnet.quantile_us(quantile)[index] * NS_PER_US) for index in cell)
+            for subnet in profile.subnets
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def index(self, subnet_id: str) -> int:
+        """The position of a subnet.
+
+        Raises:
+            ProfileError: if the profile has no such subnet.
+        """
+        try:
+            return self.ids.index(subnet_id)
+        except ValueError:
+            raise ProfileError(f"subnet {subnet_id!r} is not in the profile; it has {', '.join(self.ids)}") from None
+
+    def floor_index(self, min_accuracy: float) -> int:
+        """The least accurate subnet at or above a floor; ``len(self)`` if there is none."""
+        return bisect.bisect_left(self.accuracies, min_accuracy)
+
+    def largest_batch(self, subnet: int, slack_ns: int) -> int:
+        """The largest profiled batch whose latency is below the slack; 0 if there is none."""
+        row = self.latency_ns[subnet]
+        best = 0
+        for batch in self.batches:
+            if row[batch] >= slack_ns:
+                break
+            best = batch
+        return best
+
+    def most_accurate(self, rows: int, slack_ns: int, subnets: Sequence[int]) -> int | None:
+        """The most accurate of ``subnets`` (rising) that runs ``rows`` rows in less than the slack."""
+        count = bisect.bisect_left(subnets, slack_ns, key=lambda subnet: self.latency_ns[subnet][rows])
+        return subnets[count - 1] if count else None
+
+
+def _running_max(row: Sequence[float], *floors: Sequence[float] | None) -> list[float]:
+    result: list[float] = []
+    best = 0.0
+    for index, value in enumerate(row):
+        best = max(best, value, *(floor[index] for floor in floors if floor is not None))
+        result.append(best)
+    return result
+
+
+def _bundled_path(name: str) -> Path | None:
+    if name not in BUNDLED:
+        return None
+    return Path(str(resources.files("superserve"))) / "profiles" / f"{name}.json"

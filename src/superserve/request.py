@@ -1,0 +1,65 @@
+"""One client query on its way to exactly one outcome."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """How a request ended. Every request ends in exactly one of these."""
+
+    SERVED = "served"
+    """Answered within its deadline."""
+    LATE = "late"
+    """Answered after its deadline."""
+    EXPIRED = "expired"
+    """Admitted, but its deadline could no longer be met; never executed."""
+    REJECTED = "rejected"
+    """Refused when it arrived."""
+    CANCELLED = "cancelled"
+    """The client gave up before an answer."""
+    FAILED = "failed"
+    """A worker failed on it, or no worker was left to serve it."""
+
+
+class Reason(StrEnum):
+    """Why a request ended as it did."""
+
+    ANSWERED = "answered"
+    QUEUE_FULL = "queue full"
+    INFEASIBLE = "deadline infeasible on arrival"
+    FLOOR = "no subnet of the policy reaches the accuracy floor"
+    EXPIRED = "deadline no longer feasible"
+    SHED = "shed by the policy"
+    CLIENT_GONE = "cancelled by the client"
+    NO_WORKER = "no live worker"
+    WORKER_FAILED = "worker failed on the batch"
+    WORKER_LOST = "worker lost and too little slack left to run again"
+    STOPPING = "server stopping"
+
+
+class RequestState(StrEnum):
+    """Where the scheduler has a request at present."""
+
+    NEW = "new"
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """What the scheduler knows of a client query: a descriptor, never its tensors.
+
+    ``rows`` is the leading dimension of its tensors. ``min_accuracy`` is the accuracy floor in per cent (0: none).
+    ``priority`` follows Triton: 1 is the most urgent, 0 means default, larger numbers are given up first.
+    ``latest_start_ns`` and ``state`` belong to the `Scheduler`.
+    """
+
+    id: int
+    arrival_ns: int
+    deadline_ns: int
+    rows: int = 1
+    min_accuracy: float = 0.0
+    priority: int = 0
+    latest_start_ns: int = 0
+    state: RequestState = RequestState.NEW

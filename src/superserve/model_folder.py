@@ -150,9 +150,7 @@ class ModelFolder:
         if name_or_path in bundled:
             return cls(bundled[name_or_path], bundled=True)
         known = ", ".join(sorted(bundled)) or "none"
-        raise UnknownModelError(
-            f"model {name_or_path!r} is neither a folder nor a bundled model (bundled: {known})"
-        )
+        raise UnknownModelError(f"model {name_or_path!r} is neither a folder nor a bundled model (bundled: {known})")
 
     @property
     def weights_path(self) -> Path:
@@ -195,9 +193,7 @@ class ModelFolder:
             raise ModelFolderError(f"{self.path / FRONT_FILE}: subnets must be present and have distinct ids")
         accuracies = [record.accuracy for record in front.subnets]
         if any(a >= b for a, b in zip(accuracies, accuracies[1:], strict=False)):
-            raise ModelFolderError(
-                f"{self.path / FRONT_FILE}: subnets must stand in strictly rising order of accuracy"
-            )
+            raise ModelFolderError(f"{self.path / FRONT_FILE}: subnets must stand in strictly rising order of accuracy")
         return front
 
     @cached_property

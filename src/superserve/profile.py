@@ -113,11 +113,15 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             for subnet, row in zip(self.subnets, rows, strict=True):
                 for batch, before, after in zip(self.batches[1:], row, row[1:], strict=False):
                     if after < before:
-                        found.append(f"{quantile} of {subnet.id} falls from {before:.0f} to {after:.0f} us at batch {batch}")
+                        found.append(
+                            f"{quantile} of {subnet.id} falls from {before:.0f} to {after:.0f} us at batch {batch}"
+                        )
             for subnet, below, row in zip(self.subnets[1:], rows, rows[1:], strict=False):
                 for batch, slow, fast in zip(self.batches, below, row, strict=True):
                     if fast < slow:
-                        found.append(f"{quantile} of {subnet.id} at batch {batch} is below that of a less accurate subnet")
+                        found.append(
+                            f"{quantile} of {subnet.id} at batch {batch} is below that of a less accurate subnet"
+                        )
         return found
 
     def repaired(self) -> "Profile":

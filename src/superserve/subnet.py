@@ -119,7 +119,9 @@ class SearchSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def _active(self, keep: tuple[tuple[int, ...], ...]) -> list[Width]:
         return [
-            width for width in self.widths if width.stage is None or width.block is None or width.block in keep[width.stage]
+            width
+            for width in self.widths
+            if width.stage is None or width.block is None or width.block in keep[width.stage]
         ]
 
     @staticmethod

@@ -1,0 +1,41 @@
+"""The scheduling core: pure Python, no I/O, no clock of its own.
+
+Importing the package registers the policies that come with it.
+"""
+
+from superserve.scheduling import baselines, slackfit
+from superserve.scheduling.policy import (
+    Decision,
+    HeadPolicy,
+    Placement,
+    Policy,
+    SchedulerView,
+    TimeoutAction,
+    Wait,
+    create_policy,
+    policy_names,
+    register_policy,
+)
+from superserve.scheduling.queue import EDFQueue
+from superserve.scheduling.scheduler import Action, Finish, Launch, Scheduler, SchedulerLimits
+
+__all__ = [
+    "Action",
+    "Decision",
+    "EDFQueue",
+    "Finish",
+    "HeadPolicy",
+    "Launch",
+    "Placement",
+    "Policy",
+    "Scheduler",
+    "SchedulerLimits",
+    "SchedulerView",
+    "TimeoutAction",
+    "Wait",
+    "baselines",
+    "create_policy",
+    "policy_names",
+    "register_policy",
+    "slackfit",
+]

@@ -1,0 +1,170 @@
+"""What a policy sees, what it answers, and the register of policies by name."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import ClassVar, Final, Literal, NamedTuple
+
+from superserve.errors import ConfigError
+from superserve.profile import LatencyTable
+from superserve.request import Request
+from superserve.scheduling.queue import EDFQueue
+
+TimeoutAction = Literal["reject", "delay"]
+
+#: Third parties register policies here: the entry point's name is the policy's, its value the factory.
+ENTRY_POINT_GROUP: Final = "superserve.policies"
+
+
+@dataclass(slots=True)
+class SchedulerView:
+    """What a policy may look at when a worker is idle and a request waits. Policies change nothing in it.
+
+    ``overhead_ns`` is the dispatch overhead that slack already excludes.
+    """
+
+    table: LatencyTable
+    queue: EDFQueue
+    overhead_ns: int
+    now_ns: int = 0
+    workers_idle: int = 0
+    workers_total: int = 0
+
+    @property
+    def depth(self) -> int:
+        """Number of waiting requests; at least 1 when a policy is asked."""
+        return len(self.queue)
+
+    def slack_ns(self, position: int = 0) -> int:
+        """Slack of the request at a position in deadline order: deadline - now - dispatch overhead."""
+        return self.queue.peek(position).deadline_ns - self.now_ns - self.overhead_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """First give up the ``shed`` most urgent requests, then run up to ``rows`` rows at subnet index ``subnet``.
+
+    ``rows`` may be 0 if everything waiting is given up. A shed request is answered at once and never executed.
+    """
+
+    subnet: int
+    rows: int
+    shed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Leave the worker idle until ``until_ns``, or until something changes before that."""
+
+    until_ns: int
+
+
+class Placement(NamedTuple):
+    """A subnet and the most rows to run with it."""
+
+    subnet: int
+    rows: int
+
+
+class Policy(ABC):
+    """Chooses subnet and batch size whenever a worker is idle and a request waits.
+
+    A policy is a pure function of the view: it holds nothing but tables made from its arguments. It keeps the
+    contract that a decision's subnet is one of `subnets`, reaches the head's accuracy floor, holds the head's rows,
+    and (unless late answers are wanted) is profiled to meet the head's deadline.
+
+    Args:
+        table: latencies and accuracies.
+        timeout_action: what becomes of a request whose deadline cannot be met: ``"reject"`` gives it up,
+            ``"delay"`` serves it late.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, table: LatencyTable, timeout_action: TimeoutAction = "reject") -> None:
+        self.table = table
+        self.timeout_action = timeout_action
+        self.subnets: Sequence[int] = range(len(table))
+        """Indices of the subnets that it may use, in rising order of accuracy."""
+
+    @abstractmethod
+    def decide(self, view: SchedulerView) -> Decision | Wait:
+        """What to do with an idle worker; called only while a request waits."""
+
+    def usable(self, min_accuracy: float) -> Sequence[int]:
+        """The subnets that reach an accuracy floor, in rising order of accuracy; empty if none does."""
+        if min_accuracy <= 0.0:
+            return self.subnets
+        floor = self.table.floor_index(min_accuracy)
+        return [subnet for subnet in self.subnets if subnet >= floor]
+
+
+class HeadPolicy(Policy):
+    """A policy that fits the batch into the slack of the most urgent request alone, as all of the paper's do.
+
+    Work-conserving: it never waits for a fuller batch. If the head cannot be placed, it is given up and the next one
+    looked at (``timeout_action="reject"``), or the fastest subnet runs its largest batch, late (``"delay"``). Every
+    request looked at but one is given up, so the work is constant per request over its life.
+    """
+
+    @abstractmethod
+    def place(self, head: Request, slack_ns: int, waiting_rows: int) -> Placement | None:
+        """The batch that ``head`` should lead, or None if there is none that meets its deadline.
+
+        Args:
+            head: the most urgent request.
+            slack_ns: its slack.
+            waiting_rows: rows of all waiting requests, the head's included.
+        """
+
+    def decide(self, view: SchedulerView) -> Decision:
+        """See `Policy.decide`."""
+        if self.timeout_action == "delay":
+            head = view.queue.peek()
+            placed = self.place(head, view.slack_ns(), view.queue.rows)
+            return Decision(*(placed or (self.usable(head.min_accuracy)[0], self.table.max_rows)))
+        waiting_rows = view.queue.rows
+        for position in range(view.depth):
+            head = view.queue.peek(position)
+            placed = self.place(head, view.slack_ns(position), waiting_rows)
+            if placed is not None:
+                return Decision(*placed, shed=position)
+            waiting_rows -= head.rows
+        return Decision(self.subnets[0], 0, shed=view.depth)
+
+
+PolicyFactory = Callable[[LatencyTable, TimeoutAction, str], Policy]
+
+_FACTORIES: dict[str, PolicyFactory] = {}
+
+
+def register_policy(name: str, factory: PolicyFactory) -> None:
+    """Make ``name`` (or ``name:argument``) known to `create_policy`; the factory gets the part after the colon."""
+    _FACTORIES[name] = factory
+
+
+def policy_names() -> tuple[str, ...]:
+    """All registered names, those of installed packages included."""
+    installed = {entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    return tuple(sorted({*_FACTORIES, *installed}))
+
+
+def create_policy(name: str, table: LatencyTable, timeout_action: TimeoutAction = "reject") -> Policy:
+    """The policy of a name such as ``slackfit`` or ``fixed:smallest``.
+
+    Raises:
+        ConfigError: if no such policy is registered, or it refuses its argument.
+    """
+    kind, _, argument = name.partition(":")
+    factory = _FACTORIES.get(kind) or _installed(kind)
+    if factory is None:
+        raise ConfigError(f"policy {name!r} is unknown; known: {', '.join(policy_names())}")
+    return factory(table, timeout_action, argument)
+
+
+def _installed(kind: str) -> PolicyFactory | None:
+    for entry in entry_points(group=ENTRY_POINT_GROUP, name=kind):
+        factory: PolicyFactory = entry.load()
+        return factory
+    return None

@@ -1,0 +1,99 @@
+"""The queue of waiting requests, earliest deadline first."""
+
+from bisect import bisect_left, insort
+from typing import Final
+
+from superserve.request import Request
+
+_Entry = tuple[int, int, Request]
+
+#: Consumed entries are cut off once there are this many and they are half of the list: amortised O(1).
+_COMPACT_AT: Final = 512
+
+
+class EDFQueue:
+    """Requests in order of ``(deadline_ns, id)``.
+
+    A sorted list whose consumed front is cut off now and then. Under one SLO a new request belongs at the end, so
+    `push` is O(1); elsewhere it is a binary search and a move of pointers. Against a binary heap it gives ordered
+    peeks at any depth and cancellation for free, which policies and clients need (``benchmarks/queue.py``).
+    """
+
+    def __init__(self) -> None:
+        self._entries: list[_Entry] = []
+        self._first = 0
+        self.rows = 0
+        """Rows of all waiting requests."""
+
+    def __len__(self) -> int:
+        return len(self._entries) - self._first
+
+    def push(self, request: Request) -> None:
+        """Add a request."""
+        entry = (request.deadline_ns, request.id, request)
+        entries = self._entries
+        if len(entries) == self._first or entries[-1] < entry:
+            entries.append(entry)
+        else:
+            insort(entries, entry, lo=self._first)
+        self.rows += request.rows
+
+    def peek(self, position: int = 0) -> Request:
+        """The request at a position, 0 being the most urgent.
+
+        Raises:
+            IndexError: if there is none.
+        """
+        if position < 0:
+            raise IndexError(position)
+        return self._entries[self._first + position][2]
+
+    def pop(self) -> Request:
+        """Remove and return the most urgent request.
+
+        Raises:
+            IndexError: if the queue is empty.
+        """
+        request = self._entries[self._first][2]
+        self._drop(1)
+        return request
+
+    def take(self, max_rows: int, max_floor: float) -> list[Request]:
+        """Remove and return the longest run of most urgent requests that fits.
+
+        It ends before the first request that would exceed ``max_rows`` rows or whose accuracy floor lies above
+        ``max_floor``: a batch is always contiguous in deadline order.
+        """
+        rows = 0
+        taken: list[Request] = []
+        for index in range(self._first, len(self._entries)):
+            request = self._entries[index][2]
+            rows += request.rows
+            if rows > max_rows or request.min_accuracy > max_floor:
+                break
+            taken.append(request)
+            if rows == max_rows:
+                break
+        self._drop(len(taken))
+        return taken
+
+    def remove(self, request: Request) -> bool:
+        """Remove a request wherever it stands; False if it is not waiting here."""
+        key = (request.deadline_ns, request.id)
+        index = bisect_left(self._entries, key, lo=self._first, key=lambda entry: entry[:2])
+        if index == len(self._entries) or self._entries[index][2] is not request:
+            return False
+        del self._entries[index]
+        self.rows -= request.rows
+        return True
+
+    def _drop(self, count: int) -> None:
+        first = self._first
+        self.rows -= sum(entry[2].rows for entry in self._entries[first : first + count])
+        self._first = first = first + count
+        if first == len(self._entries):
+            self._entries.clear()
+            self._first = 0
+        elif first >= _COMPACT_AT and first * 2 >= len(self._entries):
+            del self._entries[:first]
+            self._first = 0

@@ -1,0 +1,261 @@
+"""The scheduler: events in, actions out.
+
+The live router and the simulator drive the same `Scheduler` object, one with real time and one with virtual time.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from superserve.clock import NS_PER_S
+from superserve.request import Outcome, Reason, Request, RequestState
+from superserve.scheduling.policy import Policy, SchedulerView, Wait
+from superserve.scheduling.queue import EDFQueue
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerLimits:
+    """Bounds that hold whatever the load."""
+
+    max_queued: int = 20_000
+    """Requests that may wait at once; one more is rejected."""
+
+
+@dataclass(slots=True, eq=False)
+class Launch:
+    """Run these requests as one batch on a worker. Its subnet is an index into the table."""
+
+    worker: int
+    subnet: int
+    requests: list[Request]
+    rows: int
+    launched_ns: int
+
+
+@dataclass(slots=True, eq=False)
+class Finish:
+    """A request ended. ``launch`` is the batch that answered it, if one did."""
+
+    request: Request
+    outcome: Outcome
+    reason: Reason
+    launch: Launch | None = None
+
+
+Action = Launch | Finish
+
+_NOTHING: Final[Sequence[Action]] = ()
+
+
+class Scheduler:
+    """Admits, queues, batches and ends the requests of one model.
+
+    Every method that takes ``now_ns`` is an event and returns what to do about it, in order; nothing else has an
+    effect. A request that no `Finish` with outcome ``rejected`` names on arrival is admitted. What it guarantees
+    (``tests/scheduling/test_scheduler.py``): each request ends in exactly one `Finish`; an expired, rejected or
+    cancelled request is never launched; a batch is contiguous in deadline order, within the profiled batch sizes, and
+    its subnet reaches every member's accuracy floor.
+
+    Args:
+        policy: chooses subnet, batch size and victims; its table and ``timeout_action`` hold here, too.
+        overhead_ns: dispatch overhead that is taken off every slack.
+        limits: bounds.
+    """
+
+    def __init__(self, policy: Policy, *, overhead_ns: int, limits: SchedulerLimits | None = None) -> None:
+        self.policy = policy
+        self.limits = limits or SchedulerLimits()
+        self._expires = policy.timeout_action == "reject"
+        self._queue = EDFQueue()
+        self._view = SchedulerView(policy.table, self._queue, overhead_ns)
+        self._idle: deque[int] = deque()
+        self._running: dict[int, Launch] = {}
+        self._workers: set[int] = set()
+        # Waiting requests by the last instant at which they can still be served; entries of others are stale.
+        self._expiry: list[tuple[int, int, Request]] = []
+        self._wake_ns: int | None = None
+
+    @property
+    def queue_depth(self) -> int:
+        """Requests waiting."""
+        return len(self._queue)
+
+    @property
+    def workers(self) -> int:
+        """Workers that are idle or running a batch."""
+        return len(self._workers)
+
+    @property
+    def unfinished(self) -> int:
+        """Admitted requests without an outcome."""
+        running = sum(
+            request.state is RequestState.RUNNING for launch in self._running.values() for request in launch.requests
+        )
+        return len(self._queue) + running
+
+    def on_arrival(self, now_ns: int, request: Request) -> Sequence[Action]:
+        """A request came in; ``request.rows`` is at most the table's ``max_rows``."""
+        refused = self._refusal(now_ns, request)
+        if refused is not None:
+            return (self._finish(request, Outcome.REJECTED, refused),)
+        self._enqueue(request)
+        return self._dispatch(now_ns) if self._idle else _NOTHING
+
+    def on_cancel(self, now_ns: int, request: Request) -> Sequence[Action]:  # noqa: ARG002  (events share a form)
+        """The client gave up. A running batch goes on without it; nothing happens if it has ended already."""
+        if request.state is RequestState.DONE:
+            return _NOTHING
+        if request.state is RequestState.QUEUED:
+            self._queue.remove(request)
+        return (self._finish(request, Outcome.CANCELLED, Reason.CLIENT_GONE),)
+
+    def on_worker_ready(self, now_ns: int, worker: int) -> Sequence[Action]:
+        """A worker joined, warm and idle."""
+        assert worker not in self._workers, f"worker {worker} is here already"
+        self._workers.add(worker)
+        self._idle.append(worker)
+        return self._dispatch(now_ns)
+
+    def on_batch_done(self, now_ns: int, worker: int) -> Sequence[Action]:
+        """A worker answered its batch and is idle."""
+        launch = self._running.pop(worker)
+        actions: list[Action] = []
+        for request in launch.requests:
+            if request.state is RequestState.RUNNING:
+                outcome = Outcome.SERVED if now_ns <= request.deadline_ns else Outcome.LATE
+                actions.append(self._finish(request, outcome, Reason.ANSWERED, launch))
+        self._idle.append(worker)
+        actions.extend(self._dispatch(now_ns))
+        return actions
+
+    def on_batch_failed(self, now_ns: int, worker: int) -> Sequence[Action]:
+        """A worker could not run its batch, but lives and is idle."""
+        actions: list[Action] = [
+            self._finish(request, Outcome.FAILED, Reason.WORKER_FAILED)
+            for request in self._running.pop(worker).requests
+            if request.state is RequestState.RUNNING
+        ]
+        self._idle.append(worker)
+        actions.extend(self._dispatch(now_ns))
+        return actions
+
+    def on_worker_lost(self, now_ns: int, worker: int) -> Sequence[Action]:
+        """A worker is gone. Its requests wait again under their own deadlines if there is slack left for them."""
+        if worker not in self._workers:
+            return _NOTHING
+        self._workers.discard(worker)
+        launch = self._running.pop(worker, None)
+        if launch is None:
+            self._idle.remove(worker)
+            return _NOTHING
+        actions: list[Action] = []
+        for request in launch.requests:
+            if request.state is not RequestState.RUNNING:
+                continue
+            if self._expires and now_ns > request.latest_start_ns:
+                actions.append(self._finish(request, Outcome.FAILED, Reason.WORKER_LOST))
+            else:
+                self._enqueue(request)
+        actions.extend(self._dispatch(now_ns))
+        return actions
+
+    def on_timer(self, now_ns: int) -> Sequence[Action]:
+        """Time passed. Call it at `next_timer` or later; a call too early does nothing."""
+        actions: list[Action] = []
+        expiry = self._expiry
+        while expiry and expiry[0][0] < now_ns:
+            _, _, request = heapq.heappop(expiry)
+            if request.state is RequestState.QUEUED:
+                self._queue.remove(request)
+                actions.append(self._finish(request, Outcome.EXPIRED, Reason.EXPIRED))
+        if self._wake_ns is not None and now_ns >= self._wake_ns:
+            actions.extend(self._dispatch(now_ns))
+        return actions
+
+    def on_stop(self, now_ns: int) -> Sequence[Action]:  # noqa: ARG002  (events share a form)
+        """The server stops without waiting: everything unfinished fails."""
+        waiting = [self._queue.pop() for _ in range(len(self._queue))]
+        running = [request for launch in self._running.values() for request in launch.requests]
+        return [
+            self._finish(request, Outcome.FAILED, Reason.STOPPING)
+            for request in (*waiting, *running)
+            if request.state is not RequestState.DONE
+        ]
+
+    def next_timer(self) -> int | None:
+        """When `on_timer` is due next; None if only another event can change anything."""
+        expiry = self._expiry
+        while expiry and expiry[0][2].state is not RequestState.QUEUED:
+            heapq.heappop(expiry)
+        expires_ns = expiry[0][0] + 1 if expiry else None
+        if expires_ns is None or self._wake_ns is None:
+            return self._wake_ns if expires_ns is None else expires_ns
+        return min(expires_ns, self._wake_ns)
+
+    def retry_after_s(self) -> float:
+        """How long the waiting rows take at the fastest subnet's full batches on all workers, in seconds."""
+        table = self.policy.table
+        batch_ns = table.latency_ns[self.policy.subnets[0]][table.max_rows]
+        batches = -(-self._queue.rows // table.max_rows)
+        return batches * batch_ns / max(1, len(self._workers)) / NS_PER_S
+
+    def _refusal(self, now_ns: int, request: Request) -> Reason | None:
+        usable = self.policy.usable(request.min_accuracy)
+        if not usable:
+            return Reason.FLOOR
+        if not self._workers:
+            return Reason.NO_WORKER
+        if len(self._queue) >= self.limits.max_queued:
+            return Reason.QUEUE_FULL
+        fastest_ns = self.policy.table.latency_ns[usable[0]][request.rows]
+        # Policies want a latency strictly below the slack (paper section 4.2), hence the last nanosecond.
+        request.latest_start_ns = request.deadline_ns - self._view.overhead_ns - fastest_ns - 1
+        if self._expires and now_ns > request.latest_start_ns:
+            return Reason.INFEASIBLE
+        return None
+
+    def _enqueue(self, request: Request) -> None:
+        request.state = RequestState.QUEUED
+        self._queue.push(request)
+        if self._expires:
+            heapq.heappush(self._expiry, (request.latest_start_ns, request.id, request))
+
+    def _dispatch(self, now_ns: int) -> Sequence[Action]:
+        self._wake_ns = None
+        if not self._idle or not self._queue:
+            return _NOTHING
+        actions: list[Action] = []
+        view = self._view
+        view.now_ns = now_ns
+        view.workers_total = len(self._workers)
+        while self._idle and self._queue:
+            view.workers_idle = len(self._idle)
+            decision = self.policy.decide(view)
+            if isinstance(decision, Wait):
+                self._wake_ns = decision.until_ns
+                break
+            for _ in range(decision.shed):
+                actions.append(self._finish(self._queue.pop(), Outcome.EXPIRED, Reason.SHED))  # noqa: PERF401
+            if decision.rows:
+                actions.append(self._launch(now_ns, decision.subnet, decision.rows))
+        return actions
+
+    def _launch(self, now_ns: int, subnet: int, max_rows: int) -> Launch:
+        requests = self._queue.take(max_rows, self.policy.table.accuracies[subnet])
+        assert requests, f"{self.policy.name} chose a batch that its own head does not fit"
+        rows = 0
+        for request in requests:
+            request.state = RequestState.RUNNING
+            rows += request.rows
+        worker = self._idle.popleft()
+        launch = Launch(worker, subnet, requests, rows, now_ns)
+        self._running[worker] = launch
+        return launch
+
+    @staticmethod
+    def _finish(request: Request, outcome: Outcome, reason: Reason, launch: Launch | None = None) -> Finish:
+        assert request.state is not RequestState.DONE, f"request {request.id} ended already"
+        request.state = RequestState.DONE
+        return Finish(request, outcome, reason, launch)

@@ -1,0 +1,81 @@
+"""The worker pool: what the router knows of the processes that run batches.
+
+The interface says nothing of how tensors travel, so that local processes with shared memory (``local_pool.py``),
+emulated devices and actors on other machines look the same from above.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """What a worker is to run.
+
+    ``inputs[i][j]`` holds the bytes of input tensor ``j`` of request ``i``, C-contiguous and little-endian, in the
+    order of the model's ``config.json``; ``rows`` is the sum of the requests' rows. ``subnet`` is a front index.
+    """
+
+    subnet: int
+    rows: int
+    inputs: Sequence[Sequence[Buffer]]
+
+
+@dataclass(slots=True, eq=False)
+class BatchResult:
+    """What a worker answered.
+
+    ``outputs[j]`` holds the bytes of output tensor ``j`` for all rows of the batch, in request order. The buffers are
+    valid only during the `PoolListener` call that hands them over. ``infer_ns`` is the time in the worker from having
+    read the descriptor to having written the outputs, ``actuate_ns`` the part of it that actuation took.
+    """
+
+    outputs: Sequence[memoryview]
+    infer_ns: int
+    actuate_ns: int
+
+
+class PoolListener(Protocol):
+    """Who is told what happens in a pool, always in the event loop's thread.
+
+    A worker is ``ready`` before anything else, and ``lost`` at most once until it is ready again.
+    """
+
+    def on_worker_ready(self, worker: int) -> None:
+        """A worker is warm and idle."""
+
+    def on_batch_done(self, worker: int, result: BatchResult) -> None:
+        """A worker answered its batch and is idle."""
+
+    def on_batch_failed(self, worker: int, message: str) -> None:
+        """A worker could not run its batch; it lives and is idle."""
+
+    def on_worker_lost(self, worker: int, reason: str) -> None:
+        """A worker died or stopped answering; its batch, if any, has no answer."""
+
+
+class WorkerPool(Protocol):
+    """Processes that run batches; workers are numbered from 0 to ``size - 1``."""
+
+    @property
+    def size(self) -> int:
+        """How many workers the pool keeps up."""
+
+    async def start(self, listener: PoolListener) -> None:
+        """Start all workers and return when each is ready.
+
+        Raises:
+            WorkerError: if a worker fails to start; nothing is left behind.
+        """
+
+    def launch(self, worker: int, batch: Batch) -> None:
+        """Hand a batch to an idle worker; the buffers may be reused when this returns. Never blocks.
+
+        If the worker has died, the listener hears of that instead of an answer.
+        """
+
+    async def stop(self) -> None:
+        """End all workers; idempotent. Nothing of them is left behind."""

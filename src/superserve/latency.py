@@ -1,0 +1,42 @@
+"""Latencies drawn from a profile: what emulated workers sleep and simulated ones take."""
+
+import numpy as np
+
+from superserve.clock import NS_PER_US
+from superserve.profile import Profile
+
+#: Uniform draws are taken from the generator in blocks: one call each would cost more than the rest of a sample.
+_BLOCK = 4096
+
+
+class LatencySampler:
+    """Draws the time of one batch from the profiled quantiles of its cell.
+
+    The quantile function is p50 up to the median, then linear through p95 to p99, and p99 above: the profile says
+    nothing of the tails beyond. The median and p95 of the draws are the profile's.
+
+    Args:
+        profile: where the quantiles come from, used as it is.
+        rng: source of randomness.
+    """
+
+    def __init__(self, profile: Profile, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._draws: list[float] = []
+        cell = np.searchsorted(profile.batches, np.arange(profile.batches[-1] + 1))
+        self._cells = [
+            [tuple(NS_PER_US * subnet.quantile_us(q)[index] for q in ("p50", "p95", "p99")) for index in cell]
+            for subnet in profile.subnets
+        ]
+
+    def sample_ns(self, subnet: int, rows: int) -> int:
+        """The time of one batch of ``rows`` rows at a subnet, in nanoseconds."""
+        if not self._draws:
+            self._draws = self._rng.random(_BLOCK).tolist()
+        u = self._draws.pop()
+        p50, p95, p99 = self._cells[subnet][rows]
+        if u <= 0.5:  # noqa: PLR2004  (quantile knots)
+            return int(p50)
+        if u <= 0.95:
+            return int(p50 + (u - 0.5) / 0.45 * (p95 - p50))
+        return int(p95 + (min(u, 0.99) - 0.95) / 0.04 * (p99 - p95))

@@ -1,7 +1,7 @@
 """What runs a subnet on a batch: one interface over every way of doing so.
 
-Nothing here imports torch: the worker process and the profiler are written against this, and fakes in tests need no
-model.
+Nothing here imports torch: the worker process and the profiler are written against this, and fakes in tests
+need no model.
 """
 
 from collections.abc import Sequence
@@ -39,6 +39,6 @@ class Engine(Protocol):
             inputs: one array (rows, *row_shape) per input of ``config.json``, in its order and of its dtypes.
 
         Returns:
-            One array (rows, *row_shape) per output of ``config.json``, in its order. The arrays may be reused by the
-            next call: copy what must outlive it.
+            One array (rows, *row_shape) per output of ``config.json``, in its order. The arrays may be reused by
+            the next call: copy what must outlive it.
         """

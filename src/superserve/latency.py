@@ -35,7 +35,7 @@ class LatencySampler:
             self._draws = self._rng.random(_BLOCK).tolist()
         u = self._draws.pop()
         p50, p95, p99 = self._cells[subnet][rows]
-        if u <= 0.5:  # noqa: PLR2004  (quantile knots)
+        if u <= 0.5:
             return int(p50)
         if u <= 0.95:
             return int(p50 + (u - 0.5) / 0.45 * (p95 - p50))

@@ -1,0 +1,1 @@
+"""Arrival traces: the canonical file and what makes or reads one."""

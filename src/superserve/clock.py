@@ -29,7 +29,7 @@ class Clock(Protocol):
     def now_ns(self) -> int:
         """Nanoseconds since an arbitrary fixed point; never decreases."""
 
-    def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
+    def call_at(self, when_ns: int, callback: Callable[[], object]) -> Timer:
         """Call ``callback`` at ``when_ns`` or soon after; at once if that has passed.
 
         A timer may fire up to a millisecond early (event loops round), so callbacks look at `now_ns`.
@@ -54,7 +54,7 @@ class MonotonicClock:
         """See `Clock.now_ns`."""
         return time.monotonic_ns()
 
-    def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
+    def call_at(self, when_ns: int, callback: Callable[[], object]) -> Timer:
         """See `Clock.call_at`."""
         delay_s = max(0, when_ns - time.monotonic_ns()) / NS_PER_S
         return self._loop.call_later(delay_s, callback)
@@ -63,7 +63,7 @@ class MonotonicClock:
 class _ManualTimer:
     __slots__ = ("callback", "cancelled")
 
-    def __init__(self, callback: Callable[[], None]) -> None:
+    def __init__(self, callback: Callable[[], object]) -> None:
         self.callback = callback
         self.cancelled = False
 
@@ -86,7 +86,7 @@ class ManualClock:
         """See `Clock.now_ns`."""
         return self._now_ns
 
-    def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
+    def call_at(self, when_ns: int, callback: Callable[[], object]) -> Timer:
         """See `Clock.call_at`; a time in the past fires at the next `advance_to`."""
         timer = _ManualTimer(callback)
         heapq.heappush(self._timers, (when_ns, next(self._seq), timer))

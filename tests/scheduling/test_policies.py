@@ -1,0 +1,130 @@
+"""The policies, each against what its docstring says."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from superserve.clock import NS_PER_MS
+from superserve.errors import ConfigError
+from superserve.profile import LatencyTable, Profile
+from superserve.request import Request
+from superserve.scheduling import Decision, EDFQueue, Policy, SchedulerView, create_policy, policy_names
+from support.profiles import make_profile, profiles
+
+R_PROFILE = LatencyTable(Profile.load("r-profile"))
+
+
+def decide(policy: Policy, slacks_ms: list[float], rows: int = 1, floor: float = 0.0) -> tuple[str, int, int]:
+    """Subnet id, rows and number shed for a queue with these slacks."""
+    queue = EDFQueue()
+    for number, slack_ms in enumerate(slacks_ms):
+        queue.push(Request(number, 0, round(slack_ms * NS_PER_MS), rows, floor))
+    decision = policy.decide(SchedulerView(policy.table, queue, 0))
+    assert isinstance(decision, Decision)
+    return policy.table.ids[decision.subnet], decision.rows, decision.shed
+
+
+@pytest.mark.parametrize(
+    ("slack_ms", "expected"),
+    [
+        # Buckets of (30.70 - 1.41) / 8 = 3.66 ms; the tuple with the largest batch of each.
+        (36.0, ("r80.16", 16)),
+        (30.7, ("r79.44", 16)),  # strictly less than the slack
+        (21.0, ("r78.25", 16)),
+        (18.0, ("r76.69", 16)),  # 18.06 of r78.25 is what its bucket remembers, and that does not fit
+        (12.0, ("r76.69", 16)),
+        (8.0, ("r73.82", 16)),
+        (5.0, ("r73.82", 8)),
+    ],
+)
+def test_slackfit_on_the_papers_profile(slack_ms: float, expected: tuple[str, int]) -> None:
+    """The largest remembered latency below the head's slack, with a long queue behind."""
+    subnet, rows, shed = decide(create_policy("slackfit", R_PROFILE), [slack_ms] + [90.0] * 40)
+    assert (subnet, rows, shed) == (*expected, 0)
+
+
+def test_slackfit_sheds_tight_heads_only_under_load() -> None:
+    """Below the smallest remembered latency (4.18 ms) a head alone is served, before a queue it is given up."""
+    policy = create_policy("slackfit", R_PROFILE)
+    assert decide(policy, [2.0]) == ("r73.82", 2, 0)
+    assert decide(policy, [2.0] + [30.0] * 20) == ("r79.44", 16, 1)
+
+
+def test_slackfit_gives_up_what_nothing_can_serve() -> None:
+    """1.41 ms is the fastest cell: a head at that slack is shed, and if all are, nothing is run."""
+    policy = create_policy("slackfit", R_PROFILE)
+    assert decide(policy, [1.41, 1.2]) == ("r73.82", 0, 2)
+
+
+def test_slackfit_holds_a_head_of_many_rows() -> None:
+    """Requests are never split: the remembered batch of 8 does not hold 9 rows, so another subnet is taken."""
+    policy = create_policy("slackfit", R_PROFILE)
+    assert decide(policy, [7.4], rows=9) == ("r73.82", 16, 0)
+    assert decide(policy, [7.3] * 2, rows=9) == ("r73.82", 0, 2)
+
+
+def test_maxacc_prefers_accuracy_over_batch() -> None:
+    """At 5 ms the largest subnet fits alone: it is taken at batch 1."""
+    assert decide(create_policy("maxacc", R_PROFILE), [5.0] * 20) == ("r80.16", 1, 0)
+
+
+def test_maxbatch_prefers_batch_over_accuracy() -> None:
+    """At 12 ms the fastest subnet fits 16; the most accurate one that also does is r76.69."""
+    assert decide(create_policy("maxbatch", R_PROFILE), [12.0] * 20) == ("r76.69", 16, 0)
+
+
+def test_fixed_takes_the_largest_batch_that_fits() -> None:
+    """One subnet, slack-limited batch; named by role or by id."""
+    assert decide(create_policy("fixed:r78.25", R_PROFILE), [10.0] * 20) == ("r78.25", 8, 0)
+    assert decide(create_policy("fixed:middle", R_PROFILE), [10.0] * 20) == ("r78.25", 8, 0)
+    assert decide(create_policy("fixed:largest", R_PROFILE), [4.0, 36.0]) == ("r80.16", 16, 1)
+
+
+@given(profiles(), st.sampled_from(policy_names()), st.floats(0.1, 50.0), st.integers(1, 30), st.integers(0, 4))
+def test_more_slack_never_lowers_latency(profile: Profile, name: str, slack_ms: float, depth: int, extra: int) -> None:
+    """Every policy uses at least as much of a larger slack (or sheds fewer requests)."""
+    table = LatencyTable(profile)
+    policy = create_policy("fixed:smallest" if name == "fixed" else name, table)
+
+    def latency(slack: float) -> tuple[int, int]:
+        subnet, rows, shed = decide(policy, [slack] * depth)
+        return -shed, table.latency_ns[table.index(subnet)][rows] if rows else 0
+
+    # The rows that SlackFit runs below its smallest bucket are cut to the queue, which its table's are not.
+    if name != "slackfit":
+        assert latency(slack_ms) <= latency(slack_ms + extra)
+    else:
+        assert latency(slack_ms)[0] <= latency(slack_ms + extra)[0]
+
+
+@given(profiles(), st.sampled_from(["slackfit", "maxacc", "maxbatch", "fixed:largest"]), st.floats(0.1, 50.0))
+def test_floor_is_respected(profile: Profile, name: str, slack_ms: float) -> None:
+    """A subnet below the head's accuracy floor is never chosen."""
+    table = LatencyTable(profile)
+    floor = table.accuracies[-1]
+    subnet, rows, _ = decide(create_policy(name, table), [slack_ms], floor=floor)
+    assert rows == 0 or table.accuracies[table.index(subnet)] >= floor
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("nope", "slackfit"),
+        ("fixed", "smallest"),
+        ("fixed:huge", "r80.16"),
+        ("slackfit:0", "buckets"),
+        ("slackfit:x", "buckets"),
+        ("maxacc:1", "maxacc"),
+    ],
+)
+def test_unknown_policy_is_refused_with_the_choices(name: str, named: str) -> None:
+    """The message names what would have been valid."""
+    with pytest.raises(ConfigError, match=named):
+        create_policy(name, R_PROFILE)
+
+
+def test_single_cell_profile() -> None:
+    """One subnet, one batch size: every policy still works."""
+    table = LatencyTable(make_profile([[3.0]], (1,)))
+    for name in ("slackfit", "maxacc", "maxbatch", "fixed:middle"):
+        assert decide(create_policy(name, table), [4.0, 4.0]) == ("s0", 1, 0)

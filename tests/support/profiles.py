@@ -1,0 +1,28 @@
+"""Profiles and event sequences for hypothesis."""
+
+import hypothesis.strategies as st
+
+from superserve.profile import Device, Profile, SubnetProfile
+
+DEVICE = Device(name="test", kind="fixture", threads=1, engine="none", dtype="float32", torch="none")
+
+
+def make_profile(latencies_ms: list[list[float]], batches: tuple[int, ...], overhead_us: float = 0.0) -> Profile:
+    """A profile with accuracies 70, 71, ... and the same latency at each quantile."""
+    subnets = []
+    for number, row in enumerate(latencies_ms):
+        row_us = tuple(1000.0 * value for value in row)
+        subnets.append(
+            SubnetProfile(id=f"s{number}", accuracy=70.0 + number, p50_us=row_us, p95_us=row_us, p99_us=row_us)
+        )
+    return Profile(
+        device=DEVICE, model_hash="test", batches=batches, dispatch_overhead_us=overhead_us, subnets=tuple(subnets)
+    )
+
+
+@st.composite
+def profiles(draw: st.DrawFn) -> Profile:
+    """Profiles of 1-5 subnets and 1-5 batch sizes; latencies in any order (tables repair them)."""
+    batches = draw(st.sampled_from([(1,), (1, 4), (1, 2, 4, 8, 16), (2, 8)]))
+    row = st.lists(st.floats(0.1, 20.0), min_size=len(batches), max_size=len(batches))
+    return make_profile(draw(st.lists(row, min_size=1, max_size=5)), batches)

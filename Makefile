@@ -1,0 +1,59 @@
+# Every target works on a fresh machine: it creates its virtual environment and installs what it needs, and is quick
+# the second time. Settings:
+#   PYTHON    the interpreter that the environment is made with (3.11 or newer)
+#   VENV      where the environment lives
+#   PIP_ARGS  extra arguments for pip, e.g. an index of CPU-only torch builds (README, "Install")
+PYTHON ?= python3
+VENV ?= .venv
+PIP_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
+
+.PHONY: help demo test test-all check format bench clean
+
+help:  ## List the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "SuperServe needs Python 3.11 or newer; set PYTHON=/path/to/one" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp per set of extras: a newer pyproject.toml or constraints file installs again.
+$(VENV)/.installed-core: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP_INSTALL) --editable '.[test]'
+	@touch $@ $(VENV)/.installed-core
+
+$(VENV)/.installed-dev: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP_INSTALL) --editable '.[test,lint]'
+	@touch $@ $(VENV)/.installed-test $(VENV)/.installed-core
+
+demo: $(VENV)/.installed-core  ## Serve the bundled supernet through a burst, next to fixed models (about 3 minutes)
+	$(BIN)/superserve demo $(DEMO_ARGS)
+
+test: $(VENV)/.installed-test  ## The tests that a change must pass
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+test-all: $(VENV)/.installed-test  ## The same, with many more generated examples
+	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest $(TEST_ARGS)
+
+check: $(VENV)/.installed-dev  ## Formatting, lint, types, import boundaries
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev  ## Apply the formatter and the safe fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.installed-core  ## The benchmarks behind docs/performance.md
+	$(BIN)/python benchmarks/run_all.py $(BENCH_ARGS)
+
+clean:  ## Remove the environment and everything generated
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -20,8 +20,10 @@ class MaxAcc(HeadPolicy):
 
 
 class MaxBatch(HeadPolicy):
-    """Paper, appendix A.5: the largest batch that the fastest subnet finishes in time, then the most accurate subnet
-    that does so at this batch."""
+    """Paper, appendix A.5: the largest batch that the fastest subnet finishes in time.
+
+    Then the most accurate subnet that does so at this batch.
+    """
 
     name: ClassVar[str] = "maxbatch"
 

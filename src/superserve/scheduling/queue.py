@@ -16,7 +16,7 @@ class EDFQueue:
 
     A sorted list whose consumed front is cut off now and then. Under one SLO a new request belongs at the end, so
     `push` is O(1); elsewhere it is a binary search and a move of pointers. Against a binary heap it gives ordered
-    peeks at any depth and cancellation for free, which policies and clients need (``benchmarks/queue.py``).
+    peeks at any depth and cancellation for free, which policies and clients need (``benchmarks/queue_structures.py``).
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class EDFQueue:
             IndexError: if the queue is empty.
         """
         request = self._entries[self._first][2]
-        self._drop(1)
+        self._drop(1, request.rows)
         return request
 
     def take(self, max_rows: int, max_floor: float) -> list[Request]:
@@ -65,16 +65,16 @@ class EDFQueue:
         ``max_floor``: a batch is always contiguous in deadline order.
         """
         rows = 0
-        taken: list[Request] = []
-        for index in range(self._first, len(self._entries)):
-            request = self._entries[index][2]
+        end = self._first
+        for end in range(self._first, len(self._entries)):
+            request = self._entries[end][2]
+            if rows + request.rows > max_rows or request.min_accuracy > max_floor:
+                break
             rows += request.rows
-            if rows > max_rows or request.min_accuracy > max_floor:
-                break
-            taken.append(request)
-            if rows == max_rows:
-                break
-        self._drop(len(taken))
+        else:
+            end = len(self._entries)
+        taken = [entry[2] for entry in self._entries[self._first : end]]
+        self._drop(len(taken), rows)
         return taken
 
     def remove(self, request: Request) -> bool:
@@ -87,13 +87,9 @@ class EDFQueue:
         self.rows -= request.rows
         return True
 
-    def _drop(self, count: int) -> None:
-        first = self._first
-        self.rows -= sum(entry[2].rows for entry in self._entries[first : first + count])
-        self._first = first = first + count
-        if first == len(self._entries):
-            self._entries.clear()
-            self._first = 0
-        elif first >= _COMPACT_AT and first * 2 >= len(self._entries):
-            del self._entries[:first]
+    def _drop(self, count: int, rows: int) -> None:
+        self.rows -= rows
+        self._first += count
+        if self._first >= _COMPACT_AT and self._first * 2 >= len(self._entries):
+            del self._entries[: self._first]
             self._first = 0

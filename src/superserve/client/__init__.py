@@ -1,0 +1,1 @@
+"""What speaks to a server: the Python clients and the open-loop load generator."""

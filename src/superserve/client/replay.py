@@ -1,0 +1,215 @@
+"""The open-loop load generator: sends a trace's requests at their instants, whatever becomes of the earlier ones.
+
+Latency counts from the *scheduled* instant, so that a generator that falls behind cannot hide it; how far it fell
+behind is recorded per request, and a run in which that matters is void.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from superserve.client.examples import Examples
+from superserve.client.generator import Generator
+from superserve.client.recorder import Recorder
+from superserve.client.wire import Address, InferTemplate
+from superserve.clock import NS_PER_MS, NS_PER_S, NS_PER_US
+from superserve.errors import TraceError
+from superserve.metrics import RunLog
+from superserve.traces.trace import Trace
+
+#: A run is void if the p99 of send lateness exceeds this share of the SLO.
+MAX_LATENESS_SHARE: Final = 0.10
+#: Where no SLO is known, connections are opened ahead for what arrives within this time.
+ASSUMED_LATENCY_NS: Final = 100 * NS_PER_MS
+PROGRESS_S: Final = 0.25
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a run is."""
+
+    elapsed_s: float
+    duration_s: float
+    offered: int
+    """Requests sent so far."""
+    finished: int
+    served: int
+    """Answered within the deadline."""
+    accuracy_sum: float
+    """Sum of the profiled accuracy over those."""
+
+    @property
+    def attainment(self) -> float | None:
+        """Share served within the deadline of what has finished."""
+        return self.served / self.finished if self.finished else None
+
+    @property
+    def accuracy(self) -> float | None:
+        """Mean serving accuracy so far, in per cent."""
+        return self.accuracy_sum / self.served if self.served else None
+
+
+@dataclass(frozen=True)
+class ReplayResult:
+    """What came of a replay.
+
+    ``lateness_ns``: int64 per request, actual minus scheduled instant of sending. ``log.subnet`` indexes
+    ``subnet_ids``. ``emulated``: whether any answer came from an emulated worker; such answers are held against no
+    label.
+    """
+
+    log: RunLog
+    lateness_ns: npt.NDArray[np.int64]
+    subnet_ids: tuple[str, ...]
+    emulated: bool
+    slo_ms: float | None
+
+    @property
+    def p99_lateness_ms(self) -> float:
+        """The p99 of how late requests were sent, in milliseconds."""
+        return float(np.quantile(self.lateness_ns, 0.99)) / NS_PER_MS
+
+    @property
+    def void_reason(self) -> str | None:
+        """Why the run says nothing of the server, or None: the generator sent too late."""
+        if self.slo_ms is None or self.p99_lateness_ms <= MAX_LATENESS_SHARE * self.slo_ms:
+            return None
+        return (
+            f"p99 send lateness {self.p99_lateness_ms:.1f} ms exceeds {MAX_LATENESS_SHARE:.0%} of the SLO "
+            f"({self.slo_ms:g} ms): the generator could not keep its schedule"
+        )
+
+
+async def replay(
+    trace: Trace,
+    url: str,
+    model: str,
+    examples: Examples,
+    *,
+    slo_ms: float | None,
+    seed: int,
+    on_progress: Callable[[Progress], None] | None = None,
+    subnet_ids: tuple[str, ...] = (),
+    max_connections: int = 4096,
+    drain_s: float = 10.0,
+) -> ReplayResult:
+    """Send every request of a trace at its instant and say what came of each.
+
+    Args:
+        trace: arrivals; its own SLOs and priorities hold where it has them.
+        url: of the server, ``http://host:port``.
+        model: its name there.
+        examples: what to send; which one at which instant is drawn from ``seed``.
+        slo_ms: deadline from the scheduled instant; None leaves it to the server. What a late sending has used up of
+            it is taken off the timeout that the server is told.
+        seed: of that draw.
+        on_progress: called about four times a second, and at the end.
+        subnet_ids: the front from least to most accurate, if known; otherwise the subnets that answered, so ordered.
+        max_connections: bound of the pool; requests beyond it wait, which counts as lateness.
+        drain_s: how long past the last deadline an answer is waited for; without one the request has failed.
+
+    Raises:
+        TraceError: for a trace without requests.
+        UnavailableError: if no connection can be made.
+    """
+    if not len(trace):
+        raise TraceError(f"trace {trace.name!r} has no requests to replay")
+    arrivals: list[int] = trace.arrival_ns.tolist()
+    slos = _slos(trace, slo_ms)
+    drawn = np.random.default_rng(seed).integers(0, len(examples), len(trace))
+    recorder = Recorder(arrivals, slos, examples.labels[drawn].tolist())
+    address = Address.parse(url)
+    render = _renderer(trace, slos, _templates(address, model, examples, slos), drawn.tolist())
+    generator = Generator(address, arrivals, render, recorder, max_connections)
+    try:
+        await generator.open(connections_ahead(trace.arrival_ns, slos, max_connections))
+        async with _reporting(on_progress, lambda: _progress(generator, recorder, arrivals[-1])):
+            await generator.run(arrivals[-1] + max(slos or [0]) + round(drain_s * NS_PER_S))
+        end_ns = generator.elapsed_ns()
+    finally:
+        await generator.close()
+    return _result(generator, recorder, end_ns, subnet_ids, slo_ms)
+
+
+def connections_ahead(arrival_ns: npt.NDArray[np.int64], slos_ns: list[int] | None, most: int) -> int:
+    """How many requests are under way at once if each is answered exactly at its deadline."""
+    ends = arrival_ns + (ASSUMED_LATENCY_NS if slos_ns is None else np.array(slos_ns))
+    ended = np.searchsorted(np.sort(ends), arrival_ns)
+    under_way = np.arange(1, len(arrival_ns) + 1) - ended
+    return min(most, int(under_way.max()))
+
+
+def _slos(trace: Trace, slo_ms: float | None) -> list[int] | None:
+    if trace.slo_ns is not None:
+        slos: list[int] = trace.slo_ns.tolist()
+        return slos
+    return None if slo_ms is None else [round(slo_ms * NS_PER_MS)] * len(trace)
+
+
+def _templates(address: Address, model: str, examples: Examples, slos: list[int] | None) -> list[InferTemplate]:
+    return [InferTemplate(address, model, inputs, with_timeout=slos is not None) for inputs in examples.inputs]
+
+
+def _renderer(
+    trace: Trace, slos: list[int] | None, templates: list[InferTemplate], drawn: list[int]
+) -> Callable[[int, int], bytes]:
+    priorities: list[int] = [0] * len(trace) if trace.priority is None else trace.priority.tolist()
+
+    def render(index: int, lateness_ns: int) -> bytes:
+        timeout_us = 0 if slos is None else (slos[index] - lateness_ns) // NS_PER_US
+        return templates[drawn[index]].render(timeout_us, priorities[index])
+
+    return render
+
+
+def _result(
+    generator: Generator, recorder: Recorder, end_ns: int, subnet_ids: tuple[str, ...], slo_ms: float | None
+) -> ReplayResult:
+    log = recorder.result(end_ns)
+    front = recorder.front(subnet_ids)
+    return ReplayResult(
+        log=replace(log, subnet=recorder.in_front_order(log.subnet, front)),
+        lateness_ns=np.array(generator.lateness_ns, np.int64),
+        subnet_ids=front,
+        emulated=recorder.emulated,
+        slo_ms=slo_ms,
+    )
+
+
+@asynccontextmanager
+async def _reporting(
+    on_progress: Callable[[Progress], None] | None, progress: Callable[[], Progress]
+) -> AsyncIterator[None]:
+    """Tell ``on_progress`` while the block runs, and once more after it."""
+    if on_progress is None:
+        yield
+        return
+
+    async def report() -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_S)
+            on_progress(progress())
+
+    task = asyncio.create_task(report())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    on_progress(progress())
+
+
+def _progress(generator: Generator, recorder: Recorder, last_arrival_ns: int) -> Progress:
+    return Progress(
+        elapsed_s=min(max(0, generator.elapsed_ns()), last_arrival_ns) / NS_PER_S,
+        duration_s=last_arrival_ns / NS_PER_S,
+        offered=generator.sent,
+        finished=recorder.finished,
+        served=recorder.served,
+        accuracy_sum=recorder.accuracy_sum,
+    )

@@ -1,0 +1,1 @@
+"""Training of supernets, and the data sets that models are bundled for."""

@@ -1,0 +1,92 @@
+"""Accuracy of each subnet on labelled examples, with its confidence interval."""
+
+from collections.abc import Callable, Iterator, Sequence
+from math import sqrt
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from superserve.engine import Engine
+from superserve.errors import ConfigError, UsageError
+
+Array = np.ndarray[Any, Any]
+
+#: Two-sided 95 % quantile of the normal distribution.
+_Z95 = 1.959963984540054
+
+
+class AccuracyRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Measured accuracy of one subnet."""
+
+    subnet: str
+    accuracy: float
+    """Top-1 in per cent."""
+    ci95: tuple[float, float]
+    """95 % Wilson interval, in per cent."""
+    n: int
+    """Number of examples."""
+
+
+def wilson95(correct: int, n: int) -> tuple[float, float]:
+    """95 % confidence interval of a share, in per cent.
+
+    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927. Unlike
+    the normal approximation it stays inside 0..100 and is sound near the ends.
+    """
+    share, z2 = correct / n, _Z95**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z95 * sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
+
+
+def evaluate(
+    engine: Engine,
+    inputs: Array,
+    labels: Array,
+    *,
+    subnets: Sequence[str] | None = None,
+    batch_size: int = 16,
+    report: Callable[[int, int], None] = lambda _done, _total: None,
+) -> list[AccuracyRow]:
+    """Measure top-1 accuracy through an engine, preprocessing included.
+
+    Args:
+        engine: runs the model; its first input takes the examples, its first output gives class scores.
+        inputs: (n, *row_shape), of the input tensor's dtype.
+        labels: (n,) integer classes.
+        subnets: ids to measure; None means the whole front.
+        batch_size: rows per batch.
+        report: called with (batches done, batches in all).
+
+    Raises:
+        ConfigError: for an id that is not in the front.
+        UsageError: if there are no examples, or not one label for each.
+    """
+    if len(inputs) == 0 or labels.shape != (len(inputs),):
+        raise UsageError(f"evaluation needs one label per example: {len(inputs)} inputs, labels {labels.shape}")
+    chosen = engine.subnet_ids if subnets is None else tuple(subnets)
+    unknown = [subnet for subnet in chosen if subnet not in engine.subnet_ids]
+    if unknown:
+        raise ConfigError(f"subnet {unknown[0]!r} is not one of {', '.join(engine.subnet_ids)}")
+    per_subnet = -(-len(inputs) // batch_size)
+    rows = []
+    for number, subnet in enumerate(chosen):
+        correct = 0
+        hits = _hits(engine, engine.subnet_ids.index(subnet), inputs, labels, batch_size)
+        for batch, count in enumerate(hits, start=1):
+            correct += count
+            report(number * per_subnet + batch, len(chosen) * per_subnet)
+        rows.append(accuracy_row(subnet, correct, len(inputs)))
+    return rows
+
+
+def accuracy_row(subnet: str, correct: int, n: int) -> AccuracyRow:
+    """The row of a subnet that got ``correct`` of ``n`` examples right."""
+    return AccuracyRow(subnet=subnet, accuracy=100 * correct / n, ci95=wilson95(correct, n), n=n)
+
+
+def _hits(engine: Engine, subnet: int, inputs: Array, labels: Array, batch_size: int) -> Iterator[int]:
+    for start in range(0, len(inputs), batch_size):
+        scores = engine.run(subnet, [inputs[start : start + batch_size]])[0]
+        yield int((scores.argmax(axis=-1) == labels[start : start + batch_size]).sum())

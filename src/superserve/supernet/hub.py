@@ -1,0 +1,162 @@
+"""Supernets to and from model folders: safetensors only, and every tensor checked.
+
+Weights are mapped from the file, not read into private memory: all processes of a machine that load one folder share
+one physical copy of them through the page cache. Nothing writes to a loaded supernet.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from superserve.errors import ConfigError, IllegalSubnetError, ModelFolderError
+from superserve.model_folder import (
+    CONFIG_FILE,
+    FRONT_FILE,
+    NORMS_FILE,
+    TEST_FILE,
+    WEIGHTS_FILE,
+    ModelFolder,
+    SubnetRecord,
+    write_json,
+)
+from superserve.supernet.network import ElasticNetwork, Supernet
+from superserve.supernet.operators import NormStatistics, Statistics
+from superserve.supernet.preprocess import parse_preprocessing
+from superserve.supernet.zoo import build_network
+
+#: Key of the norms file's metadata: SHA-256 of the weights that the statistics were computed for.
+_WEIGHTS_HASH = "weights_sha256"
+
+
+def load_supernet(folder: ModelFolder) -> Supernet:
+    """Load a model folder; the weights are shared with every other process that loads it.
+
+    Raises:
+        ModelFolderError: naming the file, the tensor and the fix, if anything is missing, of another shape or type
+            than the architecture says, unknown, or calibrated for other weights or subnets.
+    """
+    config, front = folder.config, folder.front
+    with _blame(folder.path / CONFIG_FILE):
+        parse_preprocessing(config.preprocessing)
+        # Without memory: the file's tensors take the place of these parameters.
+        with torch.device("meta"):
+            network = build_network(config.family, config.architecture)
+    _load_weights(network, folder.weights_path)
+    norms, metadata = _read(folder.norms_path)
+    _check_fresh(folder, metadata)
+    expected: dict[str, tuple[int, ...]] = {}
+    for record in front.subnets:
+        with _blame(folder.path / FRONT_FILE, f"subnet {record.id!r}: "):
+            channels = network.geometry(record.spec).channels
+        expected |= {key: (count,) for name, count in channels.items() for key in _keys(record.id, name)}
+    _check(folder.norms_path, norms, expected)
+    statistics = {
+        record.id: _statistics(norms, record, network.geometry(record.spec).channels) for record in front.subnets
+    }
+    return Supernet(config, front, network, statistics)
+
+
+def save_supernet(
+    supernet: Supernet, path: Path, *, test: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None = None
+) -> ModelFolder:
+    """Write a supernet as a model folder, with bundled test examples (inputs, labels) if given.
+
+    ``config.json`` is written last: a folder that lacks it is not a model.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    (path / CONFIG_FILE).unlink(missing_ok=True)
+    weights = {name: tensor.detach().contiguous() for name, tensor in supernet.network.state_dict().items()}
+    save_file(weights, path / WEIGHTS_FILE, {"format": "pt"})
+    norms: dict[str, Tensor] = {}
+    for subnet, statistics in supernet.statistics.items():
+        for name, found in statistics.items():
+            norms |= dict(zip(_keys(subnet, name), (tensor.contiguous() for tensor in found), strict=True))
+    metadata = {_WEIGHTS_HASH: _sha256(path / WEIGHTS_FILE), **_spec_metadata(supernet.front.subnets)}
+    save_file(norms, path / NORMS_FILE, metadata)
+    if test is not None:
+        np.savez_compressed(path / TEST_FILE, inputs=test[0], labels=test[1])
+    write_json(path / FRONT_FILE, supernet.front)
+    write_json(path / CONFIG_FILE, supernet.config)
+    return ModelFolder(path)
+
+
+def _keys(subnet: str, norm: str) -> tuple[str, str]:
+    return f"{subnet}/{norm}/mean", f"{subnet}/{norm}/variance"
+
+
+def _statistics(norms: Mapping[str, Tensor], record: SubnetRecord, channels: Mapping[str, int]) -> Statistics:
+    return {name: NormStatistics(*(norms[key] for key in _keys(record.id, name))) for name in channels}
+
+
+def _spec_metadata(records: tuple[SubnetRecord, ...]) -> dict[str, str]:
+    return {f"spec/{record.id}": msgspec.json.encode(record.spec).decode() for record in records}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _load_weights(network: ElasticNetwork, path: Path) -> None:
+    tensors, _ = _read(path)
+    _check(path, tensors, {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()})
+    network.load_state_dict(tensors, assign=True)
+    network.requires_grad_(requires_grad=False).eval()
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Map a safetensors file; its tensors are views of the mapping."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise ModelFolderError(f"{path}: not a readable safetensors file ({error}): write it again") from None
+
+
+def _check(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare names, shapes and types with what the architecture and the front say."""
+    for name, shape in expected.items():
+        if name not in tensors:
+            raise ModelFolderError(f"{path}: tensor {name!r} is missing: write the folder again")
+        found = tensors[name]
+        if tuple(found.shape) != shape or found.dtype != torch.float32:
+            raise ModelFolderError(
+                f"{path}: tensor {name!r} is {found.dtype} {tuple(found.shape)}, but {CONFIG_FILE} and {FRONT_FILE} "
+                f"make it torch.float32 {shape}: restore the file that was changed, or write the folder again"
+            )
+    unknown = sorted(set(tensors) - set(expected))
+    if unknown:
+        raise ModelFolderError(
+            f"{path}: tensor {unknown[0]!r} (and {len(unknown) - 1} more) has no place in the architecture: the file "
+            "belongs to another model"
+        )
+
+
+def _check_fresh(folder: ModelFolder, metadata: Mapping[str, str]) -> None:
+    """Refuse statistics that were computed for other weights or for a subnet that has since changed."""
+    path = folder.norms_path
+    if metadata.get(_WEIGHTS_HASH) != _sha256(folder.weights_path):
+        raise ModelFolderError(f"{path}: computed for other weights than {WEIGHTS_FILE}: calibrate again")
+    for key, spec in _spec_metadata(folder.front.subnets).items():
+        if metadata.get(key) != spec:
+            subnet = key.removeprefix("spec/")
+            raise ModelFolderError(f"{path}: no statistics of subnet {subnet!r} as in {FRONT_FILE}: calibrate again")
+
+
+@contextmanager
+def _blame(path: Path, what: str = "") -> Iterator[None]:
+    """Turn a complaint about content into one that names the file it stands in."""
+    try:
+        yield
+    except (ConfigError, IllegalSubnetError) as error:
+        raise ModelFolderError(f"{path}: {what}{error}") from None

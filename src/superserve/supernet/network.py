@@ -1,0 +1,47 @@
+"""What every supernet architecture offers, and the supernet as a model folder holds it."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from superserve.model_folder import Front, ModelConfig
+from superserve.subnet import SearchSpace, SubnetSpec
+from superserve.supernet.operators import Geometry, Statistics
+
+
+class ElasticNetwork(nn.Module):
+    """A weight-shared network built from the operators of ``operators.py``.
+
+    A family subclasses this, says what its search space is and what each subnet means for each operator, and writes
+    an ordinary ``forward``. Everything else (actuation, extraction, calibration, storage) follows from that.
+    """
+
+    @property
+    @abstractmethod
+    def space(self) -> SearchSpace:
+        """The elastic dimensions and their values."""
+
+    @abstractmethod
+    def geometry(self, spec: SubnetSpec) -> Geometry:
+        """What a subnet means for each operator.
+
+        Raises:
+            IllegalSubnetError: if the subnet lies outside the space.
+        """
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the active subnet."""
+
+
+@dataclass(frozen=True)
+class Supernet:
+    """A network with the statistics of its front: what a model folder holds, in memory."""
+
+    config: ModelConfig
+    front: Front
+    network: ElasticNetwork
+    statistics: Mapping[str, Statistics]
+    """Statistics of each subnet of the front, by its id."""

@@ -1,0 +1,67 @@
+"""The sandwich rule with in-place distillation: one training step of a supernet.
+
+Source: Yu and Huang, "Universally Slimmable Networks", ICCV 2019 (sandwich rule, in-place distillation); Yu et al.,
+"BigNAS", ECCV 2020 (the same over depths and widths at once).
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from superserve.subnet import SearchSpace, SubnetSpec
+from superserve.supernet.actuator import apply, bind
+from superserve.supernet.network import ElasticNetwork
+
+
+def students(space: SearchSpace, rng: np.random.Generator, count: int) -> Iterator[SubnetSpec]:
+    """The subnets that learn from the largest in one step: the smallest, and ``count`` drawn at random."""
+    yield space.smallest()
+    for _ in range(count):
+        yield space.sample(rng)
+
+
+def accumulate_gradients(
+    network: ElasticNetwork,
+    x: Tensor,
+    labels: Tensor,
+    *,
+    rng: np.random.Generator,
+    random_subnets: int = 2,
+    label_smoothing: float = 0.0,
+) -> float:
+    """Add the gradients of one sandwich step to the parameters.
+
+    The largest subnet learns the labels; the smallest and some random ones learn the largest's class probabilities,
+    detached. Gradients are summed over subnets. Every subnet normalises with the statistics of the batch.
+
+    Args:
+        network: the supernet; left actuated to the last subnet drawn, without statistics.
+        x: network inputs (rows, ...), float32.
+        labels: (rows,) int64.
+        rng: draws the random subnets.
+        random_subnets: how many.
+        label_smoothing: for the largest's labels.
+
+    Returns:
+        The largest subnet's loss.
+    """
+    logits = _forward(network, network.space.largest(), x)
+    loss = functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    _backward(loss)
+    soft = logits.detach().softmax(dim=1)
+    for spec in students(network.space, rng, random_subnets):
+        _backward(functional.cross_entropy(_forward(network, spec, x), soft))
+    return float(loss.detach())
+
+
+def _forward(network: ElasticNetwork, spec: SubnetSpec, x: Tensor) -> Tensor:
+    apply(bind(network, spec, None))
+    logits: Tensor = network(x)
+    return logits
+
+
+def _backward(loss: Tensor) -> None:
+    torch.autograd.backward(loss)

@@ -120,6 +120,6 @@ class Recorder:
         if in_time and said.slo_met:
             self._outcome[index] = _SERVED
             self.served += 1
-            self.accuracy_sum += said.accuracy
+            self.accuracy_sum += 0.0 if math.isnan(said.accuracy) else said.accuracy
         else:
             self._outcome[index] = _LATE

@@ -41,6 +41,11 @@ def monotonic_ns() -> int:
     return time.monotonic_ns()
 
 
+def sleep_until_ns(when_ns: int) -> None:
+    """Block until `monotonic_ns` reaches ``when_ns``: for processes that stand in for a device, never an event loop."""
+    time.sleep(max(0, when_ns - time.monotonic_ns()) / NS_PER_S)
+
+
 class MonotonicClock:
     """The machine's monotonic clock, with the timers of a running asyncio loop.
 
@@ -56,8 +61,9 @@ class MonotonicClock:
 
     def call_at(self, when_ns: int, callback: Callable[[], object]) -> Timer:
         """See `Clock.call_at`."""
-        delay_s = max(0, when_ns - time.monotonic_ns()) / NS_PER_S
-        return self._loop.call_later(delay_s, callback)
+        # Rounded up to whole milliseconds: uvloop rounds to the nearest, and a timer of 0.4 ms would spin until due.
+        delay_ms = -(min(0, time.monotonic_ns() - when_ns) // NS_PER_MS)
+        return self._loop.call_later(delay_ms / 1000, callback)
 
 
 class _ManualTimer:

@@ -1,0 +1,106 @@
+"""Emulated devices: workers that take a profiled time and answer zeros.
+
+They are real worker processes behind the real pool, so that a load for eight GPUs can be tried live on two cores:
+all that is missing is the arithmetic. Whatever they answer is marked as emulated.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import numpy as np
+
+from superserve.clock import NS_PER_MS, NS_PER_US, monotonic_ns, sleep_until_ns
+from superserve.engine import Engine
+from superserve.latency import LatencySampler
+from superserve.model_folder import ModelConfig
+from superserve.profile import BUNDLED, Profile
+from superserve.serving.ipc import Setup, WorkerSpec
+
+ENGINE_NAME: Final = "emulated"
+
+#: How far one batch moves the estimate of how late a sleep ends.
+_STEP_NS: Final = NS_PER_US
+
+#: Sleeping is not cut short by more than this, however busy the machine is.
+_MAX_LEAD_NS: Final = NS_PER_MS
+
+
+def emulated_workers(config: ModelConfig, profile: str | Path, seed: int) -> WorkerSpec:
+    """Workers that answer with a model's output tensors, as zeros, after the latency of a profile's subnets.
+
+    Args:
+        config: the model whose tensors they take and answer.
+        profile: a bundled profile's name, or a file.
+        seed: of the latencies; every worker draws its own.
+
+    Raises:
+        ProfileError: if the profile cannot be read.
+    """
+    source = str(profile) if str(profile) in BUNDLED else str(Path(profile).resolve())
+    return WorkerSpec(
+        engine="superserve.serving.emulated:create_engine",
+        options={"profile": source, "seed": seed},
+        inputs=config.inputs,
+        outputs=config.outputs,
+        max_rows=Profile.load(source).batches[-1],
+        warm_batches=(),
+    )
+
+
+def create_engine(setup: Setup) -> Engine:
+    """The engine of one worker that `emulated_workers` describes."""
+    options = setup.spec.options
+    rng = np.random.default_rng([int(options["seed"]), setup.worker])
+    outputs = [np.zeros((setup.spec.max_rows, *tensor.row_shape), tensor.dtype) for tensor in setup.spec.outputs]
+    return EmulatedEngine(Profile.load(str(options["profile"])), rng, outputs, _sleep_overshoot_ns())
+
+
+class EmulatedEngine:
+    """Sleeps as long as a profiled device would compute, and answers zeros.
+
+    A sleep ends late by what the machine needs to wake a process. So each is cut short by a running estimate of that:
+    it rises by a microsecond whenever a batch ended late and falls by one when it ended early, and settles where half
+    of the batches do, that is at the median. Nothing spins.
+
+    Args:
+        profile: the device to emulate.
+        rng: source of its jitter.
+        outputs: zeros, one array (max_rows, *row_shape) per output.
+        lead_ns: the first estimate.
+    """
+
+    name = ENGINE_NAME
+
+    def __init__(
+        self, profile: Profile, rng: np.random.Generator, outputs: Sequence[np.ndarray[Any, Any]], lead_ns: int
+    ) -> None:
+        self.subnet_ids = tuple(subnet.id for subnet in profile.subnets)
+        self.dtype = profile.device.dtype
+        self._sampler = LatencySampler(profile, rng)
+        self._outputs = outputs
+        self._lead_ns = lead_ns
+
+    def actuate(self, subnet: int) -> None:
+        """See `Engine.actuate`; there is nothing to set."""
+
+    def run(self, subnet: int, inputs: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+        """See `Engine.run`."""
+        begin_ns = monotonic_ns()
+        rows = len(inputs[0])
+        end_ns = begin_ns + self._sampler.sample_ns(subnet, rows)
+        sleep_until_ns(end_ns - self._lead_ns)
+        step_ns = _STEP_NS if monotonic_ns() > end_ns else -_STEP_NS
+        self._lead_ns = min(max(self._lead_ns + step_ns, 0), _MAX_LEAD_NS)
+        return [output[:rows] for output in self._outputs]
+
+
+def _sleep_overshoot_ns(samples: int = 21) -> int:
+    """By how much a short sleep of this process ends late, as a median."""
+    overshoots = []
+    for _ in range(samples):
+        end_ns = monotonic_ns() + NS_PER_MS // 5
+        sleep_until_ns(end_ns)
+        overshoots.append(monotonic_ns() - end_ns)
+    return int(median(overshoots))

@@ -1,0 +1,258 @@
+"""What crosses between the router and a worker process of this machine: small messages, and tensors in shared memory.
+
+Messages go over a Unix ``SOCK_SEQPACKET`` pair, one msgpack value each; tensors never do. A batch's rows lie
+contiguous in the input slot of a memory region that both processes map, and its outputs in one of two output slots
+that take turns, so that the next batch may start while the router still looks at the last answer.
+"""
+
+import mmap
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+import numpy as np
+
+from superserve.model_folder import TensorSpec
+from superserve.serving.pool import Batch
+
+#: No message is larger; `Ready` with a few hundred subnet ids is the largest by far.
+MAX_MESSAGE_BYTES: Final = 65_536
+
+#: Error texts are cut to this many characters, so that every message stays below `MAX_MESSAGE_BYTES`.
+MAX_TEXT: Final = 4_000
+
+#: Tensors start on cache lines.
+_ALIGNMENT: Final = 64
+
+
+class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every worker of a pool is to run.
+
+    ``engine`` is ``module:function``; the function takes the `Setup` and returns a `superserve.engine.Engine`, and
+    finds what it needs besides the tensors in ``options``. ``warm_batches`` are the batch sizes that each subnet runs
+    before the worker is ready.
+    """
+
+    engine: str
+    options: dict[str, str | int | float | bool]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_rows: int
+    warm_batches: tuple[int, ...]
+
+
+class Setup(msgspec.Struct, frozen=True, tag="setup", array_like=True):
+    """To a worker, first: who it is and what it runs."""
+
+    worker: int
+    spec: WorkerSpec
+
+
+class Launch(msgspec.Struct, frozen=True, tag="launch", array_like=True):
+    """To a worker: run the rows in the input slot. ``seq`` counts the batches of this worker process."""
+
+    seq: int
+    subnet: int
+    rows: int
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready", array_like=True):
+    """From a worker, once: it is warm. ``torch`` is the version that the engine imported, or ``none``."""
+
+    engine: str
+    dtype: str
+    torch: str
+    subnet_ids: tuple[str, ...]
+    load_ns: int
+    warm_ns: int
+
+
+class StartFailed(msgspec.Struct, frozen=True, tag="start-failed", array_like=True):
+    """From a worker, instead of `Ready`: why it cannot start; it ends."""
+
+    message: str
+
+
+class Done(msgspec.Struct, frozen=True, tag="done", array_like=True):
+    """From a worker: the outputs of batch ``seq`` are in its output slot."""
+
+    seq: int
+    infer_ns: int
+    actuate_ns: int
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed", array_like=True):
+    """From a worker: batch ``seq`` raised; the worker lives."""
+
+    seq: int
+    message: str
+
+
+ToWorker = Setup | Launch
+FromWorker = Ready | StartFailed | Done | Failed
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_Received = TypeVar("_Received", ToWorker, FromWorker)
+
+
+class Channel(Generic[_Received]):
+    """One end of the message socket. Blocking or not as the socket is."""
+
+    def __init__(self, sock: socket.socket, decoder: "msgspec.msgpack.Decoder[_Received]") -> None:
+        self._socket = sock
+        self._decoder: msgspec.msgpack.Decoder[_Received] = decoder
+        self._buffer = bytearray(MAX_MESSAGE_BYTES)
+        self._view = memoryview(self._buffer)
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
+
+    def send(self, message: ToWorker | FromWorker) -> None:
+        """Send one message.
+
+        Raises:
+            OSError: if the peer is gone.
+        """
+        data = _ENCODER.encode(message)
+        assert len(data) <= MAX_MESSAGE_BYTES, f"a message of {len(data)} bytes"
+        self._socket.send(data)
+
+    def receive(self) -> _Received | None:
+        """The next message; None once the peer is gone.
+
+        Raises:
+            BlockingIOError: if there is none yet and the socket does not block.
+        """
+        try:
+            size = self._socket.recv_into(self._buffer)
+        except ConnectionResetError:  # the peer died with a message of ours unread
+            return None
+        return self._decoder.decode(self._view[:size]) if size else None
+
+    def half_close(self) -> None:
+        """Let the peer read the end of the stream; what it still sends arrives."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close the socket; idempotent."""
+        self._socket.close()
+
+
+def router_channel(sock: socket.socket) -> Channel[FromWorker]:
+    """The router's end of a pair."""
+    return Channel(sock, msgspec.msgpack.Decoder(FromWorker))
+
+
+def worker_channel(sock: socket.socket) -> Channel[ToWorker]:
+    """The worker's end of a pair."""
+    return Channel(sock, msgspec.msgpack.Decoder(ToWorker))
+
+
+class SlotLayout:
+    """Where tensors lie in a worker's shared memory, in bytes from its start.
+
+    Attributes:
+        inputs: offset of each input tensor, each with room for ``max_rows`` rows.
+        outputs: the same for each of the two output slots; batch ``seq`` uses slot ``seq % 2``.
+        size: bytes in all, at least 1.
+    """
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self.spec = spec
+        self.inputs, end = _place(spec.inputs, spec.max_rows, 0)
+        even, end = _place(spec.outputs, spec.max_rows, end)
+        odd, end = _place(spec.outputs, spec.max_rows, end)
+        self.outputs = (even, odd)
+        self.size = max(end, 1)
+
+    def map(self, memory_fd: int) -> mmap.mmap:
+        """Map the region, its pages in place already: the first batches take no page faults."""
+        return mmap.mmap(memory_fd, self.size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+
+
+class RouterSlots:
+    """The router's view of a worker's slots: it writes inputs and reads outputs, as bytes."""
+
+    def __init__(self, layout: SlotLayout, region: mmap.mmap) -> None:
+        self._layout = layout
+        self._region = region
+        self._memory = memoryview(region)
+        spec = layout.spec
+        self._input_bytes = [tensor.row_bytes for tensor in spec.inputs]
+        self._output_bytes = [tensor.row_bytes for tensor in spec.outputs]
+
+    def write(self, batch: Batch) -> None:
+        """Copy a batch's rows into the input slot: the one copy between the socket and the model."""
+        assert 0 < batch.rows <= self._layout.spec.max_rows, f"a batch of {batch.rows} rows"
+        memory = self._memory
+        for tensor, (start, row_bytes) in enumerate(zip(self._layout.inputs, self._input_bytes, strict=True)):
+            at = start
+            for request in batch.inputs:
+                data = request[tensor]
+                memory[at : (at := at + len(data))] = data
+            assert at - start == batch.rows * row_bytes, f"{at - start} bytes for {batch.rows} rows of input {tensor}"
+
+    def outputs(self, seq: int, rows: int) -> list[memoryview]:
+        """The bytes of each output tensor of batch ``seq``; the next batch but one overwrites them."""
+        starts = self._layout.outputs[seq % 2]
+        return [
+            self._memory[start : start + rows * row_bytes]
+            for start, row_bytes in zip(starts, self._output_bytes, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Give the memory back; at once, unless somebody still holds a view of it."""
+        self._memory.release()
+        with suppress(BufferError):  # then the last view frees it
+            self._region.close()
+
+
+class WorkerSlots:
+    """The worker's view of its slots: numpy arrays with room for ``max_rows`` rows."""
+
+    def __init__(self, layout: SlotLayout, region: mmap.mmap) -> None:
+        spec = layout.spec
+        self.inputs = _arrays(spec.inputs, layout.inputs, spec.max_rows, region)
+        self._outputs = tuple(_arrays(spec.outputs, starts, spec.max_rows, region) for starts in layout.outputs)
+        self._names = [tensor.name for tensor in spec.outputs]
+
+    def batch(self, rows: int) -> list[np.ndarray[Any, Any]]:
+        """The input arrays of a batch, (rows, *row_shape) each: views of shared memory."""
+        return [array[:rows] for array in self.inputs]
+
+    def answer(self, seq: int, rows: int, outputs: Sequence[np.ndarray[Any, Any]]) -> None:
+        """Copy a batch's outputs into its output slot.
+
+        Raises:
+            ValueError: if the engine's outputs are not what ``config.json`` says.
+        """
+        for name, slot, output in zip(self._names, self._outputs[seq % 2], outputs, strict=True):
+            target = slot[:rows]
+            if output.shape != target.shape or output.dtype != target.dtype:
+                raise ValueError(
+                    f"output {name!r} is {output.dtype} {output.shape}, but the model's config.json says"
+                    f" {target.dtype} {target.shape}"
+                )
+            target[...] = output
+
+
+def _place(tensors: Sequence[TensorSpec], rows: int, start: int) -> tuple[tuple[int, ...], int]:
+    """Offsets of tensors laid one after the other from ``start``, and the first free byte behind them."""
+    offsets = []
+    for tensor in tensors:
+        offsets.append(start)
+        start += -(-tensor.row_bytes * rows // _ALIGNMENT) * _ALIGNMENT
+    return tuple(offsets), start
+
+
+def _arrays(
+    tensors: Sequence[TensorSpec], offsets: Sequence[int], rows: int, region: mmap.mmap
+) -> list[np.ndarray[Any, Any]]:
+    return [
+        np.ndarray((rows, *tensor.row_shape), tensor.dtype, region, offset)
+        for tensor, offset in zip(tensors, offsets, strict=True)
+    ]

@@ -1,0 +1,166 @@
+"""The worker process: actuate a subnet, run a batch, answer; over and over, one batch at a time.
+
+    ``python -m superserve.serving.worker --socket FD --memory FD``
+
+It is started by ``worker_process.py`` and lives exactly as long as the other end of its socket: when the router closes
+that, or dies, the worker ends. Signals meant for the router (Ctrl-C and ``SIGTERM`` reach the whole process group) do
+not end it, since the router may still want the answers of batches in flight.
+"""
+
+import argparse
+import ctypes
+import gc
+import importlib
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Final
+
+from superserve.clock import monotonic_ns
+from superserve.engine import Engine
+from superserve.errors import SuperServeError
+from superserve.serving.ipc import (
+    MAX_TEXT,
+    Channel,
+    Done,
+    Failed,
+    Launch,
+    Ready,
+    Setup,
+    SlotLayout,
+    StartFailed,
+    ToWorker,
+    WorkerSlots,
+    worker_channel,
+)
+
+# prctl(2) options.
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_TIMERSLACK: Final = 29
+
+
+def main() -> None:
+    """Run one worker until the router is gone. Never returns: nothing in this process is worth a slow exit."""
+    parser = argparse.ArgumentParser(prog="superserve.serving.worker", description=__doc__)
+    parser.add_argument("--socket", type=int, required=True, help="descriptor of the worker's end of the socket")
+    parser.add_argument("--memory", type=int, required=True, help="descriptor of the shared memory")
+    args = parser.parse_args()
+    _prepare_process()
+    channel = worker_channel(socket.socket(fileno=args.socket))
+    status = run_worker(channel, args.memory)
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def run_worker(channel: Channel[ToWorker], memory_fd: int) -> int:
+    """Start as the first message says, then serve; returns the exit status."""
+    setup = channel.receive()
+    if not isinstance(setup, Setup):
+        return 0
+    layout = SlotLayout(setup.spec)
+    slots = WorkerSlots(layout, layout.map(memory_fd))
+    try:
+        engine = _start(channel, setup, slots)
+    except Exception as error:  # noqa: BLE001  (whatever stops a model from loading, the router has to hear of it)
+        traceback.print_exc()
+        _send(channel, StartFailed(_text(error)))
+        return 1
+    _serve(channel, engine, slots)
+    return 0
+
+
+def _start(channel: Channel[ToWorker], setup: Setup, slots: WorkerSlots) -> Engine:
+    began_ns = monotonic_ns()
+    engine = load_engine(setup)
+    loaded_ns = monotonic_ns()
+    _warm(engine, setup, slots)
+    # What lives now lives on: the collector need not look at it again (a full pass with torch loaded takes 0.1 s).
+    gc.collect()
+    gc.freeze()
+    _send(
+        channel,
+        Ready(
+            engine=engine.name,
+            dtype=engine.dtype,
+            torch=_torch_version(),
+            subnet_ids=engine.subnet_ids,
+            load_ns=loaded_ns - began_ns,
+            warm_ns=monotonic_ns() - loaded_ns,
+        ),
+    )
+    return engine
+
+
+def load_engine(setup: Setup) -> Engine:
+    """Call the engine function that the setup names."""
+    module, _, function = setup.spec.engine.partition(":")
+    factory: Callable[[Setup], Engine] = getattr(importlib.import_module(module), function)
+    return factory(setup)
+
+
+def _warm(engine: Engine, setup: Setup, slots: WorkerSlots) -> None:
+    """Run every cell once, small batches first: kernels pick their plans, memory pools fill."""
+    for array in slots.inputs:  # the batch that killed the worker before this one may still lie there
+        array.fill(0)
+    for rows in setup.spec.warm_batches:
+        for subnet in range(len(engine.subnet_ids)):
+            slots.answer(0, rows, engine.run(subnet, slots.batch(rows)))
+
+
+def _serve(channel: Channel[ToWorker], engine: Engine, slots: WorkerSlots) -> None:
+    while (message := channel.receive()) is not None:
+        received_ns = monotonic_ns()
+        assert isinstance(message, Launch), message
+        try:
+            actuate_ns = _run(engine, message, slots)
+        except Exception as error:  # noqa: BLE001  (a batch that raises must not take the worker with it)
+            traceback.print_exc()
+            _send(channel, Failed(message.seq, _text(error)))
+        else:
+            _send(channel, Done(message.seq, monotonic_ns() - received_ns, actuate_ns))
+
+
+def _run(engine: Engine, launch: Launch, slots: WorkerSlots) -> int:
+    """Run a batch and leave its outputs in their slot; returns the nanoseconds that actuation took."""
+    began_ns = monotonic_ns()
+    engine.actuate(launch.subnet)
+    actuated_ns = monotonic_ns()
+    slots.answer(launch.seq, launch.rows, engine.run(launch.subnet, slots.batch(launch.rows)))
+    return actuated_ns - began_ns
+
+
+def _send(channel: Channel[ToWorker], message: Ready | StartFailed | Done | Failed) -> None:
+    try:
+        channel.send(message)
+    except OSError:  # the router is gone: the next receive says so
+        sys.stderr.write("superserve worker: the router is gone\n")
+
+
+def _text(error: Exception) -> str:
+    """What to say of an error: its own words where they are ours, its type too where they are not."""
+    text = str(error) if isinstance(error, SuperServeError) else f"{type(error).__name__}: {error}"
+    return text[:MAX_TEXT]
+
+
+def _torch_version() -> str:
+    """The version of torch if the engine imported it; this module never does."""
+    return str(getattr(sys.modules.get("torch"), "__version__", "none"))
+
+
+def _prepare_process() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    # The router blocked SIGINT while it started this process, so that none arrived before the line above.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    # The end of the socket ends an idle worker; this ends a busy one at once.
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # By default the kernel may end any sleep or blocking receive with a timeout 50 us late.
+    prctl(_PR_SET_TIMERSLACK, 1)
+
+
+if __name__ == "__main__":
+    main()

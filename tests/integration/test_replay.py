@@ -10,7 +10,8 @@ import uvloop
 
 from integration.v2_echo_server import EchoServer, Heard, http, logits_reply
 from superserve.client.examples import Examples
-from superserve.client.replay import Progress, replay
+from superserve.client.replay import replay
+from superserve.client.result import Progress
 from superserve.clock import NS_PER_MS
 from superserve.errors import TraceError, UnavailableError
 from superserve.metrics import OUTCOME_CODES, summarise

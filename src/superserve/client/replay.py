@@ -5,84 +5,27 @@ behind is recorded per request, and a run in which that matters is void.
 """
 
 import asyncio
+import resource
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from superserve.client.examples import Examples
 from superserve.client.generator import Generator
 from superserve.client.recorder import Recorder
+from superserve.client.result import Progress, ReplayResult
 from superserve.client.wire import Address, InferTemplate
 from superserve.clock import NS_PER_MS, NS_PER_S, NS_PER_US
 from superserve.errors import TraceError
-from superserve.metrics import RunLog
 from superserve.traces.trace import Trace
 
-#: A run is void if the p99 of send lateness exceeds this share of the SLO.
-MAX_LATENESS_SHARE: Final = 0.10
 #: Where no SLO is known, connections are opened ahead for what arrives within this time.
 ASSUMED_LATENCY_NS: Final = 100 * NS_PER_MS
 PROGRESS_S: Final = 0.25
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """How far a run is."""
-
-    elapsed_s: float
-    duration_s: float
-    offered: int
-    """Requests sent so far."""
-    finished: int
-    served: int
-    """Answered within the deadline."""
-    accuracy_sum: float
-    """Sum of the profiled accuracy over those."""
-
-    @property
-    def attainment(self) -> float | None:
-        """Share served within the deadline of what has finished."""
-        return self.served / self.finished if self.finished else None
-
-    @property
-    def accuracy(self) -> float | None:
-        """Mean serving accuracy so far, in per cent."""
-        return self.accuracy_sum / self.served if self.served else None
-
-
-@dataclass(frozen=True)
-class ReplayResult:
-    """What came of a replay.
-
-    ``lateness_ns``: int64 per request, actual minus scheduled instant of sending. ``log.subnet`` indexes
-    ``subnet_ids``. ``emulated``: whether any answer came from an emulated worker; such answers are held against no
-    label.
-    """
-
-    log: RunLog
-    lateness_ns: npt.NDArray[np.int64]
-    subnet_ids: tuple[str, ...]
-    emulated: bool
-    slo_ms: float | None
-
-    @property
-    def p99_lateness_ms(self) -> float:
-        """The p99 of how late requests were sent, in milliseconds."""
-        return float(np.quantile(self.lateness_ns, 0.99)) / NS_PER_MS
-
-    @property
-    def void_reason(self) -> str | None:
-        """Why the run says nothing of the server, or None: the generator sent too late."""
-        if self.slo_ms is None or self.p99_lateness_ms <= MAX_LATENESS_SHARE * self.slo_ms:
-            return None
-        return (
-            f"p99 send lateness {self.p99_lateness_ms:.1f} ms exceeds {MAX_LATENESS_SHARE:.0%} of the SLO "
-            f"({self.slo_ms:g} ms): the generator could not keep its schedule"
-        )
 
 
 async def replay(
@@ -128,12 +71,22 @@ async def replay(
     generator = Generator(address, arrivals, render, recorder, max_connections)
     try:
         await generator.open(connections_ahead(trace.arrival_ns, slos, max_connections))
+        cpu_before_s = _cpu_s()
         async with _reporting(on_progress, lambda: _progress(generator, recorder, arrivals[-1])):
             await generator.run(arrivals[-1] + max(slos or [0]) + round(drain_s * NS_PER_S))
-        end_ns = generator.elapsed_ns()
+        end_ns, cpu_s = generator.elapsed_ns(), _cpu_s() - cpu_before_s
     finally:
         await generator.close()
-    return _result(generator, recorder, end_ns, subnet_ids, slo_ms)
+    front = recorder.front(subnet_ids)
+    log = recorder.result(end_ns)
+    return ReplayResult(
+        log=replace(log, subnet=recorder.in_front_order(log.subnet, front)),
+        lateness_ns=np.array(generator.lateness_ns, np.int64),
+        subnet_ids=front,
+        emulated=recorder.emulated,
+        slo_ms=slo_ms,
+        cpu_share=cpu_s * NS_PER_S / end_ns,
+    )
 
 
 def connections_ahead(arrival_ns: npt.NDArray[np.int64], slos_ns: list[int] | None, most: int) -> int:
@@ -167,18 +120,9 @@ def _renderer(
     return render
 
 
-def _result(
-    generator: Generator, recorder: Recorder, end_ns: int, subnet_ids: tuple[str, ...], slo_ms: float | None
-) -> ReplayResult:
-    log = recorder.result(end_ns)
-    front = recorder.front(subnet_ids)
-    return ReplayResult(
-        log=replace(log, subnet=recorder.in_front_order(log.subnet, front)),
-        lateness_ns=np.array(generator.lateness_ns, np.int64),
-        subnet_ids=front,
-        emulated=recorder.emulated,
-        slo_ms=slo_ms,
-    )
+def _cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
 
 
 @asynccontextmanager

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from superserve.clock import Clock
 from superserve.errors import WorkerError
-from superserve.model_folder import ModelFolder
 from superserve.serving.emulated import ENGINE_NAME as EMULATED
 from superserve.serving.ipc import Ready, Setup, WorkerSpec
 from superserve.serving.pool import Batch, PoolListener
@@ -83,22 +82,3 @@ class LocalPool:
         for future in ended:
             await future
         self._workers = []
-
-
-def model_workers(folder: ModelFolder) -> WorkerSpec:
-    """Workers that run a model folder's supernet on this machine's CPU, warmed up at every profiled batch size."""
-    config = folder.config
-    return WorkerSpec(
-        engine="superserve.serving.engines:eager",
-        options={"folder": str(folder.path.resolve()), "bundled": folder.bundled},
-        inputs=config.inputs,
-        outputs=config.outputs,
-        max_rows=config.max_batch_size,
-        warm_batches=batch_grid(config.max_batch_size),
-    )
-
-
-def batch_grid(max_batch_size: int) -> tuple[int, ...]:
-    """The batch sizes that are profiled: powers of two below the largest, and the largest."""
-    powers = [1 << bit for bit in range(max_batch_size.bit_length()) if 1 << bit < max_batch_size]
-    return (*powers, max_batch_size)

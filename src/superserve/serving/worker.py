@@ -8,20 +8,18 @@ not end it, since the router may still want the answers of batches in flight.
 """
 
 import argparse
-import ctypes
 import gc
 import importlib
 import os
-import signal
 import socket
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Final
 
 from superserve.clock import monotonic_ns
 from superserve.engine import Engine
 from superserve.errors import SuperServeError
+from superserve.serving.child import adopt
 from superserve.serving.ipc import (
     MAX_TEXT,
     Channel,
@@ -37,10 +35,6 @@ from superserve.serving.ipc import (
     worker_channel,
 )
 
-# prctl(2) options.
-_PR_SET_PDEATHSIG: Final = 1
-_PR_SET_TIMERSLACK: Final = 29
-
 
 def main() -> None:
     """Run one worker until the router is gone. Never returns: nothing in this process is worth a slow exit."""
@@ -48,7 +42,7 @@ def main() -> None:
     parser.add_argument("--socket", type=int, required=True, help="descriptor of the worker's end of the socket")
     parser.add_argument("--memory", type=int, required=True, help="descriptor of the shared memory")
     args = parser.parse_args()
-    _prepare_process()
+    adopt()
     channel = worker_channel(socket.socket(fileno=args.socket))
     status = run_worker(channel, args.memory)
     sys.stderr.flush()
@@ -148,18 +142,6 @@ def _text(error: Exception) -> str:
 def _torch_version() -> str:
     """The version of torch if the engine imported it; this module never does."""
     return str(getattr(sys.modules.get("torch"), "__version__", "none"))
-
-
-def _prepare_process() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    # The router blocked SIGINT while it started this process, so that none arrived before the line above.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    # The end of the socket ends an idle worker; this ends a busy one at once.
-    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # By default the kernel may end any sleep or blocking receive with a timeout 50 us late.
-    prctl(_PR_SET_TIMERSLACK, 1)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,51 @@
+"""What ``--device`` names: a real device, or one that is emulated from a profile."""
+
+from typing import Final
+
+from superserve.errors import ConfigError
+from superserve.model_folder import ModelFolder
+from superserve.serving.emulated import emulated_workers
+from superserve.serving.ipc import WorkerSpec
+
+CPU: Final = "cpu"
+_EMULATED_PREFIX: Final = "emulated:"
+
+
+def emulated_profile(device: str) -> str | None:
+    """The profile (a bundled name or a file) that a device emulates; None for a real device."""
+    return device.removeprefix(_EMULATED_PREFIX) if device.startswith(_EMULATED_PREFIX) else None
+
+
+def workers_for(folder: ModelFolder, device: str = CPU, seed: int = 0) -> WorkerSpec:
+    """What the workers of a model on a device run.
+
+    Args:
+        folder: the model.
+        device: ``cpu``, or ``emulated:PROFILE`` with a bundled profile's name or a profile file.
+        seed: of emulated latencies.
+
+    Raises:
+        ConfigError: if the device is neither.
+        ModelFolderError: if the folder's ``config.json`` cannot be used.
+        ProfileError: if the emulated device's profile cannot be read.
+    """
+    emulated = emulated_profile(device)
+    if emulated is not None:
+        return emulated_workers(folder.config, emulated, seed)
+    if device != CPU:
+        raise ConfigError(f"device {device!r} is neither {CPU!r} nor '{_EMULATED_PREFIX}PROFILE'")
+    config = folder.config
+    return WorkerSpec(
+        engine="superserve.serving.engines:eager",
+        options={"folder": str(folder.path.resolve()), "bundled": folder.bundled},
+        inputs=config.inputs,
+        outputs=config.outputs,
+        max_rows=config.max_batch_size,
+        warm_batches=batch_grid(config.max_batch_size),
+    )
+
+
+def batch_grid(max_batch_size: int) -> tuple[int, ...]:
+    """The batch sizes that are profiled and warmed up: powers of two below the largest, and the largest."""
+    powers = [1 << bit for bit in range(max_batch_size.bit_length()) if 1 << bit < max_batch_size]
+    return (*powers, max_batch_size)

@@ -1,0 +1,155 @@
+"""Figures of runs, drawn with matplotlib's object interface: no global state, no display.
+
+Colours are those of Okabe and Ito, which people with any common form of colour blindness can tell apart; lines also
+differ in their dashes, markers in their shapes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from superserve.experiments.dynamics import Series, dynamics
+from superserve.metrics import ResultRow, RunLog
+
+DPI: Final = 150
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a figure; ``series`` holds those of the data, in order of use."""
+
+    name: str
+    background: str
+    ink: str
+    muted: str
+    grid: str
+    series: tuple[str, ...]
+
+
+LIGHT: Final = Theme(
+    "light", "#ffffff", "#1b1f24", "#59636e", "#d8dee4", ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00")
+)
+DARK: Final = Theme(
+    "dark", "#14171a", "#e6e9ec", "#9aa4ae", "#333a41", ("#56b4e9", "#e69f00", "#2fbf94", "#e296c4", "#f0e442")
+)
+THEMES: Final = (LIGHT, DARK)
+
+_DASHES: Final = ("-", (0, (4, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)), (0, (8, 2)))
+_MARKERS: Final = "osD^v"
+_HOLLOW: Final[dict[str, Any]] = {"markersize": 13, "markerfacecolor": "none", "markeredgewidth": 1.4}
+
+
+@dataclass(frozen=True)
+class NamedRun:
+    """A run and what a legend calls it; ``number`` picks its colour, so that figures of one report agree."""
+
+    name: str
+    log: RunLog
+    number: int = 0
+
+
+def dynamics_figure(runs: Sequence[NamedRun], *, title: str, theme: Theme = LIGHT) -> Figure:
+    """How runs of one trace went over time: load, accuracy, batch size, requests in the system, misses."""
+    figure = _figure((9.0, 8.6), theme)
+    axes = figure.subplots(5, 1, sharex=True, gridspec_kw={"height_ratios": (1.25, 1.1, 1, 1, 1)})
+    series = [dynamics(run.log) for run in runs]
+    panels = (
+        ("offered\nrequests/s", "offered"),
+        ("accuracy of\nanswers in time, %", "accuracy"),
+        ("mean batch", "batch"),
+        ("waiting\nor running", "waiting"),
+        ("missed\nrequests/s", "missed"),
+    )
+    for ax, (label, column) in zip(axes, panels, strict=True):
+        _style(ax, theme)
+        ax.set_ylabel(label, color=theme.ink, fontsize=9)
+        if column == "offered":
+            ax.fill_between(series[0].time_s, series[0].offered, step="mid", color=theme.muted, alpha=0.35, linewidth=0)
+        else:
+            _draw_panel(ax, runs, series, column, theme)
+        if column != "accuracy":
+            ax.set_ylim(bottom=0)
+    axes[-1].set_xlabel("time, s", color=theme.ink)
+    axes[-1].set_xlim(0, float(series[0].time_s[-1]))
+    axes[0].set_title(title, color=theme.ink, fontsize=11, loc="left", pad=26)
+    handles, labels = axes[1].get_legend_handles_labels()
+    axes[0].legend(
+        handles,
+        labels,
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.0),
+        borderaxespad=0.2,
+        ncols=len(runs),
+        frameon=False,
+        labelcolor=theme.ink,
+        fontsize=9,
+    )
+    figure.align_ylabels(list(axes))
+    return figure
+
+
+def tradeoff_figure(
+    live: Sequence[ResultRow], simulated: Sequence[ResultRow], *, title: str, theme: Theme = LIGHT
+) -> Figure:
+    """Attainment against accuracy, a point per policy: filled as measured, hollow as simulated."""
+    figure = _figure((6.4, 4.4), theme)
+    ax = figure.subplots()
+    _style(ax, theme)
+    by_policy = {row.policy: row for row in simulated}
+    for number, row in enumerate(live):
+        color, marker = theme.series[number % 5], _MARKERS[number % 5]
+        ax.plot(row.slo_attainment, _height(row), marker, color=color, markersize=8, label=row.policy)
+        if twin := by_policy.get(row.policy):
+            ax.plot(twin.slo_attainment, _height(twin), marker, color=color, **_HOLLOW)
+    ax.plot([], [], "o", color=theme.muted, label="the same, simulated", **_HOLLOW)
+    ax.axvline(1.0, color=theme.muted, linewidth=0.8, zorder=1)
+    ax.set_xlabel("SLO attainment", color=theme.ink)
+    ax.set_ylabel("mean serving accuracy, %", color=theme.ink)
+    ax.margins(0.12)
+    ax.set_title(title, color=theme.ink, fontsize=11, loc="left")
+    ax.legend(loc="best", frameon=False, labelcolor=theme.ink, fontsize=9)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure; the suffix of the path decides the format. The same figure gives the same bytes."""
+    # matplotlib stamps the date and its version into files otherwise.
+    metadata: dict[str, Any] = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+    figure.savefig(path, dpi=DPI, facecolor=figure.get_facecolor(), metadata=metadata)
+
+
+def _figure(size: tuple[float, float], theme: Theme) -> Figure:
+    figure = Figure(figsize=size, layout="constrained", facecolor=theme.background)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _style(ax: Axes, theme: Theme) -> None:
+    ax.set_facecolor(theme.background)
+    ax.grid(visible=True, color=theme.grid, linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.tick_params(colors=theme.muted, labelsize=9, length=0)
+    for side, spine in ax.spines.items():
+        spine.set_visible(side in {"left", "bottom"})
+        spine.set_color(theme.grid)
+
+
+def _draw_panel(ax: Axes, runs: Sequence[NamedRun], series: Sequence[Series], column: str, theme: Theme) -> None:
+    for run, one in zip(runs, series, strict=True):
+        values = getattr(one, column)
+        color, dashes = theme.series[run.number % 5], _DASHES[run.number % 5]
+        if column == "missed":
+            ax.fill_between(one.time_s, values, step="mid", color=color, alpha=0.6, linewidth=0, label=run.name)
+            continue
+        known = np.isfinite(values)  # a bin without answers is bridged: policies that answer rarely stay visible
+        ax.plot(one.time_s[known], values[known], color=color, linestyle=dashes, linewidth=1.6, label=run.name)
+
+
+def _height(row: ResultRow) -> float:
+    return np.nan if row.mean_serving_accuracy is None else row.mean_serving_accuracy

@@ -21,7 +21,7 @@ from superserve.clock import NS_PER_MS, NS_PER_S
 from superserve.metrics import summarise
 from superserve.traces.arrivals import poisson
 
-SERVER = Path(__file__).parent.parent / "tests" / "integration" / "v2_echo_server.py"
+SERVER = Path(__file__).parent.parent / "tests" / "support" / "v2_echo_server.py"
 SECONDS = 5.0
 RATES = (500.0, 2000.0, 5000.0, 10000.0, 15000.0, 20000.0)
 

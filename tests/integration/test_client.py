@@ -10,10 +10,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from integration.v2_echo_server import EchoServer, Heard, http, logits_reply
 from superserve.client.client import AsyncClient, Client
 from superserve.client.wire import InferReply
 from superserve.errors import ExpiredError, InvalidRequestError, SuperServeError, UnavailableError, UnknownModelError
+from support.v2_echo_server import EchoServer, Heard, http, logits_reply
 
 pytestmark = pytest.mark.integration
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import uvloop
 
-from integration.v2_echo_server import EchoServer, Heard, http, logits_reply
 from superserve.client.examples import Examples
 from superserve.client.replay import replay
 from superserve.client.result import Progress
@@ -17,6 +16,7 @@ from superserve.errors import TraceError, UnavailableError
 from superserve.metrics import OUTCOME_CODES, summarise
 from superserve.request import Outcome
 from superserve.traces.trace import Trace
+from support.v2_echo_server import EchoServer, Heard, http, logits_reply
 
 pytestmark = pytest.mark.integration
 

@@ -1,0 +1,46 @@
+"""How bursty a trace is, at several time scales."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from superserve.clock import NS_PER_S
+from superserve.traces.trace import Trace
+
+#: Bin widths in seconds: from a deadline's length to a minute.
+SCALES_S: Final = (0.01, 0.1, 1.0, 10.0, 60.0)
+
+
+class ScaleStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of arrivals in bins of one width."""
+
+    bin_s: float
+    mean_rate: float
+    """Requests per second."""
+    peak_rate: float
+    """Of the fullest bin, requests per second."""
+    peak_to_mean: float
+    dispersion: float
+    """Variance over mean of the counts: 1 for a Poisson process."""
+
+
+def statistics(trace: Trace, scales_s: Sequence[float] = SCALES_S) -> list[ScaleStatistics]:
+    """Statistics at each scale of which the trace has at least two bins."""
+    return [_at_scale(trace, scale) for scale in scales_s if trace.duration_s >= 2 * scale]
+
+
+def _at_scale(trace: Trace, bin_s: float) -> ScaleStatistics:
+    # The last bin is cut off by the end of the trace: it would count as a lull.
+    bins = int(trace.duration_s / bin_s)
+    index = trace.arrival_ns // round(bin_s * NS_PER_S)
+    counts = np.bincount(index[index < bins], minlength=bins)
+    mean = float(counts.mean())
+    return ScaleStatistics(
+        bin_s=bin_s,
+        mean_rate=mean / bin_s,
+        peak_rate=float(counts.max()) / bin_s,
+        peak_to_mean=float(counts.max()) / mean if mean else 0.0,
+        dispersion=float(counts.var()) / mean if mean else 0.0,
+    )

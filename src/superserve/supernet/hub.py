@@ -25,16 +25,26 @@ from superserve.model_folder import (
     TEST_FILE,
     WEIGHTS_FILE,
     ModelFolder,
-    SubnetRecord,
     write_json,
 )
+from superserve.subnet import SubnetSpec
 from superserve.supernet.network import ElasticNetwork, Supernet
 from superserve.supernet.operators import NormStatistics, Statistics
 from superserve.supernet.preprocess import parse_preprocessing
 from superserve.supernet.zoo import build_network
 
-#: Key of the norms file's metadata: SHA-256 of the weights that the statistics were computed for.
-_WEIGHTS_HASH = "weights_sha256"
+
+class _Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the statistics were computed for; in the norms file's metadata.
+
+    One JSON value under one key: safetensors writes several keys in random order, and files are to be reproducible.
+    """
+
+    weights_sha256: str
+    specs: dict[str, SubnetSpec]
+
+
+_ORIGIN = "superserve"
 
 
 def load_supernet(folder: ModelFolder) -> Supernet:
@@ -50,19 +60,12 @@ def load_supernet(folder: ModelFolder) -> Supernet:
         # Without memory: the file's tensors take the place of these parameters.
         with torch.device("meta"):
             network = build_network(config.family, config.architecture)
-    _load_weights(network, folder.weights_path)
-    norms, metadata = _read(folder.norms_path)
-    _check_fresh(folder, metadata)
-    expected: dict[str, tuple[int, ...]] = {}
+    channels = {}
     for record in front.subnets:
         with _blame(folder.path / FRONT_FILE, f"subnet {record.id!r}: "):
-            channels = network.geometry(record.spec).channels
-        expected |= {key: (count,) for name, count in channels.items() for key in _keys(record.id, name)}
-    _check(folder.norms_path, norms, expected)
-    statistics = {
-        record.id: _statistics(norms, record, network.geometry(record.spec).channels) for record in front.subnets
-    }
-    return Supernet(config, front, network, statistics)
+            channels[record.id] = network.geometry(record.spec).channels
+    _load_weights(network, folder.weights_path)
+    return Supernet(config, front, network, _load_statistics(folder, channels))
 
 
 def save_supernet(
@@ -80,8 +83,9 @@ def save_supernet(
     for subnet, statistics in supernet.statistics.items():
         for name, found in statistics.items():
             norms |= dict(zip(_keys(subnet, name), (tensor.contiguous() for tensor in found), strict=True))
-    metadata = {_WEIGHTS_HASH: _sha256(path / WEIGHTS_FILE), **_spec_metadata(supernet.front.subnets)}
-    save_file(norms, path / NORMS_FILE, metadata)
+    specs = {record.id: record.spec for record in supernet.front.subnets}
+    origin = _Origin(_sha256(path / WEIGHTS_FILE), specs)
+    save_file(norms, path / NORMS_FILE, {_ORIGIN: msgspec.json.encode(origin).decode()})
     if test is not None:
         np.savez_compressed(path / TEST_FILE, inputs=test[0], labels=test[1])
     write_json(path / FRONT_FILE, supernet.front)
@@ -91,14 +95,6 @@ def save_supernet(
 
 def _keys(subnet: str, norm: str) -> tuple[str, str]:
     return f"{subnet}/{norm}/mean", f"{subnet}/{norm}/variance"
-
-
-def _statistics(norms: Mapping[str, Tensor], record: SubnetRecord, channels: Mapping[str, int]) -> Statistics:
-    return {name: NormStatistics(*(norms[key] for key in _keys(record.id, name))) for name in channels}
-
-
-def _spec_metadata(records: tuple[SubnetRecord, ...]) -> dict[str, str]:
-    return {f"spec/{record.id}": msgspec.json.encode(record.spec).decode() for record in records}
 
 
 def _sha256(path: Path) -> str:
@@ -111,6 +107,23 @@ def _load_weights(network: ElasticNetwork, path: Path) -> None:
     _check(path, tensors, {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()})
     network.load_state_dict(tensors, assign=True)
     network.requires_grad_(requires_grad=False).eval()
+
+
+def _load_statistics(folder: ModelFolder, channels: Mapping[str, Mapping[str, int]]) -> dict[str, Statistics]:
+    """The statistics of each subnet, whose norms have these channels."""
+    norms, metadata = _read(folder.norms_path)
+    _check_fresh(folder, metadata)
+    expected = {
+        key: (count,)
+        for subnet, counts in channels.items()
+        for name, count in counts.items()
+        for key in _keys(subnet, name)
+    }
+    _check(folder.norms_path, norms, expected)
+    return {
+        subnet: {name: NormStatistics(*(norms[key] for key in _keys(subnet, name))) for name in counts}
+        for subnet, counts in channels.items()
+    }
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -145,12 +158,15 @@ def _check(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, tup
 def _check_fresh(folder: ModelFolder, metadata: Mapping[str, str]) -> None:
     """Refuse statistics that were computed for other weights or for a subnet that has since changed."""
     path = folder.norms_path
-    if metadata.get(_WEIGHTS_HASH) != _sha256(folder.weights_path):
+    try:
+        origin = msgspec.json.decode(metadata.get(_ORIGIN, ""), type=_Origin)
+    except msgspec.MsgspecError as error:
+        raise ModelFolderError(f"{path}: does not say what it was computed for ({error}): calibrate again") from None
+    if origin.weights_sha256 != _sha256(folder.weights_path):
         raise ModelFolderError(f"{path}: computed for other weights than {WEIGHTS_FILE}: calibrate again")
-    for key, spec in _spec_metadata(folder.front.subnets).items():
-        if metadata.get(key) != spec:
-            subnet = key.removeprefix("spec/")
-            raise ModelFolderError(f"{path}: no statistics of subnet {subnet!r} as in {FRONT_FILE}: calibrate again")
+    for record in folder.front.subnets:
+        if origin.specs.get(record.id) != record.spec:
+            raise ModelFolderError(f"{path}: no statistics of subnet {record.id!r} as in {FRONT_FILE}: calibrate again")
 
 
 @contextmanager

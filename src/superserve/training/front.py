@@ -1,0 +1,94 @@
+"""From a trained supernet to the Pareto front that a model folder serves."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from superserve.clock import NS_PER_MS, monotonic_ns
+from superserve.engine import Engine
+from superserve.model_folder import TensorSpec
+from superserve.subnet import SearchSpace, SubnetSpec
+
+Cost = Callable[[Engine, int], float]
+"""What a subnet of an engine costs: a latency, or anything that ranks like one."""
+
+
+class Candidate(NamedTuple):
+    """A measured subnet."""
+
+    spec: SubnetSpec
+    accuracy: float
+    """Top-1 on validation data, in per cent."""
+    cost: float
+    """Rises with latency."""
+
+
+def uniform_subnets(space: SearchSpace, ratios: Sequence[Sequence[float]]) -> Iterator[SubnetSpec]:
+    """Subnets that take the n-th depth in every stage and one ratio in every group of widths.
+
+    Args:
+        space: the search space.
+        ratios: groups of ratios; each width takes the value of the group whose ratios are its own.
+    """
+    for level in range(max(len(stage.depths) for stage in space.stages)):
+        depths = tuple(stage.depths[min(level, len(stage.depths) - 1)] for stage in space.stages)
+        for choice in product(*ratios):
+            value = dict(zip(map(tuple, ratios), choice, strict=True))
+            yield space.spec(depths, {width.name: value[width.ratios] for width in space.widths})
+
+
+def pareto(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Candidates that no other beats in both accuracy and cost: both rise strictly along the result."""
+    front: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda c: (c.cost, -c.accuracy)):
+        if not front or candidate.accuracy > front[-1].accuracy:
+            front.append(candidate)
+    return front
+
+
+def spread(front: Sequence[Candidate], count: int) -> list[Candidate]:
+    """At most ``count`` points of a front: its ends, and those nearest to an even spacing in cost between them."""
+    if len(front) <= count:
+        return list(front)
+    targets = np.linspace(front[0].cost, front[-1].cost, count)
+    chosen = {0, len(front) - 1}
+    for target in targets[1:-1]:
+        free = [index for index in range(len(front)) if index not in chosen]
+        chosen.add(min(free, key=lambda index: abs(front[index].cost - target)))
+    return [front[index] for index in sorted(chosen)]
+
+
+def batch_latency_ms(tensor: TensorSpec, *, rows: int = 16, repeats: int = 7) -> Cost:
+    """A cost: the least of some timings of one batch of zeros on one thread, in ms.
+
+    The least, because what else the machine does can only add to it.
+    """
+
+    def cost(engine: Engine, subnet: int) -> float:
+        batch = [np.zeros((rows, *tensor.row_shape), tensor.dtype)]
+        with single_thread():
+            engine.run(subnet, batch)
+            return min(_time_ns(engine, subnet, batch) for _ in range(repeats)) / NS_PER_MS
+
+    return cost
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Let torch use one thread inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _time_ns(engine: Engine, subnet: int, batch: list[np.ndarray]) -> int:
+    start = monotonic_ns()
+    engine.run(subnet, batch)
+    return monotonic_ns() - start

@@ -1,0 +1,76 @@
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from superserve.engine import Engine
+from superserve.errors import ModelFolderError
+from superserve.model_folder import CONFIG_FILE, ModelFolder, write_json
+from superserve.supernet.engine import EagerEngine
+from superserve.supernet.extract import extract
+from superserve.supernet.network import Supernet
+from superserve.supernet.preprocess import parse_preprocessing
+from support.supernets import pixels
+
+
+def test_is_an_engine(folder: ModelFolder) -> None:
+    engine: Engine = EagerEngine.load(folder)
+    assert (engine.name, engine.dtype, engine.subnet_ids) == ("eager", "float32", ("s0", "s1", "s2"))
+
+
+def test_runs_what_the_extracted_subnets_run(supernet: Supernet) -> None:
+    engine, images = EagerEngine(supernet), pixels(4)
+    (x,) = parse_preprocessing(supernet.config.preprocessing).build()([torch.from_numpy(images)])
+    for index, record in enumerate(supernet.front.subnets):
+        plain = extract(supernet.network, record.spec, supernet.statistics[record.id])
+        (logits,) = engine.run(index, [images])
+        assert logits.dtype == np.float32
+        np.testing.assert_allclose(logits, plain(x).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_rows_do_not_depend_on_their_batch_mates(supernet: Supernet) -> None:
+    engine, images = EagerEngine(supernet), pixels(7)
+    (together,) = engine.run(1, [images])
+    together = together.copy()
+    alone = np.concatenate([engine.run(1, [images[row : row + 1]])[0] for row in range(7)])
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_switching_back_gives_identical_outputs(supernet: Supernet) -> None:
+    engine, images = EagerEngine(supernet), pixels(3)
+    first = engine.run(0, [images])[0].copy()
+    engine.run(2, [images])
+    engine.actuate(1)
+    assert np.array_equal(engine.run(0, [images])[0], first)
+
+
+def test_read_only_inputs_are_taken(supernet: Supernet) -> None:
+    """Shared-memory slots may be mapped read-only; torch warns about those, and warnings are errors here."""
+    images = pixels(2)
+    images.flags.writeable = False
+    assert EagerEngine(supernet).run(0, [images])[0].shape == (2, 5)
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_activations_are_channels_last(supernet: Supernet, rows: int) -> None:
+    """Including a one-channel input's, whose strides are ambiguous: half the latency of small subnets hangs on it."""
+    engine, seen = EagerEngine(supernet), []
+    stem = supernet.network.get_submodule("stem")
+    stem.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    engine.run(0, [pixels(rows)])
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+    assert not seen[0].is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"outputs": [{"name": "logits", "datatype": "FP32", "shape": [-1, 7]}]}, "correct `outputs`"),
+        ({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [-1, 9, 9, 3]}]}, "row of zeros"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(folder: ModelFolder, change: dict[str, object], message: str) -> None:
+    content = msgspec.to_builtins(folder.config) | change
+    write_json(folder.path / CONFIG_FILE, msgspec.convert(content, type(folder.config)))
+    with pytest.raises(ModelFolderError, match=f"{CONFIG_FILE}: .*{message}"):
+        EagerEngine.load(ModelFolder(folder.path))

@@ -1,0 +1,1 @@
+"""Protocols: decode a request, ask the data plane, encode what comes back."""

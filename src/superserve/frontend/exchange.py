@@ -1,0 +1,109 @@
+"""One HTTP request and its response."""
+
+from collections.abc import Sequence
+from math import ceil
+from typing import Final, Protocol
+
+import msgspec
+
+from superserve.errors import QueueFullError, SuperServeError, UnavailableError
+from superserve.frontend.status import http_status, reason_phrase
+from superserve.serving.pool import Buffer
+
+#: A client's request id is used if it consists of these, so that it can go into headers, logs and file names.
+_ID_CHARACTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-"
+_MAX_ID_BYTES: Final = 128
+
+_JSON_HEAD: Final = (
+    b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\nx-request-id: %b\r\n%b\r\n"
+)
+_TENSOR_HEAD: Final = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n"
+    b"Content-Length: %d\r\nx-request-id: %b\r\n%b\r\n"
+)
+
+
+class Cancellable(Protocol):
+    """Work that is under way for a client."""
+
+    def cancel(self) -> None:
+        """The client has gone."""
+
+
+class Connection(Protocol):
+    """The connection that an exchange belongs to."""
+
+    def send(self, exchange: "Exchange", response: bytes) -> None:
+        """Send a response, in the order of the requests."""
+
+    def next_request_id(self) -> bytes:
+        """A new request id."""
+
+
+class Exchange:
+    """One HTTP request and its response. Exactly one of the answering methods may be called, once.
+
+    Attributes:
+        method, url: as received; ``headers``: the known ones, names in lower case; ``body``: all of it.
+        arrival_ns: when the last byte of it was there.
+        work: what to cancel if the client goes away before the answer.
+    """
+
+    __slots__ = ("_connection", "arrival_ns", "body", "headers", "keep_alive", "method", "response", "url", "work")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.method = b""
+        self.url = b""
+        self.headers: dict[bytes, bytes] = {}
+        self.body = b""
+        self.arrival_ns = 0
+        self.keep_alive = False
+        self.work: Cancellable | None = None
+        self.response: bytes | None = None
+
+    def respond_json(self, body: bytes, status: int = 200, extra_headers: bytes = b"") -> None:
+        """Answer with JSON, or with nothing if ``body`` is empty."""
+        phrase = reason_phrase(status).encode()
+        headers = extra_headers + self._connection_header()
+        head = _JSON_HEAD % (status, phrase, len(body), self.request_id(), headers)
+        self._connection.send(self, head if self.method == b"HEAD" else head + body)
+
+    def respond_tensors(self, json: bytes, tensors: Sequence[Buffer]) -> None:
+        """Answer with JSON and binary tensors; they are copied here, once."""
+        length = len(json) + sum(map(len, tensors))
+        head = _TENSOR_HEAD % (len(json), length, self.request_id(), self._connection_header())
+        self._connection.send(self, b"".join((head, json, *tensors)))
+
+    def fail(self, error: SuperServeError) -> None:
+        """Answer with an error, under the status of its class."""
+        extra = b""
+        if isinstance(error, QueueFullError):
+            extra = b"Retry-After: %d\r\n" % max(1, ceil(error.retry_after_s))
+        elif isinstance(error, UnavailableError):
+            extra = b"Retry-After: 1\r\n"
+        self.respond_error(http_status(error), str(error), extra)
+
+    def respond_error(self, status: int, message: str, extra_headers: bytes = b"") -> None:
+        """Answer with an error that belongs to HTTP itself."""
+        self.respond_json(msgspec.json.encode({"error": message}), status, extra_headers)
+
+    def refuse_method(self, allowed: Sequence[bytes]) -> None:
+        """Answer that the path has other methods."""
+        methods = b", ".join(allowed)
+        self.respond_error(
+            405, f"use {methods.decode()} here, not {self.method.decode('latin-1')}", b"Allow: %b\r\n" % methods
+        )
+
+    def request_id(self) -> bytes:
+        """The client's own id if it is sane, else a new one."""
+        own = self.headers.get(b"x-request-id")
+        if own and len(own) <= _MAX_ID_BYTES and not own.translate(None, _ID_CHARACTERS):
+            return own
+        return self._connection.next_request_id()
+
+    def _connection_header(self) -> bytes:
+        if not self.keep_alive:
+            return b"Connection: close\r\n"
+        # HTTP/1.0 clients that asked to keep the connection wait for this.
+        return b"Connection: keep-alive\r\n" if b"connection" in self.headers else b""

@@ -1,0 +1,403 @@
+"""HTTP/1.1 as a bare asyncio protocol over llhttp (httptools): bytes to exchanges and back.
+
+It knows nothing of the paths that are served: a `RequestHandler` answers each `Exchange`. All limits hold before
+anything is parsed or kept: header size and count, body size, pipelined requests, and time for a slow sender.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from typing import Final, Protocol, cast
+
+import httptools
+
+from superserve.clock import NS_PER_S, Clock, Timer
+from superserve.errors import PayloadTooLargeError
+from superserve.frontend.exchange import Exchange
+from superserve.frontend.status import http_status
+from superserve.serving.config import HttpConfig
+
+_logger = logging.getLogger(__name__)
+
+#: Request headers that anything here looks at.
+_KEPT: Final = frozenset(
+    {
+        b"content-encoding",
+        b"content-length",
+        b"connection",
+        b"expect",
+        b"inference-header-content-length",
+        b"transfer-encoding",
+        b"upgrade",
+        b"x-request-id",
+        b"x-slo-ms",
+    }
+)
+
+#: How long a connection stays open after an error in mid-request, its input ignored: closing it at once would reset
+#: it, and the client could lose the answer that says what was wrong (RFC 9112, section 9.6).
+_LINGER_NS: Final = NS_PER_S
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class RequestHandler(Protocol):
+    """Who answers requests."""
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answer it, at once or later."""
+
+
+class Connections(Protocol):
+    """Who knows all connections of a server."""
+
+    def add(self, connection: "HttpProtocol") -> bool:
+        """A connection was made; False if there are too many already."""
+
+    def discard(self, connection: "HttpProtocol") -> None:
+        """A connection ended."""
+
+    def next_request_id(self) -> bytes:
+        """A new request id."""
+
+
+class _RefusedError(Exception):
+    """Leaves a parser callback in mid-request; the answer is on its way."""
+
+
+class HttpProtocol(asyncio.Protocol):
+    """One connection.
+
+    Requests that arrive together (pipelining) are worked on together and answered in order. A client that closes its
+    side has gone: what it still waits for is cancelled.
+
+    Args:
+        handler: answers requests.
+        connections: the server's.
+        clock: time and timers.
+        config: limits.
+    """
+
+    def __init__(self, handler: RequestHandler, connections: Connections, clock: Clock, config: HttpConfig) -> None:
+        self._handler = handler
+        self._connections = connections
+        self._clock = clock
+        self._config = config
+        self._transport: asyncio.Transport | None = None
+        self._parser: httptools.HttpRequestParser | None = None
+        self._waiting: deque[Exchange] = deque()
+        """Received and not yet answered, in order."""
+        self._current: Exchange | None = None
+        """Being received."""
+        self._chunks: list[bytes] = []
+        self._body_bytes = 0
+        self._head_bytes = 0
+        self._head_count = 0
+        self._in_head = True
+        self._continue_due = False
+        self._ignoring_input = False
+        self._stopping = False
+        self._reading = True
+        self._writable = True
+        self._timer: Timer | None = None
+        self._timer_ns = 0
+        self._idle_since_ns = 0
+        self._receiving_since_ns = 0
+        self._write_blocked_since_ns = 0
+        self._lingering_since_ns = 0
+
+    # ---- what the transport calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.BaseProtocol`."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclass of it
+        self._parser = httptools.HttpRequestParser(self)
+        if not self._connections.add(self):
+            self._ignoring_input = True
+            self._reject(503, "too many connections: try again later", b"Retry-After: 1\r\n")
+            return
+        self._idle_since_ns = self._clock.now_ns()
+        self._arm(self._idle_since_ns + self._config.idle_timeout_ns)
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        if self._ignoring_input or self._parser is None:
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # The offer is declined by going on with HTTP/1.1 (RFC 9110, section 7.8).
+            self.data_received(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserCallbackError as error:
+            if not isinstance(error.__context__, _RefusedError):
+                raise
+        except httptools.HttpParserError as error:
+            if not self._ignoring_input:  # bytes behind a request with "Connection: close" are nobody's
+                self._reject(400, f"malformed HTTP: {error}")
+        if self._current is not None:
+            self._still_receiving(len(data))
+
+    def eof_received(self) -> None:
+        """See `asyncio.Protocol`. Returning nothing closes the transport."""
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio's signature)
+        """See `asyncio.BaseProtocol`."""
+        self._transport = None
+        self._parser = None  # it refers back to this object
+        self._current = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._connections.discard(self)
+        self._abandon_waiting()
+
+    def pause_writing(self) -> None:
+        """See `asyncio.BaseProtocol`. A client that does not read its answers gets to send nothing more."""
+        self._writable = False
+        self._write_blocked_since_ns = self._clock.now_ns()
+        self._arm(self._write_blocked_since_ns + self._config.write_timeout_ns)
+        self._adjust_reading()
+
+    def resume_writing(self) -> None:
+        """See `asyncio.BaseProtocol`."""
+        self._writable = True
+        self._adjust_reading()
+
+    # ---- what the parser calls
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._current = Exchange(self)
+        self._in_head = True
+        self._head_bytes = self._head_count = self._body_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the request's target."""
+        assert self._current is not None
+        self._current.url += url
+        self._head_bytes += len(url)
+        if self._head_bytes > self._config.max_header_bytes:
+            self._refuse_head()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer behind a chunked body."""
+        assert self._current is not None
+        self._head_bytes += len(name) + len(value)
+        self._head_count += 1
+        if self._head_bytes > self._config.max_header_bytes or self._head_count > self._config.max_headers:
+            self._refuse_head()
+        name = name.lower()
+        if name in _KEPT and self._in_head:
+            self._current.headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        """The head is there; refuse now what cannot be accepted."""
+        exchange, parser = self._current, self._parser
+        assert exchange is not None
+        assert parser is not None
+        self._in_head = False
+        exchange.method = parser.get_method()
+        headers = exchange.headers
+        length = headers.get(b"content-length")
+        if length is not None and int(length) > self._config.max_body_bytes:
+            self._refuse_body()
+        if b"upgrade" in headers and (length not in {None, b"0"} or b"transfer-encoding" in headers):
+            self._refuse(400, "Upgrade: no other protocol is spoken here: send the request without this header")
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            self._refuse(415, "Content-Encoding: send the body uncompressed")
+        if b"expect" in headers:
+            self._expectation(headers[b"expect"])
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the body."""
+        self._body_bytes += len(data)
+        if self._body_bytes > self._config.max_body_bytes:
+            self._refuse_body()
+        self._chunks.append(data)
+
+    def on_message_complete(self) -> None:
+        """The request is there."""
+        exchange, parser = self._current, self._parser
+        assert exchange is not None
+        assert parser is not None
+        self._current = None
+        self._receiving_since_ns = 0
+        self._continue_due = False
+        chunks = self._chunks
+        if chunks:
+            exchange.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            self._chunks = []
+        exchange.arrival_ns = self._idle_since_ns = self._clock.now_ns()
+        exchange.keep_alive = parser.should_keep_alive() and not self._stopping
+        self._ignoring_input = not exchange.keep_alive
+        self._waiting.append(exchange)
+        if len(self._waiting) >= self._config.max_pipelined:
+            self._adjust_reading()
+        self._handle(exchange)
+
+    # ---- what exchanges and the server call
+
+    def send(self, exchange: Exchange, response: bytes) -> None:
+        """Send a response when those of all earlier requests are sent."""
+        waiting = self._waiting
+        if not waiting:
+            return  # the connection is lost
+        exchange.response = response
+        while waiting and waiting[0].response is not None:
+            first = waiting.popleft()
+            assert first.response is not None
+            self._write(first.response)
+            if not first.keep_alive:
+                self._abandon_waiting()
+                self._close()
+                return
+        if not self._reading:
+            self._adjust_reading()
+        if self._continue_due and not waiting:
+            self._continue_due = False
+            self._write(_CONTINUE)
+
+    def next_request_id(self) -> bytes:
+        """A new request id."""
+        return self._connections.next_request_id()
+
+    def stop(self) -> None:
+        """Close when what has been received is answered."""
+        self._stopping = True
+        if self._waiting:
+            self._waiting[-1].keep_alive = False
+            self._ignoring_input = True
+        elif self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # ---- refusing
+
+    def _refuse_head(self) -> None:
+        config = self._config
+        self._refuse(
+            431, f"the request's head is larger than {config.max_header_bytes} bytes or {config.max_headers} headers"
+        )
+
+    def _refuse_body(self) -> None:
+        limit = self._config.max_body_bytes
+        error = PayloadTooLargeError(f"the body is larger than {limit} bytes (max_body_bytes): send fewer rows at once")
+        self._refuse(http_status(error), str(error))
+
+    def _refuse(self, status: int, message: str) -> None:
+        self._reject(status, message)
+        raise _RefusedError
+
+    def _reject(self, status: int, message: str, extra_headers: bytes = b"") -> None:
+        """Answer what has been received so far with an error, as the last answer of this connection."""
+        exchange = self._current or Exchange(self)
+        exchange.keep_alive = False
+        self._current = None
+        self._chunks = []
+        self._ignoring_input = True
+        self._lingering_since_ns = self._clock.now_ns()
+        self._waiting.append(exchange)
+        exchange.respond_error(status, message, extra_headers)
+
+    def _expectation(self, expected: bytes) -> None:
+        if expected.lower() != b"100-continue":
+            self._refuse(417, f"Expect: {expected[:32].decode('latin-1')!r} cannot be met; 100-continue can")
+        if self._waiting:
+            self._continue_due = True  # earlier requests are answered first
+        else:
+            self._write(_CONTINUE)
+
+    # ---- the rest
+
+    def _handle(self, exchange: Exchange) -> None:
+        try:
+            self._handler.handle(exchange)
+        except Exception:  # a defect here must cost one request, not the connection
+            _logger.exception("cannot handle %s %s", exchange.method, exchange.url)
+            if exchange.response is None:
+                exchange.respond_error(500, "internal error; the server's log says more")
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def _close(self) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        if not self._lingering_since_ns:
+            transport.close()
+            return
+        if transport.can_write_eof():
+            transport.write_eof()
+        self._arm(self._lingering_since_ns + _LINGER_NS)
+
+    def _abandon_waiting(self) -> None:
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        for exchange in waiting:
+            if exchange.work is not None and exchange.response is None:
+                exchange.work.cancel()
+
+    def _adjust_reading(self) -> None:
+        wanted = self._writable and len(self._waiting) < self._config.max_pipelined
+        if wanted is self._reading or self._transport is None:
+            return
+        self._reading = wanted
+        if wanted:
+            self._transport.resume_reading()
+            self._receiving_since_ns = self._clock.now_ns() if self._receiving_since_ns else 0
+        else:
+            self._transport.pause_reading()
+
+    def _still_receiving(self, fed: int) -> None:
+        if self._in_head:
+            # The parser keeps an unfinished header to itself, so that `on_header` alone would miss an endless one.
+            self._head_bytes += fed
+            if self._head_bytes > self._config.max_header_bytes:
+                self._reject(431, f"the request's head is larger than {self._config.max_header_bytes} bytes")
+                return
+        if not self._receiving_since_ns:
+            self._receiving_since_ns = self._clock.now_ns()
+            self._arm(self._receiving_since_ns + self._config.read_timeout_ns)
+
+    # ---- one timer for everything that takes too long
+
+    def _arm(self, due_ns: int) -> None:
+        """See to it that `_on_timer` runs by ``due_ns``; a timer that comes too early does no harm."""
+        if self._timer is not None:
+            if self._timer_ns <= due_ns:
+                return
+            self._timer.cancel()
+        self._timer_ns = due_ns
+        self._timer = self._clock.call_at(due_ns, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._transport is None:
+            return
+        due_ns = self._due_ns()
+        if self._clock.now_ns() < due_ns:
+            self._arm(due_ns)
+        elif self._receiving_since_ns and not self._lingering_since_ns and self._writable:
+            self._reject(408, f"the request was not complete after {self._config.read_timeout_s:g} s")
+        elif self._writable and not self._lingering_since_ns:
+            self._transport.close()
+        else:
+            self._transport.abort()
+
+    def _due_ns(self) -> int:
+        config = self._config
+        if self._lingering_since_ns:
+            return self._lingering_since_ns + _LINGER_NS
+        if not self._writable:
+            return self._write_blocked_since_ns + config.write_timeout_ns
+        if self._receiving_since_ns and self._reading:
+            return self._receiving_since_ns + config.read_timeout_ns
+        if self._waiting or self._receiving_since_ns:  # it waits for us
+            return self._clock.now_ns() + config.idle_timeout_ns
+        return self._idle_since_ns + config.idle_timeout_ns

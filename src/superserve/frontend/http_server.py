@@ -1,0 +1,96 @@
+"""The HTTP front end as a whole: a listening socket and its connections."""
+
+import asyncio
+import errno
+import itertools
+import secrets
+
+from superserve.clock import Clock
+from superserve.errors import ConfigError
+from superserve.frontend.http import HttpProtocol, RequestHandler
+from superserve.serving.config import HttpConfig
+
+
+class HttpServer:
+    """Accepts connections and ends them.
+
+    Args:
+        handler: answers requests.
+        clock: time and timers.
+        config: limits.
+    """
+
+    def __init__(self, handler: RequestHandler, clock: Clock, config: HttpConfig) -> None:
+        self._handler = handler
+        self._clock = clock
+        self._config = config
+        self._connections: set[HttpProtocol] = set()
+        self._server: asyncio.Server | None = None
+        self._all_closed: asyncio.Event | None = None
+        # Ids of different servers and restarts differ; within one they count.
+        self._id_prefix = secrets.token_hex(4).encode()
+        self._ids = itertools.count()
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        assert self._server is not None, "start the server first"
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen.
+
+        Raises:
+            ConfigError: if the address cannot be listened on; the message names it and the flag.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(self.connection, host, port, backlog=1024)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise ConfigError(
+                    f"port {port} on {host} is in use: choose another with --http-port (0 takes a free one)"
+                ) from None
+            raise ConfigError(f"cannot listen on {host}, port {port} (--host, --http-port): {error}") from None
+
+    async def stop(self, timeout_s: float = 5.0) -> None:
+        """Accept nothing more, close each connection when what it received is answered; idempotent.
+
+        Answers that a client does not take within ``timeout_s`` seconds are lost.
+        """
+        if self._server is None:
+            return
+        self._server.close()
+        if self._connections:
+            self._all_closed = asyncio.Event()
+            for connection in list(self._connections):
+                connection.stop()
+            bound = self._clock.call_at(self._clock.now_ns() + int(timeout_s * 1e9), self._all_closed.set)
+            await self._all_closed.wait()
+            bound.cancel()
+        for connection in list(self._connections):
+            connection.abort()
+        await self._server.wait_closed()
+        self._server = None
+
+    def connection(self) -> HttpProtocol:
+        """The protocol of a new connection."""
+        return HttpProtocol(self._handler, self, self._clock, self._config)
+
+    def add(self, connection: HttpProtocol) -> bool:
+        """See `Connections.add`."""
+        if len(self._connections) >= self._config.max_connections:
+            return False
+        self._connections.add(connection)
+        return True
+
+    def discard(self, connection: HttpProtocol) -> None:
+        """See `Connections.discard`."""
+        self._connections.discard(connection)
+        if not self._connections and self._all_closed is not None:
+            self._all_closed.set()
+
+    def next_request_id(self) -> bytes:
+        """See `Connections.next_request_id`."""
+        return b"%b-%x" % (self._id_prefix, next(self._ids))

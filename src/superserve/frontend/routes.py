@@ -1,0 +1,182 @@
+"""The Open Inference Protocol V2 over HTTP: which path and method does what.
+
+Every handler gets the `Exchange` of one request and answers it, at once or later. HTTP itself is ``http.py``'s.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+from urllib.parse import unquote
+
+import msgspec
+
+from superserve.errors import CancelledError, SuperServeError, UnknownModelError
+from superserve.frontend.exchange import Exchange
+from superserve.frontend.v2 import decode_infer
+from superserve.frontend.v2_response import ResponseEncoder, ResponsePlan
+from superserve.serving.dataplane import DataPlane, ServedModel
+from superserve.serving.inference import Answer
+from superserve.serving.router import Pending, Router
+
+#: Paths that clients ask for are remembered with what they mean; beyond this many the memory starts anew.
+_MAX_REMEMBERED: Final = 1024
+
+
+class PathArguments(NamedTuple):
+    """What a path names; None where it names none."""
+
+    model: str | None
+    version: str | None
+
+
+Action = Callable[[Exchange, PathArguments], None]
+
+
+class RouteTable:
+    """Paths with ``{model}`` and ``{version}`` in them, and what each method does there.
+
+    Implements `superserve.frontend.http.RequestHandler`.
+    """
+
+    def __init__(self) -> None:
+        self._patterns: list[tuple[list[str], dict[bytes, Action]]] = []
+        self._remembered: dict[bytes, tuple[Mapping[bytes, Action], PathArguments]] = {}
+
+    def add(self, method: bytes, pattern: str, action: Action) -> None:
+        """Serve a method of a path. GET serves HEAD, too."""
+        parts = pattern.split("/")
+        actions = next((actions for known, actions in self._patterns if known == parts), None)
+        if actions is None:
+            actions = {}
+            self._patterns.append((parts, actions))
+        actions[method] = action
+        if method == b"GET":
+            actions[b"HEAD"] = action
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answer a request, or see to it that it will be."""
+        found = self._remembered.get(exchange.url) or self._look_up(exchange.url)
+        if found is None:
+            path = exchange.url.decode("latin-1")
+            exchange.fail(UnknownModelError(f"nothing is served at {path!r}; the protocol's paths start with /v2"))
+            return
+        actions, arguments = found
+        action = actions.get(exchange.method)
+        if action is None:
+            exchange.refuse_method(sorted(actions))
+            return
+        try:
+            action(exchange, arguments)
+        except SuperServeError as error:
+            exchange.fail(error)
+
+    def _look_up(self, url: bytes) -> tuple[Mapping[bytes, Action], PathArguments] | None:
+        path = url.partition(b"?")[0].decode("latin-1")
+        parts = [unquote(part) for part in path.split("/")]
+        for pattern, actions in self._patterns:
+            named = _match(pattern, parts)
+            if named is not None:
+                if len(self._remembered) >= _MAX_REMEMBERED:
+                    self._remembered.clear()
+                found = actions, PathArguments(named.get("{model}"), named.get("{version}"))
+                self._remembered[url] = found
+                return found
+        return None
+
+
+def _match(pattern: list[str], parts: list[str]) -> dict[str, str] | None:
+    if len(pattern) != len(parts):
+        return None
+    named: dict[str, str] = {}
+    for expected, part in zip(pattern, parts, strict=True):
+        if expected.startswith("{") and part:
+            named[expected] = part
+        elif expected != part:
+            return None
+    return named
+
+
+class V2Routes(RouteTable):
+    """The Open Inference Protocol V2 over a `DataPlane`.
+
+    Args:
+        plane: what to serve.
+    """
+
+    def __init__(self, plane: DataPlane) -> None:
+        super().__init__()
+        self._plane = plane
+        self._encoders = {
+            name: ResponseEncoder(
+                model.config, model.router.table.ids, model.router.table.accuracies, emulated=model.emulated
+            )
+            for name, model in plane.models.items()
+        }
+        self.add(b"GET", "/v2", self._server_metadata)
+        self.add(b"GET", "/v2/health/live", self._live)
+        self.add(b"GET", "/v2/health/ready", self._ready)
+        for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
+            self.add(b"GET", model, self._model_metadata)
+            self.add(b"GET", f"{model}/ready", self._model_ready)
+            self.add(b"POST", f"{model}/infer", self._infer)
+
+    def _server_metadata(self, exchange: Exchange, _: PathArguments) -> None:
+        exchange.respond_json(msgspec.json.encode(self._plane.metadata))
+
+    def _live(self, exchange: Exchange, _: PathArguments) -> None:
+        exchange.respond_json(b'{"live":true}')
+
+    def _ready(self, exchange: Exchange, _: PathArguments) -> None:
+        ready = self._plane.ready
+        exchange.respond_json(msgspec.json.encode({"ready": ready}), 200 if ready else 503)
+
+    def _model_metadata(self, exchange: Exchange, path: PathArguments) -> None:
+        exchange.respond_json(msgspec.json.encode(self._model(path).metadata))
+
+    def _model_ready(self, exchange: Exchange, path: PathArguments) -> None:
+        model = self._model(path)
+        ready = model.router.ready
+        exchange.respond_json(msgspec.json.encode({"name": model.config.name, "ready": ready}), 200 if ready else 503)
+
+    def _infer(self, exchange: Exchange, path: PathArguments) -> None:
+        model = self._model(path)
+        headers = exchange.headers
+        decoded = decode_infer(exchange.body, headers.get(b"inference-header-content-length"), headers.get(b"x-slo-ms"))
+        checked = model.check(decoded.request)
+        call = _InferCall(exchange, self._encoders[model.config.name].plan(decoded), decoded.id, model.router)
+        exchange.work = call
+        call.pending = model.submit(checked, exchange.arrival_ns, call)
+
+    def _model(self, path: PathArguments) -> ServedModel:
+        assert path.model is not None, "only routes with a model ask for it"
+        return self._plane.model(path.model, path.version)
+
+
+class _InferCall:
+    """An infer request under way: where its answer goes and in which form."""
+
+    __slots__ = ("_exchange", "_plan", "_request_id", "_router", "pending")
+
+    def __init__(self, exchange: Exchange, plan: ResponsePlan, request_id: str, router: Router) -> None:
+        self._exchange = exchange
+        self._plan = plan
+        self._request_id = request_id
+        self._router = router
+        self.pending: Pending | None = None
+
+    def answered(self, answer: Answer) -> None:
+        """See `Responder.answered`."""
+        json, tensors = self._plan.encode(self._request_id, answer)
+        if tensors:
+            self._exchange.respond_tensors(json, tensors)
+        else:
+            self._exchange.respond_json(json)
+
+    def refused(self, error: SuperServeError) -> None:
+        """See `Responder.refused`."""
+        if not isinstance(error, CancelledError):  # nobody is left to read that
+            self._exchange.fail(error)
+
+    def cancel(self) -> None:
+        """See `Cancellable.cancel`."""
+        if self.pending is not None:
+            self._router.cancel(self.pending)

@@ -1,0 +1,261 @@
+"""Open Inference Protocol V2 over HTTP: bodies to requests (answers: ``v2_response.py``). No I/O.
+
+The protocol: https://github.com/kserve/open-inference-protocol; tensors beside the JSON follow Triton's binary
+tensor data extension (``docs/protocol/extension_binary_data.md`` of triton-inference-server/server): the JSON comes
+first, its length in the header ``Inference-Header-Content-Length``, then the tensors in the order of the JSON.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from math import prod
+from typing import Annotated, Any, Final
+
+import msgspec
+import numpy as np
+
+from superserve.errors import InvalidRequestError
+from superserve.model_folder import DTYPES
+from superserve.serving.inference import InferRequest, InputTensor
+from superserve.serving.pool import Buffer
+
+Parameter = bool | int | float | str
+
+#: Request parameters of our own. Any other with the prefix is a misspelling, and would be missed silently.
+_OWN_PREFIX: Final = "superserve_"
+_OWN_PARAMETERS: Final = frozenset({"superserve_min_accuracy"})
+
+#: numpy has no more dimensions than this.
+_MAX_DIMENSIONS: Final = 32
+
+_OPENING: Final = re.compile(rb"[\s\[]*")
+
+_NO_PARAMETERS: Final[dict[str, Parameter]] = {}
+
+_INT64_MAX: Final = 2**63 - 1
+
+
+class _Input(msgspec.Struct, gc=False):
+    name: str
+    datatype: str
+    shape: list[Annotated[int, msgspec.Meta(ge=0, le=_INT64_MAX)]]
+    parameters: dict[str, Parameter] = msgspec.field(default_factory=dict)
+    data: msgspec.Raw = msgspec.Raw()
+
+
+class _Output(msgspec.Struct, gc=False):
+    name: str
+    parameters: dict[str, Parameter] = msgspec.field(default_factory=dict)
+
+
+class _Body(msgspec.Struct):
+    inputs: list[_Input]
+    id: str = ""
+    parameters: dict[str, Parameter] | None = None
+    outputs: list[_Output] | None = None
+
+
+_DECODER: Final = msgspec.json.Decoder(_Body)
+
+
+class Decoded(msgspec.Struct):
+    """An inference request, and what of its wire form the response depends on.
+
+    ``binary`` says per requested output, or for all outputs if none were named, whether it goes beside the JSON.
+    """
+
+    request: InferRequest
+    id: str
+    binary: tuple[bool, ...]
+
+
+def decode_infer(body: bytes, header_length: bytes | None = None, slo_ms: bytes | None = None) -> Decoded:
+    """Read the body of an infer call.
+
+    Binary tensors of the result are views of ``body``. Tensors given as JSON are converted.
+
+    Args:
+        body: what the client sent.
+        header_length: the value of ``Inference-Header-Content-Length``, if sent.
+        slo_ms: the value of ``x-slo-ms``, if sent.
+
+    Raises:
+        InvalidRequestError: if it is not an infer request; the message names the field.
+    """
+    json_length = len(body) if header_length is None else _json_length(header_length, len(body))
+    message = _parse(body if json_length == len(body) else memoryview(body)[:json_length])
+    parameters = message.parameters or _NO_PARAMETERS
+    _reject_misspelt(parameters)
+    outputs = message.outputs or None
+    request = InferRequest(
+        inputs=_tensors(message.inputs, memoryview(body)[json_length:], has_binary_part=header_length is not None),
+        outputs=None if outputs is None else [output.name for output in outputs],
+        timeout_us=_integer(parameters, "timeout"),
+        slo_ms=0.0 if slo_ms is None else _slo_ms(slo_ms),
+        min_accuracy=_number(parameters, "superserve_min_accuracy"),
+        priority=_integer(parameters, "priority"),
+    )
+    return Decoded(request, message.id, _binary(outputs, _boolean(parameters, "binary_data_output", default=False)))
+
+
+def _json_length(header: bytes, body_length: int) -> int:
+    if not header.isdigit() or len(header) > 18 or int(header) > body_length:
+        text = header[:32].decode("latin-1")
+        raise InvalidRequestError(
+            f"Inference-Header-Content-Length must be the number of JSON bytes at the start of the body "
+            f"(0 to {body_length}), not {text!r}"
+        )
+    return int(header)
+
+
+def _parse(data: Buffer) -> _Body:
+    try:
+        return _DECODER.decode(data)
+    except RecursionError:
+        raise InvalidRequestError("request JSON: nested too deeply") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"request JSON: {error}") from None
+
+
+def _reject_misspelt(parameters: Mapping[str, Parameter]) -> None:
+    for name in parameters:
+        if name.startswith(_OWN_PREFIX) and name not in _OWN_PARAMETERS:
+            known = ", ".join(sorted(_OWN_PARAMETERS))
+            raise InvalidRequestError(f"parameters.{name} is unknown; with this prefix there is: {known}")
+
+
+def _integer(parameters: Mapping[str, Parameter], name: str) -> int:
+    value = parameters.get(name, 0)
+    if type(value) is not int:  # a bool is an int to isinstance
+        raise InvalidRequestError(f"parameters.{name} must be an integer, not {value!r}")
+    return value
+
+
+def _number(parameters: Mapping[str, Parameter], name: str) -> float:
+    value = parameters.get(name, 0.0)
+    if type(value) is not int and type(value) is not float:
+        raise InvalidRequestError(f"parameters.{name} must be a number, not {value!r}")
+    return value
+
+
+def _boolean(parameters: Mapping[str, Parameter], name: str, *, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise InvalidRequestError(f"parameters.{name} must be true or false, not {value!r}")
+    return value
+
+
+def _slo_ms(header: bytes) -> float:
+    try:
+        value = float(header)
+    except ValueError:
+        value = 0.0
+    if not value:
+        raise InvalidRequestError(f"x-slo-ms must be a positive number of milliseconds, not {header[:32]!r}")
+    return value
+
+
+def _binary(outputs: Sequence[_Output] | None, default: bool) -> tuple[bool, ...]:  # noqa: FBT001  (one caller)
+    if outputs is None:
+        return (default,)
+    for output in outputs:
+        if output.parameters.get("classification"):
+            raise InvalidRequestError(f"output {output.name!r}: parameters.classification is not supported: ask for it")
+    return tuple(_boolean(output.parameters, "binary_data", default=default) for output in outputs)
+
+
+def _tensors(inputs: Sequence[_Input], rest: memoryview, *, has_binary_part: bool) -> list[InputTensor]:
+    tensors: list[InputTensor] = []
+    offset = 0
+    for tensor in inputs:
+        size = tensor.parameters.get("binary_data_size")
+        if size is None:
+            data = _from_json(tensor)
+        else:
+            if not has_binary_part:
+                raise InvalidRequestError(
+                    f"input {tensor.name!r}: parameters.binary_data_size needs the header "
+                    "Inference-Header-Content-Length, the number of JSON bytes"
+                )
+            data = _from_binary(tensor, size, rest[offset:])
+            offset += len(data)
+        tensors.append(InputTensor(tensor.name, tensor.datatype, tensor.shape, data))
+    if offset != len(rest):
+        raise InvalidRequestError(
+            f"the body has {len(rest)} bytes behind its JSON, but parameters.binary_data_size of the inputs add up "
+            f"to {offset}"
+        )
+    return tensors
+
+
+def _dtype(tensor: _Input) -> np.dtype[Any]:
+    dtype = DTYPES.get(tensor.datatype)
+    if dtype is None:
+        known = ", ".join(DTYPES)
+        raise InvalidRequestError(f"input {tensor.name!r}: datatype {tensor.datatype!r} is not one of {known}")
+    return dtype
+
+
+def _from_binary(tensor: _Input, size: Parameter, rest: memoryview) -> memoryview:
+    where = f"input {tensor.name!r}: parameters.binary_data_size"
+    if type(size) is not int or size < 0:
+        raise InvalidRequestError(f"{where} must be a number of bytes, not {size!r}")
+    if memoryview(tensor.data).nbytes:
+        raise InvalidRequestError(f"{where} and data must not both be given")
+    expected = prod(tensor.shape) * _dtype(tensor).itemsize
+    if size != expected:
+        raise InvalidRequestError(
+            f"{where} is {size}, but shape {tensor.shape} of {tensor.datatype} has {expected} bytes"
+        )
+    if size > len(rest):
+        raise InvalidRequestError(f"{where} is {size}, but only {len(rest)} bytes are left in the body")
+    return rest[:size]
+
+
+def _from_json(tensor: _Input) -> Buffer:
+    where = f"input {tensor.name!r}"
+    dtype = _dtype(tensor)
+    if tensor.datatype == "FP16":
+        raise InvalidRequestError(f"{where}: FP16 has no JSON form: send it as binary data (binary_data_size)")
+    raw = memoryview(tensor.data)
+    if not raw.nbytes:
+        raise InvalidRequestError(f"{where}: data is missing (or parameters.binary_data_size, for binary data)")
+    values = _elements(where, tensor, raw)
+    try:
+        with np.errstate(over="raise"):
+            array = np.array(values, dtype)
+    except (ValueError, OverflowError, FloatingPointError) as error:
+        raise InvalidRequestError(f"{where}: data does not fit {tensor.datatype}: {error}") from None
+    if (array.ndim > 1 and array.shape != tuple(tensor.shape)) or array.size != prod(tensor.shape):
+        raise InvalidRequestError(f"{where}: data has shape {list(array.shape)}, but shape says {tensor.shape}")
+    return array.tobytes()
+
+
+def _elements(where: str, tensor: _Input, raw: memoryview) -> list[Any]:
+    opening = _OPENING.match(raw)
+    assert opening is not None, "the pattern matches anything"
+    depth = opening.group().count(b"[")
+    if depth != 1 and (depth != len(tensor.shape) or depth > _MAX_DIMENSIONS):
+        raise InvalidRequestError(
+            f"{where}: data must be flat or nested as deeply as shape {tensor.shape}, not {depth} deep"
+        )
+    try:
+        return _data_decoder(tensor.datatype, depth).decode(raw)
+    except msgspec.MsgspecError as error:
+        raise InvalidRequestError(f"{where}: data: {error}") from None
+
+
+@lru_cache(maxsize=128)
+def _data_decoder(datatype: str, depth: int) -> "msgspec.json.Decoder[list[Any]]":
+    kind: Any = float
+    if datatype == "BOOL":
+        kind = bool
+    elif DTYPES[datatype].kind in "iu":
+        bounds = np.iinfo(DTYPES[datatype])
+        # msgspec takes no bounds beyond 64 bits with sign; numpy refuses what is above.
+        kind = Annotated[int, msgspec.Meta(ge=int(bounds.min), le=min(int(bounds.max), _INT64_MAX))]
+        if datatype == "UINT64":
+            kind = Annotated[int, msgspec.Meta(ge=0)]
+    for _ in range(depth):
+        kind = list[kind]
+    return msgspec.json.Decoder(kind)

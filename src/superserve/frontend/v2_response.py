@@ -1,0 +1,146 @@
+"""Open Inference Protocol V2 over HTTP: answers to bodies (requests: ``v2.py``). No I/O."""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+
+from superserve.errors import InvalidRequestError
+from superserve.frontend.v2 import Decoded
+from superserve.model_folder import ModelConfig, TensorSpec
+from superserve.serving.inference import Answer
+
+#: Clients choose among few forms of a response; one that asks for ever new ones must not fill the memory.
+_MAX_PLANS: Final = 256
+
+_NUMBERS: Final = b'%d,"superserve_queue_us":%d,"superserve_infer_us":%d,"slo_met":%b},"outputs":['
+
+
+class _Wanted(NamedTuple):
+    position: int
+    spec: TensorSpec
+    binary: bool
+
+
+class Encoded(NamedTuple):
+    """A response body: JSON, then the binary tensors, which are views of the answer that was encoded."""
+
+    json: bytes
+    tensors: Sequence[memoryview]
+
+
+class ResponsePlan:
+    """One form of response: which outputs, in which order, and which of them beside the JSON.
+
+    Args:
+        wanted: the outputs.
+        prefix: the start of the JSON, up to the request's id.
+        subnets: the JSON of each subnet's parameters.
+    """
+
+    def __init__(self, wanted: Sequence[_Wanted], prefix: bytes, subnets: Sequence[bytes]) -> None:
+        self._wanted = wanted
+        self._prefix = prefix
+        self._subnets = subnets
+        self._binary_positions = [item.position for item in wanted if item.binary]
+        self._all_binary = all(item.binary for item in wanted)
+        self._tails: dict[int, bytes] = {}
+
+    def encode(self, request_id: str, answer: Answer) -> Encoded:
+        """The body of a response."""
+        outputs = answer.outputs
+        tensors = [outputs[position] for position in self._binary_positions]
+        numbers = _NUMBERS % (
+            answer.batch_rows,
+            answer.queue_us,
+            answer.infer_us,
+            b"true" if answer.slo_met else b"false",
+        )
+        tail = self._tails.get(answer.rows) or self._tail(answer)
+        if request_id:
+            id_json = b'"id":' + msgspec.json.encode(request_id) + b","
+            return Encoded(b"".join((self._prefix, id_json, self._subnets[answer.subnet], numbers, tail)), tensors)
+        return Encoded(b"".join((self._prefix, self._subnets[answer.subnet], numbers, tail)), tensors)
+
+    def _tail(self, answer: Answer) -> bytes:
+        tail = b",".join(_output_json(item, answer) for item in self._wanted) + b"]}"
+        if self._all_binary:  # then it depends on the number of rows only
+            self._tails[answer.rows] = tail
+        return tail
+
+
+class ResponseEncoder:
+    """Encodes the answers of one model. What does not change from answer to answer is encoded once.
+
+    Args:
+        config: the model's name, version and output tensors.
+        ids: name of each subnet, by front index.
+        accuracies: profiled accuracy of each subnet, in per cent.
+        emulated: whether to mark every answer so.
+    """
+
+    def __init__(
+        self, config: ModelConfig, ids: Sequence[str], accuracies: Sequence[float], *, emulated: bool = False
+    ) -> None:
+        self._specs = config.outputs
+        self._positions = {spec.name: position for position, spec in enumerate(config.outputs)}
+        self._prefix = msgspec.json.encode({"model_name": config.name, "model_version": config.version})[:-1] + b","
+        self._subnets = [
+            _subnet_json(subnet, accuracy, emulated=emulated) for subnet, accuracy in zip(ids, accuracies, strict=True)
+        ]
+        self._plans: dict[tuple[tuple[str, ...] | None, tuple[bool, ...]], ResponsePlan] = {}
+
+    def plan(self, decoded: Decoded) -> ResponsePlan:
+        """The form of the response that a request asks for; its output names must be the model's.
+
+        Raises:
+            InvalidRequestError: for FP16 as JSON, which the protocol does not have.
+        """
+        names = decoded.request.outputs
+        key = (None if names is None else tuple(names), decoded.binary)
+        plan = self._plans.get(key)
+        if plan is None:
+            if len(self._plans) >= _MAX_PLANS:
+                self._plans.clear()
+            plan = self._plans[key] = ResponsePlan(self._wanted(decoded), self._prefix, self._subnets)
+        return plan
+
+    def _wanted(self, decoded: Decoded) -> list[_Wanted]:
+        names = decoded.request.outputs
+        if names is None:
+            wanted = [_Wanted(index, spec, decoded.binary[0]) for index, spec in enumerate(self._specs)]
+        else:
+            positions = [self._positions[name] for name in names]
+            wanted = [
+                _Wanted(position, self._specs[position], binary)
+                for position, binary in zip(positions, decoded.binary, strict=True)
+            ]
+        for _, spec, binary in wanted:
+            if spec.datatype == "FP16" and not binary:
+                raise InvalidRequestError(
+                    f"output {spec.name!r}: FP16 has no JSON form: set its parameters.binary_data to true"
+                )
+        return wanted
+
+
+def _subnet_json(subnet: str, accuracy: float, *, emulated: bool) -> bytes:
+    parameters: dict[str, object] = {"superserve_subnet": subnet, "superserve_accuracy": accuracy}
+    if emulated:
+        parameters["superserve_emulated"] = True
+    return b'"parameters":' + msgspec.json.encode(parameters)[:-1] + b',"superserve_batch_size":'
+
+
+def _output_json(wanted: _Wanted, answer: Answer) -> bytes:
+    spec = wanted.spec
+    view = answer.outputs[wanted.position]
+    output: dict[str, object] = {
+        "name": spec.name,
+        "datatype": spec.datatype,
+        "shape": [answer.rows, *spec.row_shape],
+    }
+    if wanted.binary:
+        output["parameters"] = {"binary_data_size": len(view)}
+    else:
+        output["data"] = np.frombuffer(view, spec.dtype).tolist()
+    return msgspec.json.encode(output)

@@ -1,0 +1,232 @@
+"""What a server is told: options, environment, file and defaults, resolved into one frozen `Config`.
+
+A flag beats the environment (``SUPERSERVE_SECTION__KEY``), which beats the TOML file, which beats the default. What
+cannot be used is refused with the name of the key, where its value came from, and what would fit.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, NamedTuple, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from superserve.clock import NS_PER_S
+from superserve.errors import ConfigError
+from superserve.scheduling.policy import TimeoutAction, policy_names
+
+_ENVIRONMENT_PREFIX: Final = "SUPERSERVE_"
+
+_Port = Annotated[int, Meta(ge=0, le=65535)]
+_Count = Annotated[int, Meta(ge=1)]
+_Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+
+
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[server]``: where it listens, and how it ends."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    http_port: _Port = 8000
+    """Port of the HTTP front end; 0 takes a free one."""
+    drain_timeout_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
+    """How long a server that was told to stop waits for what it has admitted."""
+
+
+class HttpConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[http]``: bounds of the HTTP front end."""
+
+    max_connections: _Count = 4096
+    """One more is answered with 503 and closed."""
+    max_body_bytes: _Count = 64 * 1024 * 1024
+    """A larger body is answered with 413 without being read."""
+    max_header_bytes: _Count = 32 * 1024
+    """Bytes of a request's target and headers."""
+    max_headers: _Count = 100
+    """Headers of a request."""
+    max_pipelined: _Count = 64
+    """Requests of one connection that may wait for their answers; no more are read until some are answered."""
+    read_timeout_s: _Seconds = 30.0
+    """From the first to the last byte of a request."""
+    write_timeout_s: _Seconds = 30.0
+    """How long a client may leave its answers unread."""
+    idle_timeout_s: _Seconds = 300.0
+    """How long a connection may stay unused."""
+
+    @property
+    def read_timeout_ns(self) -> int:
+        """`read_timeout_s` in nanoseconds."""
+        return int(self.read_timeout_s * NS_PER_S)
+
+    @property
+    def write_timeout_ns(self) -> int:
+        """`write_timeout_s` in nanoseconds."""
+        return int(self.write_timeout_s * NS_PER_S)
+
+    @property
+    def idle_timeout_ns(self) -> int:
+        """`idle_timeout_s` in nanoseconds."""
+        return int(self.idle_timeout_s * NS_PER_S)
+
+
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[model]``: how the model's requests are scheduled."""
+
+    policy: str = "slackfit"
+    """Name of the scheduling policy, such as ``slackfit`` or ``fixed:largest``."""
+    slo_ms: Annotated[float, Meta(gt=0, le=86_400_000)] | None = None
+    """Deadline of requests that state none; default: from the profile (max(50, 1.17 x its largest cell))."""
+    timeout_action: TimeoutAction = "reject"
+    """What becomes of requests whose deadline cannot be met: ``reject`` (504) or ``delay`` (served late)."""
+    max_queued: _Count = 20_000
+    """Requests that may wait; one more is answered with 429."""
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[workers]``: the processes that run batches."""
+
+    count: _Count | None = None
+    """How many; default: one per core that the router leaves."""
+    device: str = "cpu"
+    """``cpu``, or ``emulated:PROFILE`` (a file or a bundled profile) for workers that only pretend."""
+
+    @property
+    def emulated_profile(self) -> str | None:
+        """The profile that workers pretend to have; None for real ones."""
+        kind, _, name = self.device.partition(":")
+        return name if kind == "emulated" else None
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole tree."""
+
+    server: ServerConfig = ServerConfig()
+    http: HttpConfig = HttpConfig()
+    model: ModelSettings = ModelSettings()
+    workers: WorkerSettings = WorkerSettings()
+
+
+class Resolved(NamedTuple):
+    """A configuration, and per ``section.key`` where its value came from."""
+
+    config: Config
+    provenance: dict[str, str]
+
+
+class _Given(NamedTuple):
+    key: str
+    value: object
+    source: str
+    is_text: bool
+
+
+_SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
+    name: kind for name, kind in get_type_hints(Config).items() if name in Config.__struct_fields__
+}
+_KEYS: Final[dict[str, Any]] = {
+    f"{section}.{field}": hint
+    for section, kind in _SECTIONS.items()
+    for field, hint in get_type_hints(kind, include_extras=True).items()
+    if field in kind.__struct_fields__
+}
+
+#: Flags whose name is not their key's with dashes.
+_FLAGS: Final = {"workers.count": "--workers", "server.http_port": "--http-port"}
+
+
+def resolve(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None = None) -> Resolved:
+    """Resolve a configuration.
+
+    Args:
+        flags: ``section.key`` to value; None means that the flag was not given.
+        environ: the environment; names without a double underscore are none of ours.
+        file: a TOML file.
+
+    Raises:
+        ConfigError: for an unknown key, a value of the wrong type or out of range, an unknown policy or device, or a
+            file that cannot be read.
+    """
+    values: dict[str, dict[str, object]] = {section: {} for section in _SECTIONS}
+    provenance = dict.fromkeys(_KEYS, "default")
+    for given in (*_from_file(file), *_from_environment(environ), *_from_flags(flags)):
+        section, _, field = given.key.partition(".")
+        values[section][field] = _convert(given)
+        provenance[given.key] = given.source
+    config = msgspec.convert(values, Config)
+    return Resolved(config, provenance)
+
+
+def flag_of(key: str) -> str:
+    """The command-line flag of a key."""
+    return _FLAGS.get(key) or "--" + key.partition(".")[2].replace("_", "-")
+
+
+def _from_file(file: Path | None) -> Iterator[_Given]:
+    if file is None:
+        return
+    try:
+        tree = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"config file {file}: {error}") from None
+    for section, content in tree.items():
+        if section not in _SECTIONS:
+            raise ConfigError(f"config file {file}: unknown section [{section}]{_close(section, _SECTIONS)}")
+        if not isinstance(content, dict):
+            raise ConfigError(f"config file {file}: {section} must be a section: [{section}]")
+        for field, value in content.items():
+            yield _checked(_Given(f"{section}.{field}", value, f"file {file}", is_text=False))
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[_Given]:
+    for name, value in sorted(environ.items()):
+        if name.startswith(_ENVIRONMENT_PREFIX) and "__" in name:
+            section, _, field = name.removeprefix(_ENVIRONMENT_PREFIX).lower().partition("__")
+            yield _checked(_Given(f"{section}.{field}", value, f"environment {name}", is_text=True))
+
+
+def _from_flags(flags: Mapping[str, object]) -> Iterator[_Given]:
+    for key, value in flags.items():
+        if value is not None:
+            yield _checked(_Given(key, value, f"flag {flag_of(key)}", is_text=False))
+
+
+def _checked(given: _Given) -> _Given:
+    if given.key not in _KEYS:
+        raise ConfigError(f"{given.source}: unknown key {given.key!r}{_close(given.key, _KEYS)}")
+    return given
+
+
+def _close(name: str, known: Mapping[str, object]) -> str:
+    found = difflib.get_close_matches(name, known, n=1)
+    return f": did you mean {found[0]!r}?" if found else f"; known: {', '.join(known)}"
+
+
+def _convert(given: _Given) -> object:
+    try:
+        value: object = msgspec.convert(given.value, _KEYS[given.key], strict=not given.is_text)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{given.source}: {given.key} = {given.value!r}: {error}") from None
+    if given.key == "model.policy":
+        _check_policy(given, str(value))
+    if given.key == "workers.device":
+        _check_device(given, str(value))
+    return value
+
+
+def _check_policy(given: _Given, name: str) -> None:
+    known = policy_names()
+    kind = name.partition(":")[0]
+    if kind not in known:
+        close = _close(kind, dict.fromkeys(known))
+        raise ConfigError(f"{given.source}: {given.key}: policy {name!r} is unknown{close}")
+
+
+def _check_device(given: _Given, device: str) -> None:
+    kind, colon, profile = device.partition(":")
+    if device != "cpu" and not (kind == "emulated" and colon and profile):
+        raise ConfigError(
+            f"{given.source}: {given.key}: device {device!r} must be 'cpu' or 'emulated:PROFILE', "
+            "PROFILE being a profile's file or 'r-profile'"
+        )

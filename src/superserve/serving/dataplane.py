@@ -1,0 +1,239 @@
+"""What a server can be asked, whatever the protocol: health, metadata, inference.
+
+Front ends decode a request, hand it to the `DataPlane`, and encode what comes back. Everything that depends on the
+model is checked here, once for all protocols.
+"""
+
+from collections.abc import Sequence
+from math import isfinite
+from typing import Final, NamedTuple, NoReturn
+
+import msgspec
+
+from superserve.clock import NS_PER_MS, NS_PER_US
+from superserve.errors import InvalidRequestError, UnknownModelError
+from superserve.model_folder import ModelConfig, TensorSpec
+from superserve.serving.inference import InferRequest, InputTensor, Responder
+from superserve.serving.pool import Buffer
+from superserve.serving.router import Pending, Router
+
+#: No deadline lies farther ahead than a day: more is a mistake in the unit.
+MAX_TIMEOUT_US: Final = 24 * 3600 * 1_000_000
+
+#: Open Inference Protocol extensions that are served.
+EXTENSIONS: Final = ("binary_tensor_data", "parameters", "schedule_policy")
+
+
+class ServerMetadata(msgspec.Struct, frozen=True):
+    """What the server says of itself."""
+
+    name: str
+    version: str
+    extensions: tuple[str, ...]
+
+
+class TensorMetadata(msgspec.Struct, frozen=True):
+    """Name, datatype and shape of a tensor; -1 is a variable dimension."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class ModelMetadata(msgspec.Struct, frozen=True):
+    """What the server says of a model."""
+
+    name: str
+    versions: tuple[str, ...]
+    platform: str
+    inputs: tuple[TensorMetadata, ...]
+    outputs: tuple[TensorMetadata, ...]
+
+
+class _Expected(NamedTuple):
+    name: str
+    datatype: str
+    row_shape: list[int]
+    row_bytes: int
+
+    @classmethod
+    def of(cls, spec: TensorSpec) -> "_Expected":
+        return cls(spec.name, spec.datatype, list(spec.row_shape), spec.row_bytes)
+
+
+class Checked(NamedTuple):
+    """A request that fits its model: what the router needs of it. ``inputs`` stand in the model's order."""
+
+    request: InferRequest
+    rows: int
+    timeout_ns: int
+    inputs: Sequence[Buffer]
+
+
+class ServedModel:
+    """A model and the router that serves it.
+
+    Args:
+        config: names, datatypes and shapes of its tensors.
+        router: runs its requests.
+        slo_ms: deadline of a request that states none, from its arrival.
+        emulated: whether its workers only pretend to run it.
+    """
+
+    def __init__(self, config: ModelConfig, router: Router, *, slo_ms: float, emulated: bool = False) -> None:
+        self.config = config
+        self.router = router
+        self.emulated = emulated
+        self.slo_ms = slo_ms
+        self.max_rows = min(config.max_batch_size, router.table.max_rows)
+        """The most rows of one request."""
+        self._inputs = [_Expected.of(spec) for spec in config.inputs]
+        self._outputs = {spec.name for spec in config.outputs}
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """Name, versions and tensors."""
+        config = self.config
+        return ModelMetadata(
+            name=config.name,
+            versions=(config.version,),
+            platform="superserve_emulated" if self.emulated else "superserve_torch",
+            inputs=tuple(TensorMetadata(spec.name, spec.datatype, spec.shape) for spec in config.inputs),
+            outputs=tuple(TensorMetadata(spec.name, spec.datatype, spec.shape) for spec in config.outputs),
+        )
+
+    def check(self, request: InferRequest) -> Checked:
+        """Check a request against the model.
+
+        Raises:
+            InvalidRequestError: if it does not fit; the message names the field and what fits.
+        """
+        tensors = self._in_order(request.inputs)
+        rows = self._rows(tensors)
+        self._check_outputs(request.outputs)
+        if not 0 <= request.min_accuracy <= 100:
+            raise InvalidRequestError("parameters.superserve_min_accuracy must be a per cent value from 0 to 100")
+        if request.priority < 0:
+            raise InvalidRequestError("parameters.priority must be 0 (default) or a positive integer (1: most urgent)")
+        return Checked(request, rows, self._relative_deadline_ns(request), [tensor.data for tensor in tensors])
+
+    def submit(self, checked: Checked, arrival_ns: int, responder: Responder) -> Pending:
+        """Offer a checked request to the router; ``responder`` hears of its end, perhaps before this returns."""
+        return self.router.submit(
+            arrival_ns=arrival_ns,
+            deadline_ns=arrival_ns + checked.timeout_ns,
+            rows=checked.rows,
+            min_accuracy=checked.request.min_accuracy,
+            priority=checked.request.priority,
+            inputs=checked.inputs,
+            responder=responder,
+        )
+
+    def _relative_deadline_ns(self, request: InferRequest) -> int:
+        timeout_us, slo_ms = request.timeout_us, request.slo_ms
+        if timeout_us:
+            if not 0 < timeout_us <= MAX_TIMEOUT_US:
+                raise InvalidRequestError(
+                    f"parameters.timeout must be 1 to {MAX_TIMEOUT_US} microseconds, or 0 for none"
+                )
+            return timeout_us * NS_PER_US
+        if slo_ms:
+            if not isfinite(slo_ms) or not 0 < slo_ms <= MAX_TIMEOUT_US / 1000:
+                raise InvalidRequestError(f"x-slo-ms must be above 0 and at most {MAX_TIMEOUT_US // 1000} milliseconds")
+            return int(slo_ms * NS_PER_MS)
+        return int(self.slo_ms * NS_PER_MS)
+
+    def _in_order(self, tensors: Sequence[InputTensor]) -> Sequence[InputTensor]:
+        expected = self._inputs
+        if len(tensors) == len(expected) and all(
+            tensor.name == spec.name for tensor, spec in zip(tensors, expected, strict=True)
+        ):
+            return tensors
+        by_name = {tensor.name: tensor for tensor in tensors}
+        names = [spec.name for spec in expected]
+        if len(by_name) != len(tensors):
+            raise InvalidRequestError(f"inputs: each tensor may be given once; the model takes {names}")
+        if by_name.keys() != set(names):
+            self._refuse_names(list(by_name), names)
+        return [by_name[name] for name in names]
+
+    def _refuse_names(self, given: list[str], names: list[str]) -> NoReturn:
+        unknown = [name for name in given if name not in names]
+        missing = [name for name in names if name not in given]
+        complaints = [f"unknown: {unknown}"] if unknown else []
+        complaints += [f"missing: {missing}"] if missing else []
+        raise InvalidRequestError(f"inputs of model {self.config.name!r} must be {names}; {', '.join(complaints)}")
+
+    def _rows(self, tensors: Sequence[InputTensor]) -> int:
+        """The number of rows, after checking every tensor against the model."""
+        rows = 0
+        for tensor, (name, datatype, row_shape, row_bytes) in zip(tensors, self._inputs, strict=True):
+            shape = tensor.shape
+            if tensor.datatype != datatype:
+                raise InvalidRequestError(f"input {name!r}: datatype must be {datatype}, not {tensor.datatype!r}")
+            if not shape or list(shape[1:]) != row_shape:
+                raise InvalidRequestError(
+                    f"input {name!r}: shape must be {[-1, *row_shape]} with the number of rows first, not {list(shape)}"
+                )
+            if rows and shape[0] != rows:
+                raise InvalidRequestError(f"input {name!r}: {shape[0]} rows, but other inputs have {rows}")
+            rows = shape[0]
+            if not 0 < rows <= self.max_rows:
+                raise InvalidRequestError(
+                    f"input {name!r}: a request may have 1 to {self.max_rows} rows, not {rows}: send several requests"
+                )
+            if len(tensor.data) != rows * row_bytes:
+                raise InvalidRequestError(
+                    f"input {name!r}: {len(tensor.data)} bytes of data, but {rows} rows of {row_bytes} bytes expected"
+                )
+        return rows
+
+    def _check_outputs(self, names: Sequence[str] | None) -> None:
+        if names is None:
+            return
+        for name in names:
+            if name not in self._outputs:
+                raise InvalidRequestError(f"outputs: {name!r} is unknown; the model gives {sorted(self._outputs)}")
+        if len(set(names)) != len(names):
+            raise InvalidRequestError("outputs: each tensor may be asked for once")
+
+
+class DataPlane:
+    """The models of a server.
+
+    Args:
+        models: what it serves; their names differ.
+        version: of the server.
+    """
+
+    def __init__(self, models: Sequence[ServedModel], *, version: str) -> None:
+        self.models = {model.config.name: model for model in models}
+        self._version = version
+
+    @property
+    def live(self) -> bool:
+        """Whether the process answers at all."""
+        return True
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model would admit a request."""
+        return all(model.router.ready for model in self.models.values())
+
+    @property
+    def metadata(self) -> ServerMetadata:
+        """What the server is and can do."""
+        return ServerMetadata("superserve", self._version, EXTENSIONS)
+
+    def model(self, name: str, version: str | None = None) -> ServedModel:
+        """The model of a name; of a version, if one is given.
+
+        Raises:
+            UnknownModelError: if it is not served.
+        """
+        model = self.models.get(name)
+        if model is None:
+            raise UnknownModelError(f"model {name!r} is not served here; served: {', '.join(sorted(self.models))}")
+        if version is not None and version != model.config.version:
+            raise UnknownModelError(f"model {name!r} has version {model.config.version!r}, not {version!r}")
+        return model

@@ -1,0 +1,99 @@
+"""A worker pool without workers, for tests and for measuring everything around them."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from superserve.clock import Clock
+from superserve.serving.pool import Batch, BatchResult, PoolListener
+
+Respond = Callable[[Batch], Sequence[bytes]]
+
+
+def echo(batch: Batch) -> Sequence[bytes]:
+    """Answer each input tensor as the output tensor of the same position."""
+    return [b"".join(tensors) for tensors in zip(*batch.inputs, strict=True)]
+
+
+class FakePool:
+    """A `WorkerPool` whose batches end when a test says so, or by themselves after a given time.
+
+    Args:
+        size: number of workers; all are ready as soon as it is started.
+        respond: makes the output tensors of a batch.
+        clock: with ``service_ns``, ends each batch that long after its launch.
+        service_ns: time of a batch, in nanoseconds; 0 ends it in the loop's next iteration.
+
+    Attributes:
+        launched: every launch so far, as (worker, batch).
+        running: batch by busy worker.
+    """
+
+    def __init__(
+        self,
+        size: int = 1,
+        respond: Respond = echo,
+        clock: Clock | None = None,
+        service_ns: Callable[[Batch], int] | None = None,
+    ) -> None:
+        self.launched: list[tuple[int, Batch]] = []
+        self.running: dict[int, Batch] = {}
+        self.stopped = False
+        self._size = size
+        self._respond = respond
+        self._clock = clock
+        self._service_ns = service_ns
+        self._listener: PoolListener | None = None
+
+    @property
+    def size(self) -> int:
+        """See `WorkerPool.size`."""
+        return self._size
+
+    async def start(self, listener: PoolListener) -> None:
+        """See `WorkerPool.start`."""
+        self._listener = listener
+        for worker in range(self._size):
+            listener.on_worker_ready(worker)
+
+    def launch(self, worker: int, batch: Batch) -> None:
+        """See `WorkerPool.launch`; unlike a real pool it keeps the batch, for tests to look at."""
+        assert worker not in self.running, f"worker {worker} is busy"
+        self.running[worker] = batch
+        if self._clock is None or self._service_ns is None:
+            self.launched.append((worker, batch))
+            return
+        self._clock.call_at(self._clock.now_ns() + self._service_ns(batch), partial(self._end, worker, batch))
+
+    async def stop(self) -> None:
+        """See `WorkerPool.stop`."""
+        self.stopped = True
+        self.running.clear()
+
+    def finish(self, worker: int, infer_ns: int = 1_000_000) -> None:
+        """End a worker's batch with an answer."""
+        outputs = [bytearray(output) for output in self._respond(self.running.pop(worker))]
+        self._told().on_batch_done(worker, BatchResult([memoryview(output) for output in outputs], infer_ns, 0))
+        for output in outputs:
+            output[:] = b"\xa5" * len(output)  # as a pool that uses its buffers again: a view kept shows garbage
+
+    def fail(self, worker: int, message: str = "failed by the test") -> None:
+        """End a worker's batch with an error; the worker lives."""
+        del self.running[worker]
+        self._told().on_batch_failed(worker, message)
+
+    def lose(self, worker: int, reason: str = "lost by the test") -> None:
+        """Lose a worker, and its batch, if any."""
+        self.running.pop(worker, None)
+        self._told().on_worker_lost(worker, reason)
+
+    def revive(self, worker: int) -> None:
+        """Bring a lost worker back."""
+        self._told().on_worker_ready(worker)
+
+    def _end(self, worker: int, batch: Batch) -> None:
+        if self.running.get(worker) is batch:
+            self.finish(worker)
+
+    def _told(self) -> PoolListener:
+        assert self._listener is not None, "the pool has not been started"
+        return self._listener

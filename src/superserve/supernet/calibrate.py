@@ -35,28 +35,31 @@ class _Average:
         return NormStatistics((self._mean / self._rows).float(), (self._variance / self._rows).float())
 
 
-def calibrate(network: ElasticNetwork, spec: SubnetSpec, batches: Iterable[Tensor]) -> Statistics:
+def calibrate(network: ElasticNetwork, spec: SubnetSpec, batches: Iterable[Tensor | tuple[Tensor, ...]]) -> Statistics:
     """Compute a subnet's statistics by forward passes over training data.
 
     OFA's recipe (``set_running_statistics``): every layer normalises with the statistics of the batch at hand; per
     channel, batch means and biased batch variances are averaged over batches, weighted by rows. That is the mean of
     the batch variances, not the variance of the pooled data. OFA uses 2,000 images in batches of 200. Leaves the
-    network actuated without statistics; changes no parameter.
+    network actuated without statistics; changes no parameter. A subnet without SubnetNorm has none: no forward is run.
 
     Args:
         network: the weight-shared network.
         spec: the subnet.
-        batches: network inputs (rows, channels, height, width), float32, preprocessed as for serving; at least one.
+        batches: network inputs, float32, preprocessed as for serving, for example images (rows, channels, height,
+            width), or tuples of a network's several inputs; at least one batch.
 
     Raises:
         IllegalSubnetError: if the subnet lies outside the network's space.
     """
     averages = {name: _Average() for name in network.geometry(spec).channels}
+    if not averages:
+        return {}
     with torch.no_grad(), ExitStack() as hooks:
         apply(bind(network, spec, None))
         for name, average in averages.items():
             handle = network.get_submodule(name).register_forward_pre_hook(average)
             hooks.callback(handle.remove)
         for batch in batches:
-            network(batch)
+            network(*batch if isinstance(batch, tuple) else (batch,))
         return {name: average.result() for name, average in averages.items()}

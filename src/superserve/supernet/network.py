@@ -1,7 +1,7 @@
 """What every supernet architecture offers, and the supernet as a model folder holds it."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ class ElasticNetwork(nn.Module):
     an ordinary ``forward``. Everything else (actuation, extraction, calibration, storage) follows from that.
     """
 
+    forward: Callable[..., Tensor]
+    """Run the active subnet on the network's inputs, in the order of ``config.json``."""
+
     @property
     @abstractmethod
     def space(self) -> SearchSpace:
@@ -30,10 +33,6 @@ class ElasticNetwork(nn.Module):
         Raises:
             IllegalSubnetError: if the subnet lies outside the space.
         """
-
-    @abstractmethod
-    def forward(self, x: Tensor) -> Tensor:
-        """Run the active subnet."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import errno
 import itertools
 import secrets
 
-from superserve.clock import Clock
+from superserve.clock import NS_PER_S, Clock
 from superserve.errors import ConfigError
 from superserve.frontend.http import HttpProtocol, RequestHandler
 from superserve.serving.config import HttpConfig
@@ -66,13 +66,17 @@ class HttpServer:
             self._all_closed = asyncio.Event()
             for connection in list(self._connections):
                 connection.stop()
-            bound = self._clock.call_at(self._clock.now_ns() + int(timeout_s * 1e9), self._all_closed.set)
+            bound = self._clock.call_at(self._clock.now_ns() + int(timeout_s * NS_PER_S), self._all_closed.set)
             await self._all_closed.wait()
             bound.cancel()
-        for connection in list(self._connections):
-            connection.abort()
+        self.abort()
         await self._server.wait_closed()
         self._server = None
+
+    def abort(self) -> None:
+        """Close every connection at once."""
+        for connection in list(self._connections):
+            connection.abort()
 
     def connection(self) -> HttpProtocol:
         """The protocol of a new connection."""

@@ -16,6 +16,7 @@ from msgspec import Meta
 from superserve.clock import NS_PER_S
 from superserve.errors import ConfigError
 from superserve.scheduling.policy import TimeoutAction, policy_names
+from superserve.serving.devices import CPU, emulated_profile
 
 _ENVIRONMENT_PREFIX: Final = "SUPERSERVE_"
 
@@ -89,14 +90,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     count: _Count | None = None
     """How many; default: one per core that the router leaves."""
-    device: str = "cpu"
+    device: str = CPU
     """``cpu``, or ``emulated:PROFILE`` (a file or a bundled profile) for workers that only pretend."""
-
-    @property
-    def emulated_profile(self) -> str | None:
-        """The profile that workers pretend to have; None for real ones."""
-        kind, _, name = self.device.partition(":")
-        return name if kind == "emulated" else None
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -224,8 +219,7 @@ def _check_policy(given: _Given, name: str) -> None:
 
 
 def _check_device(given: _Given, device: str) -> None:
-    kind, colon, profile = device.partition(":")
-    if device != "cpu" and not (kind == "emulated" and colon and profile):
+    if device != CPU and not emulated_profile(device):
         raise ConfigError(
             f"{given.source}: {given.key}: device {device!r} must be 'cpu' or 'emulated:PROFILE', "
             "PROFILE being a profile's file or 'r-profile'"

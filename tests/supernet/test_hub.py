@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from superserve.model_folder import (
 from superserve.supernet.engine import EagerEngine
 from superserve.supernet.hub import load_supernet, save_supernet
 from superserve.supernet.network import Supernet
-from support.supernets import pixels
+from support.supernets import pixels, small_network
 
 
 def test_a_loaded_folder_computes_the_same(supernet: Supernet, folder: ModelFolder) -> None:
@@ -37,6 +38,22 @@ def test_saving_over_a_folder_replaces_it(supernet: Supernet, folder: ModelFolde
     again = save_supernet(supernet, folder.path, test=(pixels(2), np.array([0, 1])))
     assert load_supernet(again).front == supernet.front
     assert again.test_data()[0].shape == (2, 9, 9, 2)
+
+
+def test_saving_over_a_served_folder_leaves_the_server_alone(supernet: Supernet, folder: ModelFolder) -> None:
+    """It has the old files mapped: written in place they would change under it."""
+    engine, images = EagerEngine.load(folder), pixels(2)
+    before = engine.run(1, [images])[0].copy()
+    network = small_network(seed=1)
+    save_supernet(dataclasses.replace(supernet, network=network), folder.path)
+    assert np.array_equal(engine.run(1, [images])[0], before)
+    assert not np.array_equal(EagerEngine.load(ModelFolder(folder.path)).run(1, [images])[0], before)
+
+
+def test_files_are_as_readable_as_any(folder: ModelFolder) -> None:
+    """Safetensors' own writer makes files that only their owner can read."""
+    modes = {path.stat().st_mode for path in folder.path.iterdir()}
+    assert len(modes) == 1
 
 
 def test_loaded_weights_lie_in_the_mapped_file(folder: ModelFolder) -> None:

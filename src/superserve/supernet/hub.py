@@ -5,6 +5,7 @@ one physical copy of them through the page cache. Nothing writes to a loaded sup
 """
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import msgspec
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from superserve.errors import ConfigError, IllegalSubnetError, ModelFolderError
@@ -78,19 +79,26 @@ def save_supernet(
     path.mkdir(parents=True, exist_ok=True)
     (path / CONFIG_FILE).unlink(missing_ok=True)
     weights = {name: tensor.detach().contiguous() for name, tensor in supernet.network.state_dict().items()}
-    save_file(weights, path / WEIGHTS_FILE, {"format": "pt"})
+    _write(path / WEIGHTS_FILE, weights, {"format": "pt"})
     norms: dict[str, Tensor] = {}
     for subnet, statistics in supernet.statistics.items():
         for name, found in statistics.items():
             norms |= dict(zip(_keys(subnet, name), (tensor.contiguous() for tensor in found), strict=True))
     specs = {record.id: record.spec for record in supernet.front.subnets}
     origin = _Origin(_sha256(path / WEIGHTS_FILE), specs)
-    save_file(norms, path / NORMS_FILE, {_ORIGIN: msgspec.json.encode(origin).decode()})
+    _write(path / NORMS_FILE, norms, {_ORIGIN: msgspec.json.encode(origin).decode()})
     if test is not None:
         np.savez_compressed(path / TEST_FILE, inputs=test[0], labels=test[1])
     write_json(path / FRONT_FILE, supernet.front)
     write_json(path / CONFIG_FILE, supernet.config)
     return ModelFolder(path)
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Rename into place: a process that has the old file mapped keeps it as it was."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_bytes(save(tensors, metadata))
+    scratch.replace(path)
 
 
 def _keys(subnet: str, norm: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from superserve.errors import IllegalSubnetError
 from superserve.subnet import SubnetSpec
 from superserve.supernet.actuator import apply, bind
 from superserve.supernet.operators import Statistics
-from superserve.supernet.zoo.ofa_resnet import make_divisible
+from superserve.supernet.zoo.ofa_blocks import make_divisible
 from support.supernets import SMALL, images, random_statistics, small_network, specs
 
 NETWORK = small_network()

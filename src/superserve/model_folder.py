@@ -13,6 +13,7 @@ This module knows files and shapes, not torch: the router and the front end read
 """
 
 import hashlib
+import itertools
 import os
 from functools import cached_property
 from importlib import resources
@@ -192,7 +193,7 @@ class ModelFolder:
         if not ids or len(set(ids)) != len(ids):
             raise ModelFolderError(f"{self.path / FRONT_FILE}: subnets must be present and have distinct ids")
         accuracies = [record.accuracy for record in front.subnets]
-        if any(a >= b for a, b in zip(accuracies, accuracies[1:], strict=False)):
+        if any(a >= b for a, b in itertools.pairwise(accuracies)):
             raise ModelFolderError(f"{self.path / FRONT_FILE}: subnets must stand in strictly rising order of accuracy")
         return front
 
@@ -219,8 +220,7 @@ class ModelFolder:
         Raises:
             ModelFolderError: if the folder carries none.
         """
-        with np.load(self._file(TEST_FILE), allow_pickle=False) as archive:
-            return archive["inputs"], archive["labels"]
+        return load_examples(self._file(TEST_FILE))
 
     def _file(self, name: str) -> Path:
         path = self.path / name
@@ -247,6 +247,19 @@ class ModelFolder:
             raise ModelFolderError(f"{where}: datatype {tensor.datatype!r} is not one of {', '.join(DTYPES)}")
         if not tensor.shape or tensor.shape[0] != -1 or any(size < 1 for size in tensor.shape[1:]):
             raise ModelFolderError(f"{where}: shape must be -1 (the batch) followed by fixed sizes")
+
+
+def load_examples(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Labelled examples from an .npz file: ``inputs`` (n, *row_shape) and ``labels`` (n,).
+
+    Raises:
+        ModelFolderError: if it cannot be read or lacks one of them.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return archive["inputs"], archive["labels"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelFolderError(f"{path}: not an .npz file with arrays inputs and labels: {error}") from None
 
 
 def write_json(path: Path, value: msgspec.Struct) -> None:

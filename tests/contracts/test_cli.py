@@ -1,0 +1,107 @@
+"""The command line's surface: a command or option appears, changes or goes only on purpose."""
+
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from superserve.cli import app, main
+
+SURFACE = {
+    "config show": {"--config"},
+    "demo": {"--seconds", "--seed", "--workers", "--device", "--cv2", "--out", "--json"},
+    "evaluate": {"MODEL", "--data", "--subnet", "--json"},
+    "models": {"--json"},
+    "profile": {"MODEL", "--quick", "--device", "--seed", "--json"},
+    "replay": {"TRACE", "--url", "--model", "--slo-ms", "--seed", "--json"},
+    "serve": {
+        "MODEL", "--host", "--http-port", "--workers", "--policy", "--slo-ms", "--timeout-action", "--device",
+        "--profile", "--config", "--ready-file",
+    },
+    "simulate": {
+        "TRACE", "--profile", "--slo-ms", "--policy", "--workers", "--overhead-ms", "--seed", "--json",
+    },
+    "trace make": {"KIND", "--out", "--rate", "--base-rate", "--cv2", "--seconds", "--seed"},
+    "trace show": {"FILE", "--json"},
+    "train": {"RECIPE", "--out", "--seed", "--epochs"},
+}  # fmt: skip
+
+
+def surface(command: typer.core.TyperGroup | typer.core.TyperCommand, path: str = "") -> dict[str, set[str]]:
+    """Every command with the names of its arguments and options."""
+    if isinstance(command, typer.core.TyperGroup):
+        found: dict[str, set[str]] = {}
+        for name, child in command.commands.items():
+            found |= surface(child, f"{path} {name}".strip())  # type: ignore[arg-type]
+        return found
+    names = set()
+    for parameter in command.params:
+        option = next((name for name in parameter.opts if name.startswith("--")), None)
+        names.add(option or parameter.metavar or (parameter.name or "").upper())
+    return {path: names}
+
+
+def test_commands_and_options() -> None:
+    """Exactly these; the README and design name them."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    assert surface(group) == SURFACE
+
+
+@pytest.mark.parametrize("command", ["", *SURFACE])
+def test_help_explains_itself(command: str) -> None:
+    """Every command answers --help."""
+    result = CliRunner().invoke(app, [*command.split(), "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "named"),
+    [
+        (["serve", "no-such-model"], 2, "no-such-model"),
+        (["serve", "no-such-model", "--policy", "slackfitt"], 2, "slackfit"),
+        (["train", "imagenet", "--out", "unused"], 2, "digits"),
+        (["simulate", "missing.npz", "--profile", "r-profile", "--slo-ms", "9"], 2, "missing.npz"),
+        (["trace", "make", "sawtooth", "--out", "unused", "--rate", "1"], 2, "bursty"),
+        (["config", "show", "--config", "missing.toml"], 2, "missing.toml"),
+    ],
+)
+def test_usage_errors_name_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, named: str
+) -> None:
+    """Exit code 2 and one line, no traceback."""
+    monkeypatch.setattr("sys.argv", ["superserve", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == status
+    error = capsys.readouterr().err
+    assert named in error
+    assert "Traceback" not in error
+
+
+def test_other_platforms_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A clear sentence instead of a missing function later on."""
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    monkeypatch.setattr("sys.argv", ["superserve", "models"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "Darwin" in capsys.readouterr().err
+
+
+def test_trace_make_show_simulate(tmp_path: Path) -> None:
+    """The three commands on one file, with JSON that holds the rows."""
+    trace, rows = str(tmp_path / "t.npz"), tmp_path / "rows.json"
+    run = CliRunner().invoke
+    made = run(
+        app, ["trace", "make", "bursty", "--rate", "300", "--base-rate", "100", "--seconds", "2", "--out", trace]
+    )
+    assert made.exit_code == 0, made.output
+    assert run(app, ["trace", "show", trace]).exit_code == 0
+    simulated = run(
+        app, ["simulate", trace, "--profile", "r-profile", "--slo-ms", "36", "--workers", "2", "--json", str(rows)]
+    )
+    assert simulated.exit_code == 0, simulated.output
+    assert '"slo_attainment": 1.0' in rows.read_text()

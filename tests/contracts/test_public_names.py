@@ -1,0 +1,24 @@
+"""What users may import: documented names, and nothing by accident."""
+
+import importlib
+
+import pytest
+
+PUBLIC = {
+    "superserve": {"__version__"},
+    "superserve.profiler": {"Measurement", "Progress", "find_profile", "measure", "measure_async", "save_profile"},
+    "superserve.scheduling": {
+        "Action", "Decision", "EDFQueue", "Finish", "HeadPolicy", "Launch", "Placement", "Policy", "Scheduler",
+        "SchedulerLimits", "SchedulerView", "TimeoutAction", "Wait", "baselines", "create_policy", "policy_names",
+        "register_policy", "slackfit",
+    },
+    "superserve.simulator": {"Simulation", "simulate"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("module", sorted(PUBLIC))
+def test_public_names(module: str) -> None:
+    """``__all__`` is the promise, and everything in it exists."""
+    imported = importlib.import_module(module)
+    assert set(imported.__all__) == PUBLIC[module]
+    assert all(hasattr(imported, name) for name in imported.__all__)

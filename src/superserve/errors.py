@@ -10,6 +10,7 @@
     │   ├── ConfigError                an option, environment variable or config key
     │   ├── ModelFolderError           a model folder with a missing, wrong or stale file
     │   ├── IllegalSubnetError         a subnet outside its search space
+    │   ├── ConversionError            a model that cannot be made elastic as it is
     │   ├── ProfileError               a latency profile that cannot be used
     │   └── TraceError                 an arrival trace that cannot be read
     ├── RefusedError                   the scheduler ended the request without an answer
@@ -55,6 +56,10 @@ class ModelFolderError(UsageError):
 
 class IllegalSubnetError(UsageError):
     """A subnet outside its search space."""
+
+
+class ConversionError(UsageError):
+    """A model that cannot be made elastic as it is, or an example input that it rejects."""
 
 
 class ProfileError(UsageError):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from superserve.subnet import SearchSpace, Stage, SubnetSpec, Width
 from superserve.supernet.network import ElasticNetwork
 from superserve.supernet.operators import Geometry, LayerSelect, SlicedConv2d, SlicedLinear, SubnetNorm
+from superserve.supernet.zoo.ofa_blocks import Bottleneck, bottleneck_geometry, bottleneck_stage, make_divisible
 from superserve.supernet.zoo.registry import register
 
 
@@ -60,53 +61,6 @@ class OfaResNetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             raise ValueError(f"width_ratios {self.width_ratios} must end with 1, the width of the stages as given")
 
 
-def make_divisible(value: float, divisor: int) -> int:
-    """Round a channel count to a multiple of ``divisor``, at least one, never losing more than a tenth.
-
-    Source: ``make_divisible`` of OFA (and before it of TensorFlow's MobileNet).
-    """
-    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * value else rounded
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3 (strided), 1x1 convolutions around a shortcut."""
-
-    def __init__(self, inputs: int, middle: int, outputs: int, *, stride: int, projects: bool) -> None:
-        super().__init__()
-        self.conv1 = SlicedConv2d(inputs, middle, 1)
-        self.norm1 = SubnetNorm(middle)
-        self.conv2 = SlicedConv2d(middle, middle, 3, stride=stride)
-        self.norm2 = SubnetNorm(middle)
-        self.conv3 = SlicedConv2d(middle, outputs, 1)
-        self.norm3 = SubnetNorm(outputs)
-        self.shortcut = Projection(inputs, outputs, stride=stride) if projects else nn.Identity()
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(rows, inputs, h, w) to (rows, outputs, h / stride, w / stride)."""
-        y = self.relu(self.norm1(self.conv1(x)))
-        y = self.relu(self.norm2(self.conv2(y)))
-        y = self.norm3(self.conv3(y))
-        out: Tensor = self.relu(y.add_(self.shortcut(x)))
-        return out
-
-
-class Projection(nn.Module):
-    """The shortcut of a block that changes the shape."""
-
-    def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
-        super().__init__()
-        self.pool = nn.AvgPool2d(stride, stride, ceil_mode=True) if stride > 1 else nn.Identity()
-        self.conv = SlicedConv2d(inputs, outputs, 1)
-        self.norm = SubnetNorm(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(rows, inputs, h, w) to (rows, outputs, h / stride, w / stride)."""
-        projected: Tensor = self.norm(self.conv(self.pool(x)))
-        return projected
-
-
 class OfaResNet(ElasticNetwork):
     """An image classifier: stem, stages of bottlenecks, global average, linear."""
 
@@ -149,7 +103,7 @@ class OfaResNet(ElasticNetwork):
             outputs = self._width(self.config.stages[i].width, ratios[f"stage{i}"])
             for j in blocks:
                 middle = self._middle(outputs, ratios[f"stage{i}.block{j}"])
-                self._block_geometry(f"stages.{i}.{j}", (width, middle, outputs), slices, channels)
+                bottleneck_geometry(f"stages.{i}.{j}", (width, middle, outputs), slices, channels)
                 width = outputs
         slices["classifier"] = (self.config.classes, width)
         return Geometry(keep, slices, channels)
@@ -171,24 +125,7 @@ class OfaResNet(ElasticNetwork):
     def _stage(self, inputs: int, stage: StageConfig) -> LayerSelect:
         outputs = self._width(stage.width, 1.0)
         middle = self._middle(outputs, self.config.expand_ratios[-1])
-        first = Bottleneck(inputs, middle, outputs, stride=stage.stride, projects=True)
-        rest = [Bottleneck(outputs, middle, outputs, stride=1, projects=False) for _ in range(stage.depths[-1] - 1)]
-        return LayerSelect(first, *rest)
-
-    @staticmethod
-    def _block_geometry(
-        name: str, sizes: tuple[int, int, int], slices: dict[str, tuple[int, int]], channels: dict[str, int]
-    ) -> None:
-        inputs, middle, outputs = sizes
-        slices |= {
-            f"{name}.conv1": (middle, inputs),
-            f"{name}.conv2": (middle, middle),
-            f"{name}.conv3": (outputs, middle),
-        }
-        channels |= {f"{name}.norm1": middle, f"{name}.norm2": middle, f"{name}.norm3": outputs}
-        if name.endswith(".0"):
-            slices[f"{name}.shortcut.conv"] = (outputs, inputs)
-            channels[f"{name}.shortcut.norm"] = outputs
+        return LayerSelect(*bottleneck_stage(inputs, middle, outputs, blocks=stage.depths[-1], stride=stage.stride))
 
     def _initialise(self) -> None:
         """He initialisation; each block starts as its shortcut (Goyal et al. 2017: zero scale of the last norm)."""

@@ -29,7 +29,7 @@ class Engine(Protocol):
         """The subnets it can run, in front order: least to most accurate."""
 
     def actuate(self, subnet: int) -> None:
-        """Make a subnet the active one, in place: no weight is copied or loaded. Cheap if it already is."""
+        """Make a subnet the active one, in place: no weight is copied or loaded."""
 
     def run(self, subnet: int, inputs: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
         """Actuate a subnet and run it on one batch.

@@ -72,6 +72,17 @@ def test_actuation_makes_no_tensor(supernet: Supernet) -> None:
     assert held[0] is not held[1]
 
 
+def test_actuators_of_one_network_may_take_turns(supernet: Supernet) -> None:
+    """What another made active in between is undone, though this one was asked for the same subnet before."""
+    first, second = Actuator.of_front(supernet), Actuator.of_front(supernet)
+    with torch.inference_mode():
+        first.actuate(0)
+        before = supernet.network(images(2))
+        second.actuate(2)
+        first.actuate(0)
+        assert torch.equal(supernet.network(images(2)), before)
+
+
 def test_statistics_do_not_change_while_serving(supernet: Supernet) -> None:
     before = {
         key: [value.clone() for found in statistics.values() for value in found]

@@ -108,6 +108,7 @@ def test_views_share_the_layers_storage() -> None:
         (linear, linear.bind(5, 3).weight),
         (norm, norm.bind(5, None).scale),
     ):
+        assert weight is not None
         assert weight.untyped_storage().data_ptr() == layer.weight.untyped_storage().data_ptr()
         assert weight.data_ptr() == layer.weight.data_ptr()
 

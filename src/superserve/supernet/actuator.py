@@ -101,7 +101,6 @@ class Actuator:
                 index: bind(network, spec, statistics, self._small_kernels)
                 for index, (spec, statistics) in subnets.items()
             }
-        self._active: int | None = None
 
     @classmethod
     def of_front(cls, supernet: Supernet) -> "Actuator":
@@ -118,7 +117,8 @@ class Actuator:
         return sum(kernel.nbytes for kernel in self._small_kernels.values())
 
     def actuate(self, subnet: int) -> None:
-        """Make a subnet the active one; a few microseconds, no allocation, no copy."""
-        if subnet != self._active:
-            apply(self._bindings[subnet])
-            self._active = subnet
+        """Make a subnet the active one; about a microsecond, no allocation, no copy.
+
+        It is done even if this subnet was the last one: another actuator of the network may have run since.
+        """
+        apply(self._bindings[subnet])

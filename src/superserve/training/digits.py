@@ -35,7 +35,7 @@ from superserve.training.sandwich import accumulate_gradients
 
 Array = np.ndarray[Any, Any]
 
-EPOCHS: Final = 60
+EPOCHS: Final = 30
 ROWS: Final = 50
 CALIBRATION_ROWS: Final = 250
 LEARNING_RATE: Final = 3e-3
@@ -54,7 +54,7 @@ ARCHITECTURE: Final = OfaResNetConfig(
         StageConfig(width=160, stride=2, depths=(2, 3)),
         StageConfig(width=256, stride=2, depths=(2, 3)),
     ),
-    width_ratios=(0.25, 0.5, 0.75, 0.875, 1.0),
+    width_ratios=(0.25, 0.5, 0.7, 0.85, 1.0),
     expand_ratios=(0.125, 0.25, 0.375),
 )
 

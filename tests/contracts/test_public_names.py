@@ -9,7 +9,7 @@ PUBLIC = {
     "superserve.profiler": {"Measurement", "Progress", "find_profile", "measure", "measure_async", "save_profile"},
     "superserve.scheduling": {
         "Action", "Decision", "EDFQueue", "Finish", "HeadPolicy", "Launch", "Placement", "Policy", "Scheduler",
-        "SchedulerLimits", "SchedulerView", "TimeoutAction", "Wait", "baselines", "create_policy", "policy_names",
+        "SchedulerLimits", "SchedulerView", "TimeoutAction", "Wait", "baselines", "create_policy", "drainfit", "policy_names",
         "register_policy", "slackfit",
     },
     "superserve.simulator": {"Simulation", "simulate"},

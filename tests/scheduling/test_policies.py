@@ -19,7 +19,7 @@ def decide(policy: Policy, slacks_ms: list[float], rows: int = 1, floor: float =
     queue = EDFQueue()
     for number, slack_ms in enumerate(slacks_ms):
         queue.push(Request(number, 0, round(slack_ms * NS_PER_MS), rows, floor))
-    decision = policy.decide(SchedulerView(policy.table, queue, 0))
+    decision = policy.decide(SchedulerView(policy.table, queue, 0, workers_idle=1, workers_total=1))
     assert isinstance(decision, Decision)
     return policy.table.ids[decision.subnet], decision.rows, decision.shed
 
@@ -91,13 +91,16 @@ def test_more_slack_never_lowers_latency(profile: Profile, name: str, slack_ms: 
         return -shed, table.latency_ns[table.index(subnet)][rows] if rows else 0
 
     # The rows that SlackFit runs below its smallest bucket are cut to the queue, which its table's are not.
-    if name != "slackfit":
+    # DrainFit lowers accuracy for work in sight that more slack on all of it may bring into a fuller batch.
+    if name not in {"slackfit", "drainfit"}:
         assert latency(slack_ms) <= latency(slack_ms + extra)
     else:
         assert latency(slack_ms)[0] <= latency(slack_ms + extra)[0]
 
 
-@given(profiles(), st.sampled_from(["slackfit", "maxacc", "maxbatch", "fixed:largest"]), st.floats(0.1, 50.0))
+@given(
+    profiles(), st.sampled_from(["drainfit", "slackfit", "maxacc", "maxbatch", "fixed:largest"]), st.floats(0.1, 50.0)
+)
 def test_floor_is_respected(profile: Profile, name: str, slack_ms: float) -> None:
     """A subnet below the head's accuracy floor is never chosen."""
     table = LatencyTable(profile)
@@ -126,5 +129,5 @@ def test_unknown_policy_is_refused_with_the_choices(name: str, named: str) -> No
 def test_single_cell_profile() -> None:
     """One subnet, one batch size: every policy still works."""
     table = LatencyTable(make_profile([[3.0]], (1,)))
-    for name in ("slackfit", "maxacc", "maxbatch", "fixed:middle"):
+    for name in ("drainfit", "slackfit", "maxacc", "maxbatch", "fixed:middle"):
         assert decide(create_policy(name, table), [4.0, 4.0]) == ("s0", 1, 0)

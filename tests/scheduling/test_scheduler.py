@@ -14,7 +14,16 @@ from superserve.request import Outcome, Reason, Request, RequestState
 from superserve.scheduling import Action, Finish, Launch, Scheduler, SchedulerLimits, create_policy
 from support.profiles import make_profile, profiles
 
-POLICIES = ("slackfit", "slackfit:32", "maxacc", "maxbatch", "fixed:smallest", "fixed:middle", "fixed:largest")
+POLICIES = (
+    "drainfit",
+    "slackfit",
+    "slackfit:32",
+    "maxacc",
+    "maxbatch",
+    "fixed:smallest",
+    "fixed:middle",
+    "fixed:largest",
+)
 MAX_QUEUED = 12
 
 

@@ -3,7 +3,7 @@
 Importing the package registers the policies that come with it.
 """
 
-from superserve.scheduling import baselines, slackfit
+from superserve.scheduling import baselines, drainfit, slackfit
 from superserve.scheduling.policy import (
     Decision,
     HeadPolicy,
@@ -35,6 +35,7 @@ __all__ = [
     "Wait",
     "baselines",
     "create_policy",
+    "drainfit",
     "policy_names",
     "register_policy",
     "slackfit",

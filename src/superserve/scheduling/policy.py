@@ -2,13 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import ClassVar, Final, Literal, NamedTuple
 
 from superserve.errors import ConfigError
 from superserve.profile import LatencyTable
 from superserve.request import Request
+from superserve.scheduling.arrivals import ArrivalEstimate
+from superserve.scheduling.commitments import Commitments
 from superserve.scheduling.queue import EDFQueue
 
 TimeoutAction = Literal["reject", "delay"]
@@ -30,11 +32,19 @@ class SchedulerView:
     now_ns: int = 0
     workers_idle: int = 0
     workers_total: int = 0
+    arrivals: ArrivalEstimate = field(default_factory=ArrivalEstimate)
+    """Kept up only for policies with `Policy.observes_arrivals`."""
+    commitments: Commitments = field(default_factory=Commitments)
 
     @property
     def depth(self) -> int:
         """Number of waiting requests; at least 1 when a policy is asked."""
         return len(self.queue)
+
+    @property
+    def free_sum_ns(self) -> int:
+        """Sum over all workers of the instants at which they are predicted to be free, now for idle ones."""
+        return self.commitments.free_sum_ns(self.now_ns, self.workers_total)
 
     def slack_ns(self, position: int = 0) -> int:
         """Slack of the request at a position in deadline order: deadline - now - dispatch overhead."""
@@ -81,6 +91,8 @@ class Policy(ABC):
     """
 
     name: ClassVar[str]
+    observes_arrivals: ClassVar[bool] = False
+    """Whether it looks at ``view.arrivals``, which cost a microsecond per request to keep up."""
 
     def __init__(self, table: LatencyTable, timeout_action: TimeoutAction = "reject") -> None:
         self.table = table

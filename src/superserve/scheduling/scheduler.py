@@ -76,6 +76,8 @@ class Scheduler:
         # Waiting requests by the last instant at which they can still be served; entries of others are stale.
         self._expiry: list[tuple[int, int, Request]] = []
         self._wake_ns: int | None = None
+        self._arrivals = self._view.arrivals if policy.observes_arrivals else None
+        self._commitments = self._view.commitments
 
     @property
     def queue_depth(self) -> int:
@@ -97,6 +99,8 @@ class Scheduler:
 
     def on_arrival(self, now_ns: int, request: Request) -> Sequence[Action]:
         """A request came in; ``request.rows`` is at most the table's ``max_rows``."""
+        if self._arrivals is not None:
+            self._arrivals.observe(now_ns, request.rows, request.deadline_ns - now_ns)
         refused = self._refusal(now_ns, request)
         if refused is not None:
             return (self._finish(request, Outcome.REJECTED, refused),)
@@ -120,7 +124,7 @@ class Scheduler:
 
     def on_batch_done(self, now_ns: int, worker: int) -> Sequence[Action]:
         """A worker answered its batch and is idle."""
-        launch = self._running.pop(worker)
+        launch = self._ended(worker)
         actions: list[Action] = []
         for request in launch.requests:
             if request.state is RequestState.RUNNING:
@@ -134,7 +138,7 @@ class Scheduler:
         """A worker could not run its batch, but lives and is idle."""
         actions: list[Action] = [
             self._finish(request, Outcome.FAILED, Reason.WORKER_FAILED)
-            for request in self._running.pop(worker).requests
+            for request in self._ended(worker).requests
             if request.state is RequestState.RUNNING
         ]
         self._idle.append(worker)
@@ -146,10 +150,10 @@ class Scheduler:
         if worker not in self._workers:
             return _NOTHING
         self._workers.discard(worker)
-        launch = self._running.pop(worker, None)
-        if launch is None:
+        if worker not in self._running:
             self._idle.remove(worker)
             return _NOTHING
+        launch = self._ended(worker)
         actions: list[Action] = []
         for request in launch.requests:
             if request.state is not RequestState.RUNNING:
@@ -252,7 +256,13 @@ class Scheduler:
         worker = self._idle.popleft()
         launch = Launch(worker, subnet, requests, rows, now_ns)
         self._running[worker] = launch
+        latency_ns = self.policy.table.latency_ns[subnet][rows]
+        self._commitments.add(worker, now_ns + self._view.overhead_ns + latency_ns)
         return launch
+
+    def _ended(self, worker: int) -> Launch:
+        self._commitments.remove(worker)
+        return self._running.pop(worker)
 
     @staticmethod
     def _finish(request: Request, outcome: Outcome, reason: Reason, launch: Launch | None = None) -> Finish:

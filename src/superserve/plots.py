@@ -6,10 +6,11 @@ differ in their dashes, markers in their shapes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from io import BytesIO
+from typing import Any, Final, Literal
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -117,11 +118,14 @@ def tradeoff_figure(
     return figure
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure; the suffix of the path decides the format. The same figure gives the same bytes."""
-    # matplotlib stamps the date and its version into files otherwise.
-    metadata: dict[str, Any] = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-    figure.savefig(path, dpi=DPI, facecolor=figure.get_facecolor(), metadata=metadata)
+def figure_bytes(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
+    """A figure as the content of a file. The same figure gives the same bytes."""
+    # matplotlib stamps the date and its version into files otherwise, and draws the ids in an SVG at random.
+    metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {"Software": None}
+    buffer = BytesIO()
+    with rc_context({"svg.hashsalt": "superserve"}):
+        figure.savefig(buffer, format=kind, dpi=DPI, facecolor=figure.get_facecolor(), metadata=metadata)
+    return buffer.getvalue()
 
 
 def _figure(size: tuple[float, float], theme: Theme) -> Figure:

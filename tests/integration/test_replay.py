@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from superserve.client.examples import Examples
-from superserve.client.replay import replay
+from superserve.client.replay import replay, replay_trace
 from superserve.client.result import Progress
 from superserve.clock import NS_PER_MS
 from superserve.errors import TraceError, UnavailableError
@@ -216,3 +216,29 @@ def test_timer_keeps_sub_millisecond_instants() -> None:
         assert np.median(result.lateness_ns) < 0.5 * NS_PER_MS, sys.version
 
     uvloop.run(scenario())
+
+
+def test_replay_trace_asks_the_server_what_to_send() -> None:
+    metadata = b'{"name":"m","inputs":[{"name":"x","datatype":"INT16","shape":[-1,5]}],"outputs":[]}'
+
+    def answer(heard: Heard) -> bytes:
+        return logits_reply(1) if heard.body else http(200, metadata)
+
+    async def scenario() -> None:
+        server, seen = EchoServer(answer), list[tuple[float, float]]()
+        async with server as url:
+            result = await replay_trace(
+                every(2.0, 10), url, "m", slo_ms=50.0, seed=1, on_progress=lambda done, all_: seen.append((done, all_))
+            )
+        assert set(names(result.log.outcome)) == {"served"}
+        assert (result.log.correct == -1).all()
+        assert server.heard[0].path == "/v2/models/m"
+        assert server.heard[1].json["inputs"][0]["shape"] == [1, 5]
+        assert seen[-1] == (0.018, 0.018)
+
+    uvloop.run(scenario())
+
+
+def test_replay_trace_needs_no_running_server_to_fail_plainly() -> None:
+    with pytest.raises(UnavailableError, match="no answer"):
+        asyncio.run(replay_trace(every(1.0, 3), "http://127.0.0.1:9", "m", slo_ms=1.0, seed=1))

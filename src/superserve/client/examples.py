@@ -10,7 +10,7 @@ import numpy.typing as npt
 from superserve.client.wire import ModelMetadata, TensorMetadata
 from superserve.errors import ModelFolderError, UsageError
 from superserve.metrics import UNLABELLED
-from superserve.model_folder import DTYPES, TEST_FILE, ModelFolder
+from superserve.model_folder import DTYPES, TEST_FILE, ModelFolder, bundled_models
 
 #: Distinct requests that a replay prepares: enough to measure accuracy on, few enough to hold encoded.
 DEFAULT_COUNT = 2048
@@ -57,6 +57,21 @@ def random_examples(metadata: ModelMetadata, rng: np.random.Generator, count: in
     """
     made = tuple({tensor.name: _random(tensor, rng) for tensor in metadata.inputs} for _ in range(count))
     return Examples(made, np.full(count, UNLABELLED, np.int64))
+
+
+def examples_for(metadata: ModelMetadata, rng: np.random.Generator) -> Examples:
+    """Labelled test data if the model is the bundled one of its name, as far as its inputs show; else random tensors.
+
+    Raises:
+        UsageError: for a model of which neither can be had.
+    """
+    path = bundled_models().get(metadata.name)
+    if path is not None:
+        folder = ModelFolder(path, bundled=True)
+        declared = [(tensor.name, tensor.datatype, tensor.shape) for tensor in folder.config.inputs]
+        if declared == [(tensor.name, tensor.datatype, tensor.shape) for tensor in metadata.inputs]:
+            return examples_from_folder(folder, rng)
+    return random_examples(metadata, rng)
 
 
 def _random(tensor: TensorMetadata, rng: np.random.Generator) -> npt.NDArray[Any]:

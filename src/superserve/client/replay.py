@@ -14,7 +14,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from superserve.client.examples import Examples
+from superserve.client.client import AsyncClient
+from superserve.client.examples import Examples, examples_for
 from superserve.client.generator import Generator
 from superserve.client.recorder import Recorder
 from superserve.client.result import Progress, ReplayResult
@@ -87,6 +88,39 @@ async def replay(
         slo_ms=slo_ms,
         cpu_share=cpu_s * NS_PER_S / end_ns,
     )
+
+
+async def replay_trace(
+    trace: Trace,
+    url: str,
+    model: str,
+    *,
+    slo_ms: float | None,
+    seed: int,
+    on_progress: Callable[[float, float], None] | None = None,
+) -> ReplayResult:
+    """`replay` with what the server says of the model as the guide to what to send.
+
+    Args:
+        trace: as for `replay`.
+        url: of the server.
+        model: its name there.
+        slo_ms: as for `replay`.
+        seed: of the examples and of which is sent when.
+        on_progress: told of seconds played and seconds in all.
+
+    Raises:
+        UsageError: if the trace is empty, the model unknown to the server, or nothing can be made up for it.
+        UnavailableError: if the server does not answer.
+    """
+    async with AsyncClient(url) as client:
+        examples = examples_for(await client.metadata(model), np.random.default_rng(seed))
+
+    def report(progress: Progress) -> None:
+        if on_progress is not None:
+            on_progress(progress.elapsed_s, progress.duration_s)
+
+    return await replay(trace, url, model, examples, slo_ms=slo_ms, seed=seed, on_progress=report)
 
 
 def connections_ahead(arrival_ns: npt.NDArray[np.int64], slos_ns: list[int] | None, most: int) -> int:

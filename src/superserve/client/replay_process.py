@@ -33,6 +33,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     seed: int
     result: str
     """The .npz file to write."""
+    subnet_ids: tuple[str, ...] = ()
+    """The front of the profile that the server plans with; empty: the subnets that answer."""
     cores: tuple[int, ...] = ()
     """The cores to run on; empty: any."""
 
@@ -56,7 +58,7 @@ def run_job(job: Job) -> None:
             examples,
             slo_ms=job.slo_ms,
             seed=job.seed,
-            subnet_ids=tuple(record.id for record in folder.front.subnets),
+            subnet_ids=job.subnet_ids,
             on_progress=_print_progress,
         )
     )

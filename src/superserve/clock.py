@@ -41,6 +41,11 @@ def monotonic_ns() -> int:
     return time.monotonic_ns()
 
 
+def process_cpu_ns() -> int:
+    """Processor time that this process has used."""
+    return time.process_time_ns()
+
+
 def sleep_until_ns(when_ns: int) -> None:
     """Block until `monotonic_ns` reaches ``when_ns``: for processes that stand in for a device, never an event loop."""
     time.sleep(max(0, when_ns - time.monotonic_ns()) / NS_PER_S)

@@ -1,0 +1,201 @@
+"""Measure a profile: every cell, on a worker as it serves, while the router's core is as busy as in serving."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import uvloop
+
+from superserve.clock import NS_PER_US, MonotonicClock
+from superserve.model_folder import TEST_FILE, ModelFolder, TensorSpec
+from superserve.profile import Device, Profile, SubnetProfile
+from superserve.profiler.estimate import cell_quantiles
+from superserve.profiler.plan import FULL, QUICK, Effort
+from superserve.profiler.probe import Probe
+from superserve.profiler.sampling import CellSamples, Progress, Report, Sampler
+from superserve.profiler.store import THREADS, cpu_name
+from superserve.profiler.traffic import RouterTraffic
+from superserve.serving.cores import available_cores, pinned, plan_cores
+from superserve.serving.devices import CPU, batch_grid, emulated_profile, workers_for
+from superserve.serving.ipc import Ready
+from superserve.serving.local_pool import LocalPool
+from superserve.serving.pool import Batch
+
+#: Rows that batches are made of.
+_EXAMPLES: Final = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """A profile and how it came about."""
+
+    profile: Profile
+    """Without violations."""
+    violations: Sequence[str]
+    """Where the latencies as measured did not rise with batch size or accuracy, and were raised."""
+    samples: Sequence[Sequence[int]]
+    """Samples under load of each subnet at each batch size."""
+    router_share: float
+    """How busy the router's core was meanwhile, 0..1."""
+
+
+def measure(
+    folder: ModelFolder,
+    *,
+    quick: bool = False,
+    device: str = CPU,
+    seed: int = 0,
+    report: Report | None = None,
+    effort: Effort | None = None,
+) -> Measurement:
+    """Measure the profile of a model on this machine.
+
+    Starts one worker exactly as `serve` does, on its own core, and router-like traffic on the router's core. Cells are
+    visited in rounds, in random order; quiet rounds take turns with loaded ones.
+
+    Args:
+        folder: the model.
+        quick: about 10 s for a small model, instead of about 75.
+        device: as for ``--device``; an emulated one gives back the profile that it was made from.
+        seed: of the order of samples, the input data and the traffic.
+        report: told of progress, in the calling thread, before the first and after every sample.
+        effort: overrides ``quick``.
+
+    Raises:
+        UsageError: for a device, folder or profile that cannot be used.
+        WorkerError: if a process fails.
+    """
+    work = measure_async(folder, quick=quick, device=device, seed=seed, report=report, effort=effort)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+async def measure_async(
+    folder: ModelFolder,
+    *,
+    quick: bool = False,
+    device: str = CPU,
+    seed: int = 0,
+    report: Report | None = None,
+    effort: Effort | None = None,
+) -> Measurement:
+    """`measure` inside a running event loop, whose thread it pins to the router's core meanwhile."""
+    report = report or (lambda _: None)
+    spec = workers_for(folder, device, seed)
+    batches, accuracies = _table_axes(folder, device)
+    plan = plan_cores(available_cores(), 1)
+    clock = MonotonicClock(asyncio.get_running_loop())
+    pool = LocalPool(spec, plan.workers, clock)
+    probe, traffic = Probe(pool, clock), RouterTraffic(plan.router, seed)
+    rng = np.random.default_rng(seed)
+    report(Progress("start", 0, 1))
+    with pinned(plan.router):
+        try:
+            await traffic.start()
+            await probe.start()
+            report(Progress("start", 1, 1))
+            assert pool.engine is not None
+            rows = example_rows(folder, spec.inputs, rng)
+            cells = [
+                Batch(subnet, size, [rows[row % len(rows)] for row in range(size)])
+                for subnet in range(len(pool.engine.subnet_ids))
+                for size in batches
+            ]
+            sampler = Sampler(probe, traffic, clock=clock, cells=cells, rng=rng, report=report)
+            samples = await sampler.run(effort or (QUICK if quick else FULL))
+        finally:
+            traffic.stop()
+            await pool.stop()
+    measured = build_profile(samples, _device(pool.engine, device), folder.model_hash, batches, accuracies)
+    counts = [len(cell) for cell in samples.loaded]
+    width = len(batches)
+    return Measurement(
+        profile=measured.repaired(),
+        violations=measured.violations(),
+        samples=[counts[start : start + width] for start in range(0, len(counts), width)],
+        router_share=traffic.measured_share,
+    )
+
+
+def build_profile(
+    samples: CellSamples,
+    device: Device,
+    model_hash: str,
+    batches: tuple[int, ...],
+    accuracies: Mapping[str, float],
+) -> Profile:
+    """The profile that samples amount to, as measured: with violations, if there are any.
+
+    Args:
+        samples: cells in the order of ``accuracies``, and within a subnet in that of ``batches``.
+        device: where they were taken.
+        model_hash: of the model folder.
+        batches: the batch sizes.
+        accuracies: accuracy by subnet id, in front order.
+    """
+    quantiles_us = cell_quantiles([np.array(cell) / NS_PER_US for cell in samples.loaded]).round(1)
+    quiet_us = [round(float(np.median(cell)) / NS_PER_US, 1) for cell in samples.quiet]
+    width = len(batches)
+
+    def row(subnet: int, column: int) -> tuple[float, ...]:
+        return tuple(quantiles_us[subnet * width : (subnet + 1) * width, column].tolist())
+
+    return Profile(
+        device=device,
+        model_hash=model_hash,
+        batches=batches,
+        dispatch_overhead_us=round(float(np.quantile(samples.overhead, 0.95)) / NS_PER_US, 1),
+        subnets=tuple(
+            SubnetProfile(
+                id=name,
+                accuracy=accuracy,
+                p50_us=row(subnet, 0),
+                p95_us=row(subnet, 1),
+                p99_us=row(subnet, 2),
+                quiet_p50_us=tuple(quiet_us[subnet * width : (subnet + 1) * width]),
+            )
+            for subnet, (name, accuracy) in enumerate(accuracies.items())
+        ),
+    )
+
+
+def example_rows(folder: ModelFolder, inputs: Sequence[TensorSpec], rng: np.random.Generator) -> list[list[bytes]]:
+    """Rows to measure with, each as the bytes of its tensors: bundled test data if it fits, else random numbers."""
+    arrays = [_random(tensor, rng) for tensor in inputs]
+    if len(inputs) == 1 and (folder.path / TEST_FILE).is_file():
+        found = folder.test_data()[0][:_EXAMPLES]
+        if found.dtype == inputs[0].dtype and found.shape[1:] == inputs[0].row_shape:
+            arrays = [found]
+    return [[np.ascontiguousarray(array[row]).tobytes() for array in arrays] for row in range(len(arrays[0]))]
+
+
+def _random(tensor: TensorSpec, rng: np.random.Generator) -> npt.NDArray[Any]:
+    """Numbers that every model can take: in 0..1, and 0 or 1 where they are whole (token ids have a limit)."""
+    shape = (_EXAMPLES, *tensor.row_shape)
+    values = rng.random(shape) if tensor.dtype.kind == "f" else rng.integers(0, 2, shape)
+    return values.astype(tensor.dtype)
+
+
+def _table_axes(folder: ModelFolder, device: str) -> tuple[tuple[int, ...], dict[str, float]]:
+    """Batch sizes, and accuracy by subnet id."""
+    source = emulated_profile(device)
+    if source is None:
+        accuracies = {record.id: record.accuracy for record in folder.front.subnets}
+        return batch_grid(folder.config.max_batch_size), accuracies
+    profile = Profile.load(source)
+    return profile.batches, {subnet.id: subnet.accuracy for subnet in profile.subnets}
+
+
+def _device(engine: Ready, device: str) -> Device:
+    source = emulated_profile(device)
+    return Device(
+        name=cpu_name() if source is None else f"emulated from {source}",
+        kind="cpu" if source is None else "fixture",
+        threads=THREADS,
+        engine=engine.engine,
+        dtype=engine.dtype,
+        torch=engine.torch,
+    )

@@ -11,6 +11,7 @@
     │   ├── ModelFolderError           a model folder with a missing, wrong or stale file
     │   ├── IllegalSubnetError         a subnet outside its search space
     │   ├── ConversionError            a model that cannot be made elastic as it is
+    │   ├── CheckpointError            a checkpoint or data file that cannot be imported
     │   ├── ProfileError               a latency profile that cannot be used
     │   └── TraceError                 an arrival trace that cannot be read
     ├── RefusedError                   the scheduler ended the request without an answer
@@ -60,6 +61,10 @@ class IllegalSubnetError(UsageError):
 
 class ConversionError(UsageError):
     """A model that cannot be made elastic as it is, or an example input that it rejects."""
+
+
+class CheckpointError(UsageError):
+    """A checkpoint, or the data given with it, that cannot be imported."""
 
 
 class ProfileError(UsageError):

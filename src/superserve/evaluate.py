@@ -42,7 +42,7 @@ def wilson95(correct: int, n: int) -> tuple[float, float]:
 
 def evaluate(
     engine: Engine,
-    inputs: Array,
+    inputs: Array | Sequence[Array],
     labels: Array,
     *,
     subnets: Sequence[str] | None = None,
@@ -52,8 +52,9 @@ def evaluate(
     """Measure top-1 accuracy through an engine, preprocessing included.
 
     Args:
-        engine: runs the model; its first input takes the examples, its first output gives class scores.
-        inputs: (n, *row_shape), of the input tensor's dtype.
+        engine: runs the model; its first output gives class scores.
+        inputs: the examples, (n, *row_shape) of the input tensor's dtype; one such array per input tensor, in the
+            order of ``config.json``, where there are several.
         labels: (n,) integer classes.
         subnets: ids to measure; None means the whole front.
         batch_size: rows per batch.
@@ -63,21 +64,23 @@ def evaluate(
         ConfigError: for an id that is not in the front.
         UsageError: if there are no examples, or not one label for each.
     """
-    if len(inputs) == 0 or labels.shape != (len(inputs),):
-        raise UsageError(f"evaluation needs one label per example: {len(inputs)} inputs, labels {labels.shape}")
+    arrays = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
+    total = len(arrays[0])
+    if total == 0 or labels.shape != (total,):
+        raise UsageError(f"evaluation needs one label per example: {total} inputs, labels {labels.shape}")
     chosen = engine.subnet_ids if subnets is None else tuple(subnets)
     unknown = [subnet for subnet in chosen if subnet not in engine.subnet_ids]
     if unknown:
         raise ConfigError(f"subnet {unknown[0]!r} is not one of {', '.join(engine.subnet_ids)}")
-    per_subnet = -(-len(inputs) // batch_size)
+    per_subnet = -(-total // batch_size)
     rows = []
     for number, subnet in enumerate(chosen):
         correct = 0
-        hits = _hits(engine, engine.subnet_ids.index(subnet), inputs, labels, batch_size)
+        hits = _hits(engine, engine.subnet_ids.index(subnet), arrays, labels, batch_size)
         for batch, count in enumerate(hits, start=1):
             correct += count
             report(number * per_subnet + batch, len(chosen) * per_subnet)
-        rows.append(accuracy_row(subnet, correct, len(inputs)))
+        rows.append(accuracy_row(subnet, correct, total))
     return rows
 
 
@@ -86,7 +89,7 @@ def accuracy_row(subnet: str, correct: int, n: int) -> AccuracyRow:
     return AccuracyRow(subnet=subnet, accuracy=100 * correct / n, ci95=wilson95(correct, n), n=n)
 
 
-def _hits(engine: Engine, subnet: int, inputs: Array, labels: Array, batch_size: int) -> Iterator[int]:
-    for start in range(0, len(inputs), batch_size):
-        scores = engine.run(subnet, [inputs[start : start + batch_size]])[0]
+def _hits(engine: Engine, subnet: int, arrays: Sequence[Array], labels: Array, batch_size: int) -> Iterator[int]:
+    for start in range(0, len(labels), batch_size):
+        scores = engine.run(subnet, [array[start : start + batch_size] for array in arrays])[0]
         yield int((scores.argmax(axis=-1) == labels[start : start + batch_size]).sum())

@@ -3,7 +3,8 @@
 Nothing here imports torch: model folders, profiles and the scheduler name subnets without running them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Literal
 
 import msgspec
@@ -116,6 +117,18 @@ class SearchSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """A subnet with every dimension drawn uniformly and independently."""
         depths = tuple(int(rng.choice(stage.depths)) for stage in self.stages)
         return self.spec(depths, {width.name: float(rng.choice(width.ratios)) for width in self.widths})
+
+    def uniform(self) -> Iterator[SubnetSpec]:
+        """Subnets with the n-th depth in every stage, and one ratio for all widths that have the same choice.
+
+        A few dozen that span the space, from the smallest to the largest.
+        """
+        kinds = tuple(dict.fromkeys(width.ratios for width in self.widths))
+        for level in range(max(len(stage.depths) for stage in self.stages)):
+            depths = tuple(stage.depths[min(level, len(stage.depths) - 1)] for stage in self.stages)
+            for choice in product(*kinds):
+                ratio = dict(zip(kinds, choice, strict=True))
+                yield self.spec(depths, {width.name: ratio[width.ratios] for width in self.widths})
 
     def _active(self, keep: tuple[tuple[int, ...], ...]) -> list[Width]:
         return [

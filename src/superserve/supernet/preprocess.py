@@ -47,8 +47,16 @@ class ImagePreprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         return _Image(self)
 
 
-#: Further kinds (text) join this union.
-Preprocessing = ImagePreprocessing
+class NoPreprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="none"):
+    """Hand the request's tensors on as they are: token ids and masks, or anything the client prepared itself."""
+
+    def build(self) -> Preprocessor:
+        """What runs it."""
+        return _Identity()
+
+
+#: Further kinds join this union.
+Preprocessing = ImagePreprocessing | NoPreprocessing
 
 
 def parse_preprocessing(preprocessing: Mapping[str, Any]) -> Preprocessing:
@@ -58,9 +66,17 @@ def parse_preprocessing(preprocessing: Mapping[str, Any]) -> Preprocessing:
         ConfigError: naming the key that is unknown, missing or impossible.
     """
     try:
-        return msgspec.convert(preprocessing, Preprocessing)
+        parsed: Preprocessing = msgspec.convert(preprocessing, ImagePreprocessing | NoPreprocessing)
     except msgspec.ValidationError as error:
         raise ConfigError(f"preprocessing: {error}") from None
+    return parsed
+
+
+class _Identity:
+    """Nothing to do."""
+
+    def __call__(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(inputs)
 
 
 class _Image:

@@ -96,15 +96,16 @@ class HttpProtocol(asyncio.Protocol):
         self._in_head = True
         self._continue_due = False
         self._ignoring_input = False
+        self._linger = False
         self._stopping = False
         self._reading = True
         self._writable = True
         self._timer: Timer | None = None
         self._timer_ns = 0
         self._idle_since_ns = 0
-        self._receiving_since_ns = 0
+        self._receiving_since_ns: int | None = None
         self._write_blocked_since_ns = 0
-        self._lingering_since_ns = 0
+        self._lingering_since_ns: int | None = None
 
     # ---- what the transport calls
 
@@ -113,8 +114,7 @@ class HttpProtocol(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclass of it
         self._parser = httptools.HttpRequestParser(self)
         if not self._connections.add(self):
-            self._ignoring_input = True
-            self._reject(503, "too many connections: try again later", b"Retry-After: 1\r\n")
+            self._reject(503, "too many connections: try again later", b"Retry-After: 1\r\n", linger=False)
             return
         self._idle_since_ns = self._clock.now_ns()
         self._arm(self._idle_since_ns + self._config.idle_timeout_ns)
@@ -221,7 +221,7 @@ class HttpProtocol(asyncio.Protocol):
         assert exchange is not None
         assert parser is not None
         self._current = None
-        self._receiving_since_ns = 0
+        self._receiving_since_ns = None
         self._continue_due = False
         chunks = self._chunks
         if chunks:
@@ -292,14 +292,15 @@ class HttpProtocol(asyncio.Protocol):
         self._reject(status, message)
         raise _RefusedError
 
-    def _reject(self, status: int, message: str, extra_headers: bytes = b"") -> None:
+    def _reject(self, status: int, message: str, extra_headers: bytes = b"", *, linger: bool = True) -> None:
         """Answer what has been received so far with an error, as the last answer of this connection."""
         exchange = self._current or Exchange(self)
         exchange.keep_alive = False
         self._current = None
         self._chunks = []
         self._ignoring_input = True
-        self._lingering_since_ns = self._clock.now_ns()
+        self._receiving_since_ns = None
+        self._linger = linger
         self._waiting.append(exchange)
         exchange.respond_error(status, message, extra_headers)
 
@@ -329,9 +330,10 @@ class HttpProtocol(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
-        if not self._lingering_since_ns:
+        if not self._linger:
             transport.close()
             return
+        self._lingering_since_ns = self._clock.now_ns()
         if transport.can_write_eof():
             transport.write_eof()
         self._arm(self._lingering_since_ns + _LINGER_NS)
@@ -350,7 +352,8 @@ class HttpProtocol(asyncio.Protocol):
         self._reading = wanted
         if wanted:
             self._transport.resume_reading()
-            self._receiving_since_ns = self._clock.now_ns() if self._receiving_since_ns else 0
+            if self._receiving_since_ns is not None:
+                self._receiving_since_ns = self._clock.now_ns()  # it was not the sender that waited
         else:
             self._transport.pause_reading()
 
@@ -361,7 +364,7 @@ class HttpProtocol(asyncio.Protocol):
             if self._head_bytes > self._config.max_header_bytes:
                 self._reject(431, f"the request's head is larger than {self._config.max_header_bytes} bytes")
                 return
-        if not self._receiving_since_ns:
+        if self._receiving_since_ns is None:
             self._receiving_since_ns = self._clock.now_ns()
             self._arm(self._receiving_since_ns + self._config.read_timeout_ns)
 
@@ -383,21 +386,21 @@ class HttpProtocol(asyncio.Protocol):
         due_ns = self._due_ns()
         if self._clock.now_ns() < due_ns:
             self._arm(due_ns)
-        elif self._receiving_since_ns and not self._lingering_since_ns and self._writable:
-            self._reject(408, f"the request was not complete after {self._config.read_timeout_s:g} s")
-        elif self._writable and not self._lingering_since_ns:
-            self._transport.close()
-        else:
+        elif self._lingering_since_ns is not None or not self._writable:
             self._transport.abort()
+        elif self._receiving_since_ns is not None:
+            self._reject(408, f"the request was not complete after {self._config.read_timeout_s:g} s")
+        else:
+            self._transport.close()
 
     def _due_ns(self) -> int:
         config = self._config
-        if self._lingering_since_ns:
+        if self._lingering_since_ns is not None:
             return self._lingering_since_ns + _LINGER_NS
         if not self._writable:
             return self._write_blocked_since_ns + config.write_timeout_ns
-        if self._receiving_since_ns and self._reading:
+        if self._receiving_since_ns is not None and self._reading:
             return self._receiving_since_ns + config.read_timeout_ns
-        if self._waiting or self._receiving_since_ns:  # it waits for us
+        if self._waiting or self._receiving_since_ns is not None:  # it waits for us
             return self._clock.now_ns() + config.idle_timeout_ns
         return self._idle_since_ns + config.idle_timeout_ns

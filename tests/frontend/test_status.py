@@ -1,0 +1,33 @@
+import inspect
+
+from superserve import errors
+from superserve.frontend.status import http_status, reason_phrase
+
+EXPECTED = {
+    "SuperServeError": 500,
+    "PayloadTooLargeError": 413,
+    "UnknownModelError": 404,
+    "RefusedError": 503,
+    "QueueFullError": 429,
+    "InfeasibleError": 504,
+    "ExpiredError": 504,
+    "CancelledError": 499,
+    "UnavailableError": 503,
+    "WorkerError": 500,
+}
+
+
+def test_every_error_has_its_status() -> None:
+    """The whole tree: what a user can mend is 400 unless listed, and so a new class of another kind shows up here."""
+    found = {}
+    for name, kind in inspect.getmembers(errors, inspect.isclass):
+        assert issubclass(kind, errors.SuperServeError)
+        found[name] = http_status(errors.QueueFullError("x", 1.0) if name == "QueueFullError" else kind("x"))
+    usage = {name: 400 for name, kind in inspect.getmembers(errors) if name in found and issubclass(kind, ValueError)}
+    assert found == usage | EXPECTED
+
+
+def test_every_status_has_a_phrase() -> None:
+    """Also the one that HTTP does not know."""
+    assert reason_phrase(404) == "Not Found"
+    assert all(reason_phrase(status) for status in EXPECTED.values())

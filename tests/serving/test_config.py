@@ -1,0 +1,146 @@
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from superserve.errors import ConfigError
+from superserve.serving.config import Config, flag_of, resolve
+
+KEYS = [
+    f"{section}.{field}"
+    for section in Config.__struct_fields__
+    for field in getattr(Config(), section).__struct_fields__
+]
+
+#: A value other than the default, and the same as text.
+OTHER: dict[str, tuple[Any, str]] = {
+    "server.host": ("0.0.0.0", "0.0.0.0"),  # noqa: S104  (nothing listens)
+    "server.http_port": (9000, "9000"),
+    "server.drain_timeout_s": (1.5, "1.5"),
+    "http.max_connections": (7, "7"),
+    "http.max_body_bytes": (1000, "1000"),
+    "http.max_header_bytes": (2000, "2000"),
+    "http.max_headers": (8, "8"),
+    "http.max_pipelined": (9, "9"),
+    "http.read_timeout_s": (2.5, "2.5"),
+    "http.write_timeout_s": (3.5, "3.5"),
+    "http.idle_timeout_s": (4.5, "4.5"),
+    "model.policy": ("fixed:largest", "fixed:largest"),
+    "model.slo_ms": (36.0, "36"),
+    "model.timeout_action": ("delay", "delay"),
+    "model.max_queued": (10, "10"),
+    "workers.count": (3, "3"),
+    "workers.device": ("emulated:r-profile", "emulated:r-profile"),
+}
+
+
+def value_of(config: Config, key: str) -> object:
+    section, _, field = key.partition(".")
+    return getattr(getattr(config, section), field)
+
+
+def toml(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "server.toml"
+    path.write_text(text)
+    return path
+
+
+def env_name(key: str) -> str:
+    return "SUPERSERVE_" + key.upper().replace(".", "__")
+
+
+def test_every_key_is_tried_here() -> None:
+    """A new key shows up in this file."""
+    assert sorted(KEYS) == sorted(OTHER)
+
+
+def test_without_anything_defaults_hold() -> None:
+    """And say that they are defaults."""
+    config, provenance = resolve({}, {})
+    assert config == Config()
+    assert (config.server.host, config.server.http_port) == ("127.0.0.1", 8000)
+    assert provenance == dict.fromkeys(KEYS, "default")
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_key_reaches_its_field_from_every_source(key: str, tmp_path: Path) -> None:
+    """Flag, environment and file; the provenance names which."""
+    value, text = OTHER[key]
+    section, _, field = key.partition(".")
+    file = toml(tmp_path, f"[{section}]\n{field} = {msgspec.json.encode(value).decode()}\n")
+    for resolved, source in (
+        (resolve({key: value}, {}), f"flag {flag_of(key)}"),
+        (resolve({}, {env_name(key): text}), f"environment {env_name(key)}"),
+        (resolve({}, {}, file), f"file {file}"),
+    ):
+        assert value_of(resolved.config, key) == value
+        assert resolved.provenance == dict.fromkeys(KEYS, "default") | {key: source}
+
+
+def test_a_flag_beats_the_environment_beats_the_file(tmp_path: Path) -> None:
+    """And a flag that was not given (None) beats nothing."""
+    key = "server.http_port"
+    file = toml(tmp_path, "[server]\nhttp_port = 1\n")
+    environ = {env_name(key): "2"}
+    assert resolve({key: 3}, environ, file).config.server.http_port == 3
+    assert resolve({key: None}, environ, file).config.server.http_port == 2
+    assert resolve({}, {}, file).config.server.http_port == 1
+
+
+def test_other_environment_variables_are_none_of_ours() -> None:
+    """Neither other programs' nor our own that are no settings."""
+    assert resolve({}, {"SUPERSERVE_CACHE": "/x", "A__B": "1"}).config == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("[server]\nhttp_prot = 1", r"file .*'server.http_prot'.*did you mean 'server.http_port'"),
+        ("[sever]\nhttp_port = 1", r"\[sever\].*did you mean 'server'"),
+        ("port = 1", r"\[port\]"),
+        ("server = 1", "server must be a section"),
+        ("[server]\nhttp_port = '80'", "server.http_port = '80'.*int"),
+        ("[server]\nhttp_port = 70000", "server.http_port.*65535"),
+        ("[server]\nhttp_port = true", "server.http_port"),
+        ("[model]\nslo_ms = 0", "model.slo_ms"),
+        ("[model]\npolicy = 'slackfitt'", "model.policy.*'slackfitt'.*did you mean 'slackfit'"),
+        ("[model]\ntimeout_action = 'drop'", "model.timeout_action"),
+        ("[workers]\ncount = 0", "workers.count"),
+        ("[workers]\ndevice = 'gpu'", "workers.device.*'gpu'.*emulated:PROFILE"),
+        ("[workers]\ndevice = 'emulated:'", "workers.device"),
+        ("[server\n", "server.toml"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(tmp_path: Path, text: str, pattern: str) -> None:
+    """With the key, the file, and what would fit."""
+    file = toml(tmp_path, text)
+    with pytest.raises(ConfigError, match=pattern) as caught:
+        resolve({}, {}, file)
+    assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "pattern"),
+    [
+        ({"SUPERSERVE_SERVER__HTTP_PROT": "1"}, "SUPERSERVE_SERVER__HTTP_PROT.*did you mean 'server.http_port'"),
+        ({"SUPERSERVE_SERVER__HTTP_PORT": "eighty"}, "SUPERSERVE_SERVER__HTTP_PORT.*'eighty'"),
+        ({"SUPERSERVE_MODEL__POLICY": "best"}, "SUPERSERVE_MODEL__POLICY.*'best'"),
+    ],
+)
+def test_so_is_the_environment(environ: dict[str, str], pattern: str) -> None:
+    """With the variable's name."""
+    with pytest.raises(ConfigError, match=pattern):
+        resolve({}, environ)
+
+
+def test_so_are_flags() -> None:
+    """With the flag's name."""
+    with pytest.raises(ConfigError, match=r"flag --workers: workers.count = -1"):
+        resolve({"workers.count": -1}, {})
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """It was asked for, so it must be there."""
+    with pytest.raises(ConfigError, match=r"absent\.toml"):
+        resolve({}, {}, tmp_path / "absent.toml")

@@ -1,0 +1,83 @@
+"""A served model without workers, sockets or real time."""
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from superserve.clock import ManualClock
+from superserve.errors import SuperServeError
+from superserve.model_folder import ModelConfig, TensorSpec
+from superserve.profile import LatencyTable, Profile
+from superserve.scheduling import Scheduler, SchedulerLimits, TimeoutAction, create_policy
+from superserve.serving.dataplane import ServedModel
+from superserve.serving.fake_pool import FakePool
+from superserve.serving.inference import Answer
+from superserve.serving.router import Router
+from support.profiles import make_profile
+
+#: Two subnets: batch 1 takes 1 or 4 ms, batch 4 takes 2 or 8 ms.
+PROFILE = make_profile([[1.0, 2.0], [4.0, 8.0]], batches=(1, 4))
+
+MODEL = ModelConfig(
+    format=1,
+    name="tiny",
+    family="none",
+    architecture={},
+    task="test",
+    dataset="none",
+    labels=(),
+    inputs=(TensorSpec("image", "UINT8", (-1, 2, 2)), TensorSpec("scale", "FP32", (-1,))),
+    outputs=(TensorSpec("pixels", "UINT8", (-1, 2, 2)), TensorSpec("factor", "FP32", (-1,))),
+    preprocessing={},
+)
+
+
+def make_router(
+    pool: FakePool,
+    clock: ManualClock,
+    *,
+    profile: Profile = PROFILE,
+    policy: str = "slackfit",
+    timeout_action: TimeoutAction = "reject",
+    max_queued: int = 100,
+) -> Router:
+    """A router of `MODEL`; its `FakePool` echoes the inputs."""
+    scheduler = Scheduler(
+        create_policy(policy, LatencyTable(profile), timeout_action),
+        overhead_ns=round(profile.dispatch_overhead_us * 1000),
+        limits=SchedulerLimits(max_queued=max_queued),
+    )
+    return Router(scheduler, pool, clock, output_row_bytes=[spec.row_bytes for spec in MODEL.outputs])
+
+
+def make_model(router: Router, *, config: ModelConfig = MODEL, emulated: bool = False) -> ServedModel:
+    """`MODEL` behind a router."""
+    return ServedModel(config, router, slo_ms=50.0, emulated=emulated)
+
+
+def rename(config: ModelConfig, name: str) -> ModelConfig:
+    """The same model under another name."""
+    return msgspec.structs.replace(config, name=name)
+
+
+@dataclass
+class Recorder:
+    """A `Responder` that keeps what it is told; outputs are copied, as they must be."""
+
+    answers: list[Answer] = field(default_factory=list)
+    outputs: list[list[bytes]] = field(default_factory=list)
+    errors: list[SuperServeError] = field(default_factory=list)
+
+    def answered(self, answer: Answer) -> None:
+        """See `Responder.answered`."""
+        self.answers.append(answer)
+        self.outputs.append([bytes(output) for output in answer.outputs])
+
+    def refused(self, error: SuperServeError) -> None:
+        """See `Responder.refused`."""
+        self.errors.append(error)
+
+    @property
+    def ended(self) -> int:
+        """How often it was told that the request ended."""
+        return len(self.answers) + len(self.errors)

@@ -10,7 +10,7 @@ from superserve.subnet import SubnetSpec
 from superserve.supernet.network import ElasticNetwork, Supernet
 from superserve.supernet.operators import (
     AnySubnetNorm,
-    LayerSelect,
+    KeepSet,
     SlicedKernelConv2d,
     Slot,
     Statistics,
@@ -51,7 +51,7 @@ def bind(
     binding: list[tuple[Slot[Any], Any]] = []
     for name, blocks in keep.items():
         select = modules[name]
-        assert isinstance(select, LayerSelect)
+        assert isinstance(select, KeepSet)
         binding.append((select.slot, select.bind(blocks)))
     for name, (outputs, inputs) in slices.items():
         layer = modules[name]

@@ -6,7 +6,7 @@ from torch import nn
 
 from superserve.subnet import SubnetSpec
 from superserve.supernet.network import ElasticNetwork
-from superserve.supernet.operators import AnySubnetNorm, LayerSelect, SlicedKernelConv2d, Statistics, WeightSlice
+from superserve.supernet.operators import AnySubnetNorm, KeepSet, SlicedKernelConv2d, Statistics, WeightSlice
 
 
 def extract(network: ElasticNetwork, spec: SubnetSpec, statistics: Statistics) -> nn.Module:
@@ -28,7 +28,7 @@ def extract(network: ElasticNetwork, spec: SubnetSpec, statistics: Statistics) -
         plain.set_submodule(name, norm.extract(count, statistics[name]))
     for name, blocks in keep.items():
         select = plain.get_submodule(name)
-        assert isinstance(select, LayerSelect)
+        assert isinstance(select, KeepSet)
         plain.set_submodule(name, select.extract(blocks))
     return plain.eval()
 

@@ -25,13 +25,14 @@ from superserve.supernet.operators.norm import (
     SubnetNorm1d,
     batch_statistics,
 )
-from superserve.supernet.operators.select import LayerSelect
+from superserve.supernet.operators.select import KeepSet, LayerSelect
 from superserve.supernet.operators.slot import Slot, WeightSlice
 
 __all__ = [
     "OPERATORS",
     "AnySubnetNorm",
     "Geometry",
+    "KeepSet",
     "LayerSelect",
     "NormStatistics",
     "SlicedConv2d",

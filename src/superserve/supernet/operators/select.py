@@ -1,15 +1,31 @@
 """LayerSelect: run a set of a stage's blocks."""
 
-from typing import TypeVar
+from abc import abstractmethod
+from typing import Generic, TypeVar
 
 from torch import nn
 
 from superserve.supernet.operators.slot import Slot
 
+T = TypeVar("T")
 X = TypeVar("X")
 
 
-class LayerSelect(nn.Sequential):
+class KeepSet(Generic[T]):
+    """A module that runs a set of blocks: all of a stage (`LayerSelect`), or one that runs or does not."""
+
+    slot: Slot[T]
+
+    @abstractmethod
+    def bind(self, keep: tuple[int, ...]) -> T:
+        """What goes into the slot to run the blocks of these indices."""
+
+    @abstractmethod
+    def extract(self, keep: tuple[int, ...]) -> nn.Module:
+        """What those blocks compute as a plain module; made of the operator's own parts, not of copies."""
+
+
+class LayerSelect(KeepSet[tuple[nn.Module, ...]], nn.Sequential):
     """A stage of which a set of blocks runs; a block outside it passes its input on unchanged, at no cost."""
 
     def __init__(self, *blocks: nn.Module) -> None:

@@ -13,7 +13,9 @@ class LatencySampler:
     """Draws the time of one batch from the profiled quantiles of its cell.
 
     The quantile function is p50 up to the median, then linear through p95 to p99, and p99 above: the profile says
-    nothing of the tails beyond. The median and p95 of the draws are the profile's.
+    nothing of the tails beyond. The median and p95 of the draws are the profile's. Between two profiled batch sizes
+    quantiles are interpolated, and below the smallest they are its own. (Plans are more careful: for them a partial
+    batch costs what the next larger profiled size does, see `LatencyTable`.)
 
     Args:
         profile: where the quantiles come from, used as it is.
@@ -23,9 +25,11 @@ class LatencySampler:
     def __init__(self, profile: Profile, rng: np.random.Generator) -> None:
         self._rng = rng
         self._draws: list[float] = []
-        cell = np.searchsorted(profile.batches, np.arange(profile.batches[-1] + 1))
+        rows = np.arange(profile.batches[-1] + 1)
         self._cells = [
-            [tuple(NS_PER_US * subnet.quantile_us(q)[index] for q in ("p50", "p95", "p99")) for index in cell]
+            np.stack(
+                [NS_PER_US * np.interp(rows, profile.batches, subnet.quantile_us(q)) for q in ("p50", "p95", "p99")], 1
+            ).tolist()
             for subnet in profile.subnets
         ]
 

@@ -71,7 +71,10 @@ async def test_a_child_that_will_not_end_is_killed_with_what_it_started(child: C
 
 
 async def test_what_a_child_left_behind_is_ended_with_the_block(child: Callable[..., ChildProcess]) -> None:
-    code = "orphan = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\nprint(orphan.pid, flush=True)"
+    code = (
+        "sleeper = [sys.executable, '-c', 'import time; time.sleep(60)']\n"
+        "print(subprocess.Popen(sleeper).pid, flush=True)"
+    )
     async with child(code, read_output=True) as process:
         orphan = int(await first_line(process))
         await asyncio.sleep(0.3)  # not `wait`, which reaps: the block's end is what is tried here

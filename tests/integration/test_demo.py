@@ -99,6 +99,10 @@ def test_what_cannot_be_used_is_said_before_anything_starts(options: DemoOptions
         attempt(workers=0)
     with pytest.raises(ConfigError, match="cv2"):
         attempt(cv2=-1.0)
+    with pytest.raises(ConfigError, match="seconds"):
+        attempt(seconds=0.0)
+    with pytest.raises(ConfigError, match="out"):
+        attempt(out=tmp_path / "profile.json")
     (tmp_path / "digits" / "test.npz").unlink()
     with pytest.raises(ModelFolderError, match=r"test\.npz"):
         attempt()
@@ -118,16 +122,14 @@ def _has_child(words: str) -> Callable[[psutil.Process], bool]:
     return found
 
 
-def _serves(demo: psutil.Process) -> bool:
-    return _has_child("superserve.serving.worker")(demo)
-
-
 @pytest.mark.usefixtures("nothing_left")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: signal.Signals(number).name)
 @pytest.mark.parametrize(
-    "moment",
-    [_has_child("superserve serve"), _serves, _has_child("replay_process")],
-    ids=["starting", "workers", "replaying"],
+    ("moment", "number"),
+    [
+        pytest.param(_has_child("superserve.serving.worker"), signal.SIGTERM, id="profiling"),
+        pytest.param(_has_child("superserve serve"), signal.SIGINT, id="server starting"),
+        pytest.param(_has_child("replay_process"), signal.SIGINT, id="replaying"),
+    ],
 )
 def test_a_signal_at_any_moment_leaves_nothing_behind(
     options: DemoOptions, tmp_path: Path, moment: Callable[[psutil.Process], bool], number: signal.Signals

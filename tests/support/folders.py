@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from superserve.model_folder import ModelConfig, TensorSpec, write_json
+from superserve.model_folder import FRONT_FILE, NORMS_FILE, WEIGHTS_FILE, ModelConfig, TensorSpec, write_json
 
 
 def write_digits_like_folder(folder: Path) -> Path:
-    """A folder with the tensors and test data of a digits model, and no weights: enough for emulated workers."""
+    """A folder with the tensors and test data of a digits model and empty weights: enough for emulated workers."""
     folder.mkdir(parents=True, exist_ok=True)
     config = ModelConfig(
         format=1,
@@ -23,6 +23,8 @@ def write_digits_like_folder(folder: Path) -> Path:
         preprocessing={},
     )
     write_json(folder / "config.json", config)
+    for name in (FRONT_FILE, WEIGHTS_FILE, NORMS_FILE):
+        (folder / name).touch()
     rng = np.random.default_rng(0)
     np.savez(
         folder / "test.npz", inputs=rng.integers(0, 17, (100, 8, 8), dtype=np.uint8), labels=rng.integers(0, 10, 100)

@@ -14,8 +14,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import msgspec
 from rich.console import Console
 
+from superserve.errors import ConfigError
 from superserve.experiments.live import LiveRun, LiveSetup, run_live
 from superserve.experiments.load import Load, derive_load
 from superserve.experiments.report import DemoReport, LoadRecord, Machine, RunRecord, write_report
@@ -26,6 +28,7 @@ from superserve.model_folder import ModelFolder, write_json
 from superserve.plots import NamedRun
 from superserve.profile import Profile
 from superserve.profiler import Progress, measure_async
+from superserve.profiler.plan import Effort
 from superserve.profiler.store import cpu_name
 from superserve.serving.cores import available_cores, plan_cores
 from superserve.serving.devices import emulated_profile
@@ -36,6 +39,9 @@ ELASTIC_POLICY: Final = "slackfit"
 #: The load whose outcome the demo judges; a burstier one is shown without a pass mark, except on emulated devices.
 JUDGED_CV2: Final = 2.0
 
+#: Enough samples of an emulated device for the dispatch overhead alone.
+_OVERHEAD_EFFORT: Final = Effort(seconds=1.5, least=2, most=60, rounds=2)
+
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _T = TypeVar("_T")
@@ -43,7 +49,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions:
-    """What a demo may be told. ``workers``: default is one per core that the router leaves."""
+    """What a demo may be told. ``workers``: default is one per core that the router leaves.
+
+    Raises:
+        ConfigError: for a number out of range.
+    """
 
     model: str = "digits"
     seconds: float = 20.0
@@ -52,6 +62,12 @@ class DemoOptions:
     device: str = "cpu"
     cv2: float = JUDGED_CV2
     out: Path = Path("demo-report")
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds < float("inf"):
+            raise ConfigError(f"seconds = {self.seconds}: must be a number above 0")
+        if not 0 <= self.cv2 < float("inf"):
+            raise ConfigError(f"cv2 = {self.cv2}: must be a number of at least 0")
 
 
 def run_demo(options: DemoOptions, console: Console) -> DemoReport:
@@ -64,6 +80,10 @@ def run_demo(options: DemoOptions, console: Console) -> DemoReport:
         SuperServeError: if a process of the demo fails.
         SystemExit: if a signal ended it, with the status that shells expect.
     """
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)  # better refused now than after minutes of work
+    except OSError as error:
+        raise ConfigError(f"out = {options.out}: cannot write a report there: {error}") from None
     report, shown = asyncio.run(until_signalled(_demo(options, console)))
     page = write_report(options.out, report, shown)
     print_report(console, report)
@@ -132,9 +152,11 @@ async def _demo(options: DemoOptions, console: Console) -> tuple[DemoReport, lis
 
 
 async def _profile(options: DemoOptions, folder: ModelFolder, screen: Screen) -> Profile:
-    source = emulated_profile(options.device)
-    if source is not None:
-        return Profile.load(source)
+    """The profile of the device that serves, as the servers and the simulator are to plan with it.
+
+    An emulated device has the latencies that it emulates, but its batches are dispatched by this machine's router: that
+    overhead is measured here. The simulator would otherwise charge every batch for the overhead of another machine.
+    """
     stage = screen.begin("profile this machine")
 
     def report(progress: Progress) -> None:
@@ -142,8 +164,15 @@ async def _profile(options: DemoOptions, folder: ModelFolder, screen: Screen) ->
         if progress.done == progress.total or progress.done % 25 == 0:
             screen.update(stage, progress.done / progress.total, f"{progress.stage} {progress.done}/{progress.total}")
 
-    profile = (await measure_async(folder, quick=True, seed=options.seed, report=report)).profile
-    screen.end(stage, f"largest cell {profile.largest_cell_ms():.1f} ms (p95)")
+    source = emulated_profile(options.device)
+    effort = None if source is None else _OVERHEAD_EFFORT
+    measurement = await measure_async(
+        folder, quick=True, device=options.device, seed=options.seed, report=report, effort=effort
+    )
+    profile, overhead_us = measurement.profile, measurement.profile.dispatch_overhead_us
+    if source is not None:
+        profile = msgspec.structs.replace(Profile.load(source), dispatch_overhead_us=overhead_us)
+    screen.end(stage, f"largest cell {profile.largest_cell_ms():.1f} ms, overhead {overhead_us / 1000:.2f} ms (p95)")
     return profile
 
 
@@ -153,15 +182,16 @@ def _setup(
     trace_file, profile_file = scratch / "trace.npz", scratch / "profile.json"
     trace.save(trace_file)
     write_json(profile_file, profile)
+    emulated = emulated_profile(options.device) is not None
     return LiveSetup(
         model=options.model,
-        device=options.device,
+        device=f"emulated:{profile_file}" if emulated else options.device,
         workers=workers,
         trace_name=trace.name,
         trace_file=trace_file,
         slo_ms=load.slo_ms,
         seed=options.seed,
-        profile_file=None if emulated_profile(options.device) else profile_file,
+        profile_file=None if emulated else profile_file,
         subnet_ids=tuple(subnet.id for subnet in profile.subnets),
         scratch=scratch,
     )

@@ -1,0 +1,72 @@
+"""``superserve serve`` as a child process of a test."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+START_S = 30.0
+
+
+@dataclass
+class ServerProcess:
+    """A server that is ready. ``log`` is its standard error."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return self.url.removeprefix("http://")
+
+    @property
+    def port(self) -> int:
+        """The port."""
+        return int(self.url.rpartition(":")[2])
+
+    def children(self) -> list[psutil.Process]:
+        """Its worker processes."""
+        return list(psutil.Process(self.process.pid).children(recursive=True))
+
+    def stop(self, timeout_s: float = 10.0) -> int:
+        """End it as an operator would; its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout_s)
+
+
+@contextmanager
+def serving(
+    folder: Path, *arguments: str, scratch: Path, device: str = "emulated:r-profile"
+) -> Iterator[ServerProcess]:
+    """Serve a model on a free port; ready inside the block, gone after it."""
+    ready, log = scratch / "ready.json", scratch / "server.log"
+    command = [sys.executable, "-m", "superserve", "serve", str(folder), "--http-port", "0", "--device", device]
+    with log.open("wb") as file:
+        process = subprocess.Popen([*command, "--ready-file", str(ready), *arguments], stderr=file, stdout=file)
+    try:
+        url = _wait(ready, process, log)
+        yield ServerProcess(url, process, log)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _wait(ready: Path, process: subprocess.Popen[bytes], log: Path) -> str:
+    until = time.monotonic() + START_S
+    while time.monotonic() < until and process.poll() is None:
+        if ready.exists():
+            note = json.loads(ready.read_bytes())
+            assert note["pid"] == process.pid
+            return str(note["url"])
+        time.sleep(0.02)
+    raise AssertionError(f"the server is not ready, exit code {process.poll()}:\n{log.read_text()}")

@@ -61,7 +61,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     model_hash: str
     batches: tuple[int, ...]
     dispatch_overhead_us: float
-    """From the decision to launch to the start of the forward, plus from its end to the answer; p95."""
+    """From the decision to launch to the start of the forward, plus from its end to the answer; p95: for planning."""
+    dispatch_overhead_p50_us: float | None = None
+    """The same at the median: what a simulated batch takes; None stands for `dispatch_overhead_us`."""
     subnets: tuple[SubnetProfile, ...]
 
     def __post_init__(self) -> None:
@@ -96,6 +98,12 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ProfileError(f"profile {str(name_or_path)!r} is neither a file nor one of {known}: {error}") from None
         except (msgspec.MsgspecError, ProfileError) as error:
             raise ProfileError(f"{path}: {error}") from None
+
+    @property
+    def typical_overhead_us(self) -> float:
+        """The dispatch overhead that a batch usually takes."""
+        typical = self.dispatch_overhead_p50_us
+        return self.dispatch_overhead_us if typical is None else typical
 
     def largest_cell_ms(self, quantile: Quantile = "p95") -> float:
         """The slowest cell, in milliseconds."""

@@ -123,7 +123,8 @@ def simulate(
         policy: a name for `create_policy`.
         workers: number of identical workers.
         slo_ms: deadline from arrival, in milliseconds.
-        overhead_ms: dispatch overhead per batch, planned with and taken; the profile's if None.
+        overhead_ms: dispatch overhead per batch, planned with and taken; if None, the profile's: planned with its
+            p95, taken at its median.
         timeout_action: what becomes of requests that cannot be met.
         seed: of the latency draws.
         limits: bounds of the scheduler.
@@ -131,9 +132,14 @@ def simulate(
     Returns:
         One entry per request of the trace.
     """
-    overhead_ns = round(profile.dispatch_overhead_us * NS_PER_US if overhead_ms is None else overhead_ms * NS_PER_MS)
+    if overhead_ms is None:
+        planned_us, taken_us = profile.dispatch_overhead_us, profile.typical_overhead_us
+    else:
+        planned_us = taken_us = overhead_ms * NS_PER_MS / NS_PER_US
     scheduler = Scheduler(
-        create_policy(policy, LatencyTable(profile), timeout_action), overhead_ns=overhead_ns, limits=limits
+        create_policy(policy, LatencyTable(profile), timeout_action),
+        overhead_ns=round(planned_us * NS_PER_US),
+        limits=limits,
     )
     sampler = LatencySampler(profile, np.random.default_rng(seed))
     return Simulation(
@@ -142,5 +148,5 @@ def simulate(
         workers=workers,
         slo_ns=round(slo_ms * NS_PER_MS),
         latency_ns=sampler.sample_ns,
-        overhead_ns=overhead_ns,
+        overhead_ns=round(taken_us * NS_PER_US),
     ).run()

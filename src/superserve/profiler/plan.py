@@ -8,6 +8,9 @@ import numpy.typing as npt
 
 Counts = npt.NDArray[np.int64]
 
+#: A share that holds a sample but for rounding errors holds it.
+_ROUNDING: Final = 1e-6
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
@@ -46,7 +49,7 @@ def allocate(costs_ns: npt.NDArray[np.float64], budget_ns: float, least: Counts 
     """
 
     def samples(share_ns: float) -> Counts:
-        return np.clip((share_ns / costs_ns).astype(np.int64), least, most)
+        return np.clip((share_ns / costs_ns + _ROUNDING).astype(np.int64), least, most)
 
     low, high = 0.0, max(0.0, budget_ns)
     for _ in range(40):  # bisection: the time that every cell may take, unless a limit says otherwise

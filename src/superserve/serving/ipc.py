@@ -128,8 +128,8 @@ class Channel(Generic[_Received]):
         """
         try:
             size = self._socket.recv_into(self._buffer)
-        except ConnectionResetError:  # the peer died with a message of ours unread
-            return None
+        except ConnectionResetError:  # said once, if the peer ended with a message of ours unread; then what it sent
+            size = self._socket.recv_into(self._buffer)
         return self._decoder.decode(self._view[:size]) if size else None
 
     def half_close(self) -> None:

@@ -96,12 +96,13 @@ def load_engine(setup: Setup) -> Engine:
 
 
 def _warm(engine: Engine, setup: Setup, slots: WorkerSlots) -> None:
-    """Run every cell once, small batches first: kernels pick their plans, memory pools fill."""
-    for array in slots.inputs:  # the batch that killed the worker before this one may still lie there
-        array.fill(0)
+    """Run every cell once on zeros, small batches first: kernels pick their plans, memory pools fill."""
     for rows in setup.spec.warm_batches:
+        inputs = slots.batch(rows)
+        for array in inputs:  # the batch that ended the worker before this one may still lie there
+            array.fill(0)
         for subnet in range(len(engine.subnet_ids)):
-            slots.answer(0, rows, engine.run(subnet, slots.batch(rows)))
+            slots.answer(0, rows, engine.run(subnet, inputs))
 
 
 def _serve(channel: Channel[ToWorker], engine: Engine, slots: WorkerSlots) -> None:

@@ -1,0 +1,168 @@
+"""The worker's main loop in this process: the test holds the router's end, its messages waiting in the socket."""
+
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from superserve.engine import Engine
+from superserve.model_folder import TensorSpec
+from superserve.serving.ipc import (
+    Channel,
+    Done,
+    Failed,
+    FromWorker,
+    Launch,
+    Ready,
+    RouterSlots,
+    Setup,
+    SlotLayout,
+    StartFailed,
+    ToWorker,
+    WorkerSpec,
+    router_channel,
+    worker_channel,
+)
+from superserve.serving.pool import Batch
+from superserve.serving.worker import run_worker
+
+SPEC = WorkerSpec(
+    engine=f"{__name__}:create",
+    options={},
+    inputs=(TensorSpec("x", "FP32", (-1,)),),
+    outputs=(TensorSpec("y", "FP32", (-1,)),),
+    max_rows=4,
+    warm_batches=(1, 4),
+)
+CURSED = 13.0
+
+
+class Doubler:
+    """y = 2 x at subnet 0, 3 x at subnet 1; remembers what it was asked."""
+
+    name, dtype, subnet_ids = "doubler", "float32", ("a", "b")
+
+    def __init__(self) -> None:
+        self.ran: list[tuple[int, list[float]]] = []
+        self.actuated: list[int] = []
+
+    def actuate(self, subnet: int) -> None:
+        self.actuated.append(subnet)
+
+    def run(self, subnet: int, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        (x,) = inputs
+        self.ran.append((subnet, x.tolist()))
+        if CURSED in x:
+            raise ArithmeticError("cursed")
+        return [(subnet + 2) * x]
+
+
+class Bench:
+    """The router's side of a worker that runs in this process."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.engine = Doubler()
+        self.router: Channel[FromWorker] = router_channel(ours)
+        self.worker: Channel[ToWorker] = worker_channel(theirs)
+        layout = SlotLayout(SPEC)
+        self.memory_fd = os.memfd_create("test")
+        os.ftruncate(self.memory_fd, layout.size)
+        self.slots = RouterSlots(layout, layout.map(self.memory_fd))
+
+    def run(self, *messages: ToWorker) -> int:
+        for message in messages:
+            self.router.send(message)
+        self.router.half_close()
+        return run_worker(self.worker, self.memory_fd)
+
+    def said(self) -> list[FromWorker]:
+        self.worker.close()
+        found: list[FromWorker] = []
+        while (message := self.router.receive()) is not None:
+            found.append(message)
+        return found
+
+    def close(self) -> None:
+        self.router.close()
+        self.worker.close()
+        self.slots.close()
+        os.close(self.memory_fd)
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    found = Bench()
+
+    def load(_: Setup) -> Engine:
+        return found.engine
+
+    monkeypatch.setattr("superserve.serving.worker.load_engine", load)
+    yield found
+    found.close()
+
+
+def test_every_cell_is_warm_before_it_is_ready_whatever_the_last_worker_left_behind(bench: Bench) -> None:
+    bench.slots.write(Batch(0, 4, [[np.full(4, CURSED, "<f4").tobytes()]]))
+    assert bench.run(Setup(0, SPEC)) == 0
+    assert bench.engine.ran == [(0, [0.0]), (1, [0.0]), (0, [0.0] * 4), (1, [0.0] * 4)]
+    (ready,) = bench.said()
+    assert isinstance(ready, Ready)
+    assert (ready.engine, ready.dtype, ready.subnet_ids) == ("doubler", "float32", ("a", "b"))
+
+
+def test_answers_lie_in_the_slot_that_the_number_says(bench: Bench) -> None:
+    bench.slots.write(Batch(0, 3, [[np.array([1, 2, 3], "<f4").tobytes()]]))
+    cold = msgspec.structs.replace(SPEC, warm_batches=())
+    assert bench.run(Setup(0, cold), Launch(7, 0, 3), Launch(8, 1, 2)) == 0
+    assert bench.engine.ran == [(0, [1, 2, 3]), (1, [1, 2])]
+    _, first, second = bench.said()
+    assert isinstance(first, Done)
+    assert isinstance(second, Done)
+    assert (first.seq, second.seq) == (7, 8)
+    assert first.infer_ns >= first.actuate_ns > 0
+    assert np.frombuffer(bench.slots.outputs(7, 3)[0], "<f4").tolist() == [2, 4, 6]
+    assert np.frombuffer(bench.slots.outputs(8, 2)[0], "<f4").tolist() == [3, 6]
+    assert bench.engine.actuated == [0, 1]
+
+
+def test_a_batch_that_raises_is_reported_and_the_next_one_runs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench.engine, "actuate", _raise_on_subnet_1)
+    assert bench.run(Setup(0, SPEC), Launch(1, 1, 1), Launch(2, 0, 1)) == 0
+    _, failed, done = bench.said()
+    assert failed == Failed(1, "ArithmeticError: no such subnet")
+    assert isinstance(done, Done)
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_engine_that_cannot_be_loaded_is_reported(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    spec = msgspec.structs.replace(SPEC, engine="superserve.serving.worker:no_such_engine")
+    assert bench.run(Setup(0, spec)) == 1
+    (failed,) = bench.said()
+    assert isinstance(failed, StartFailed)
+    assert "no_such_engine" in failed.message
+
+
+def test_a_router_that_is_gone_before_it_says_anything_is_no_error(bench: Bench) -> None:
+    assert bench.run() == 0
+    assert bench.said() == []
+
+
+def test_a_router_that_is_gone_before_the_answer_is_no_error(bench: Bench) -> None:
+    bench.router.send(Setup(0, SPEC))
+    bench.router.send(Launch(1, 0, 1))
+    bench.router.close()
+    assert run_worker(bench.worker, bench.memory_fd) == 0
+
+
+def _raise_on_subnet_1(subnet: int) -> None:
+    if subnet == 1:
+        raise ArithmeticError("no such subnet")

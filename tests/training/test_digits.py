@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from superserve.engine import Engine
 from superserve.errors import ConfigError
-from superserve.evaluate import evaluate
+from superserve.evaluate import AccuracyRow, evaluate
 from superserve.model_folder import ModelFolder
 from superserve.supernet.engine import EagerEngine
 from superserve.supernet.zoo.ofa_resnet import OfaResNetConfig, StageConfig
+from superserve.training import digits
 from superserve.training.digits import Progress, load_digits, train_digits
 
 TINY = OfaResNetConfig(
@@ -71,6 +73,22 @@ def test_test_examples_are_the_ones_held_back(trained: tuple[ModelFolder, list[P
     held_back = load_digits(3).test
     assert np.array_equal(inputs, held_back.images)
     assert np.array_equal(labels, held_back.labels)
+
+
+def test_the_front_is_chosen_on_validation_images_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The test images are looked at once, when nothing is left to choose."""
+    data, seen = load_digits(5), []
+
+    def spy(engine: Engine, inputs: np.ndarray[Any, Any], *arguments: Any, **options: Any) -> list[AccuracyRow]:
+        seen.append(inputs)
+        return evaluate(engine, inputs, *arguments, **options)
+
+    monkeypatch.setattr(digits, "evaluate", spy)
+    train_digits(tmp_path, seed=5, epochs=1, architecture=TINY, cost=by_size)
+    *choosing, testing = seen
+    assert len(choosing) == 4
+    assert all(np.array_equal(inputs, data.validate.images) for inputs in choosing)
+    assert np.array_equal(testing, data.test.images)
 
 
 def test_reports_every_step(trained: tuple[ModelFolder, list[Progress]]) -> None:

@@ -61,7 +61,7 @@ class EagerEngine:
         """See `Engine.run`."""
         self._actuator.actuate(subnet)
         arguments = self._preprocess([_tensor(array) for array in inputs])
-        logits: Tensor = self._network(*(_channels_last(x) for x in arguments))
+        logits: Tensor = self._network(*(channels_last(x) for x in arguments))
         return [logits.numpy()]
 
 
@@ -70,9 +70,10 @@ def _tensor(array: np.ndarray[Any, Any]) -> Tensor:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    if x.dim() != 4:
-        return x
-    # `x.to(memory_format=...)` returns a one-channel tensor as it is, with strides that torch takes for
-    # channels-first; a fresh tensor has unambiguous ones.
-    return torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
+def channels_last(x: Tensor) -> Tensor:
+    """An image batch in channels_last, other tensors as they are.
+
+    Not by `Tensor.contiguous`: that returns a one-channel batch unchanged, with strides that the layers after it take
+    for channels-first.
+    """
+    return x.to(memory_format=torch.channels_last) if x.dim() == 4 else x

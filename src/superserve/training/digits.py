@@ -21,7 +21,7 @@ from superserve.evaluate import AccuracyRow, evaluate
 from superserve.model_folder import FORMAT, Front, ModelConfig, ModelFolder, SubnetRecord, TensorSpec
 from superserve.subnet import SubnetSpec
 from superserve.supernet.calibrate import calibrate
-from superserve.supernet.engine import EagerEngine
+from superserve.supernet.engine import EagerEngine, channels_last
 from superserve.supernet.hub import save_supernet
 from superserve.supernet.macs import count_macs
 from superserve.supernet.network import ElasticNetwork, Supernet
@@ -197,7 +197,7 @@ def _batches(
     labels = torch.from_numpy(data.labels)
     for rows in torch.split(torch.randperm(len(labels), generator=generator), ROWS):
         x = (augment(pixels[rows], SIZE, Affine(), generator) - mean) / std
-        yield x.contiguous(memory_format=torch.channels_last), labels[rows]
+        yield channels_last(x), labels[rows]
 
 
 def _preprocessing(train: Split) -> ImagePreprocessing:
@@ -289,4 +289,4 @@ def _calibrated(network: ElasticNetwork, config: ModelConfig, spec: SubnetSpec, 
     """Statistics from the training images as served: not augmented."""
     prepare = parse_preprocessing(config.preprocessing).build()
     batches = (prepare([part])[0] for part in torch.split(torch.from_numpy(train.images), CALIBRATION_ROWS))
-    return calibrate(network, spec, (x.contiguous(memory_format=torch.channels_last) for x in batches))
+    return calibrate(network, spec, map(channels_last, batches))

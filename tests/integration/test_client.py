@@ -164,6 +164,8 @@ async def test_cancelling_drops_the_connection_and_frees_its_turn() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        await asyncio.sleep(0.05)
+        assert not server.peers, "the server must learn that nobody waits"
         server.delay_s = 0.0
         assert (await client.infer("m", INPUT)).outputs["logits"].argmax() == 7
     assert server.connections == 2

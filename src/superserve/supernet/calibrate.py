@@ -17,6 +17,7 @@ class _Average:
 
     def __init__(self) -> None:
         self._rows = 0
+        self._dtype = torch.float32
         self._mean: Tensor | float = 0.0
         self._variance: Tensor | float = 0.0
 
@@ -27,12 +28,13 @@ class _Average:
         self._mean = self._mean + mean.double() * len(x)
         self._variance = self._variance + variance.double() * len(x)
         self._rows += len(x)
+        self._dtype = torch.promote_types(x.dtype, torch.float32)
 
     def result(self) -> NormStatistics:
-        """The average so far, float32."""
+        """The average so far, float32 (float64 for a network in float64)."""
         assert isinstance(self._mean, Tensor)
         assert isinstance(self._variance, Tensor)
-        return NormStatistics((self._mean / self._rows).float(), (self._variance / self._rows).float())
+        return NormStatistics((self._mean / self._rows).to(self._dtype), (self._variance / self._rows).to(self._dtype))
 
 
 def calibrate(network: ElasticNetwork, spec: SubnetSpec, batches: Iterable[Tensor | tuple[Tensor, ...]]) -> Statistics:

@@ -1,0 +1,166 @@
+"""Read a checkpoint file into tensors without running anything in it."""
+
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from superserve.errors import CheckpointError
+
+#: What training scripts wrap the parameters in.
+_WRAPPERS: Final = ("state_dict", "model")
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """The tensors of a ``torch.save`` or safetensors file by name, on the CPU.
+
+    Python objects are never unpickled. A prefix ``module.`` that all names share (data-parallel training) is taken
+    off, and what stands beside the parameters (optimiser state, epoch) is left out.
+
+    Raises:
+        CheckpointError: naming the file, and whether it is missing, damaged, full of code or of no parameters.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    tensors = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+    if not tensors:
+        raise CheckpointError(f"{path}: holds no tensors by name: give the file with the network's state_dict")
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: truncated, or not a safetensors file ({error})") from None
+
+
+def _torch(path: Path) -> dict[str, Tensor]:
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path}: {_pickle_complaint(str(error))}") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError) as error:
+        raise CheckpointError(f"{path}: truncated, or not a file that torch.save wrote ({_first(error)})") from None
+    for wrapper in _WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, Mapping):
+        raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, not a state_dict")
+    return {name: value for name, value in loaded.items() if isinstance(name, str) and isinstance(value, Tensor)}
+
+
+def _pickle_complaint(message: str) -> str:
+    if "truncated" in message or "invalid load key" in message or "Ran out of input" in message:
+        return "truncated, or not a file that torch.save wrote"
+    return (
+        "holds pickled Python objects, not only tensors. Loading them would run code from the file, which is never "
+        "done: save its state_dict (tensors by name) and import that"
+    )
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+class Picker:
+    """Takes tensors out of a checkpoint by any of the names they may go by.
+
+    Args:
+        tensors: the checkpoint.
+        path: where it came from, for messages.
+        settings: the content of the ``config.json`` beside it; empty where there is none.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], path: Path, settings: Mapping[str, Any]) -> None:
+        self.settings = settings
+        self._tensors = dict(tensors)
+        self._path = path
+        self.renamed = 0
+        """How many tensors went by another name than the first one asked for."""
+        self.ignored: tuple[str, ...] = ()
+        """What was left in the end."""
+
+    def shape(self, names: Iterable[str], dimensions: int) -> tuple[int, ...]:
+        """The shape of a tensor that says how large the network is.
+
+        Raises:
+            CheckpointError: if it is missing or has another number of dimensions.
+        """
+        found = self._find(names)
+        shape = tuple(self._tensors[found].shape)
+        if len(shape) != dimensions:
+            raise CheckpointError(f"{self._path}: tensor {found!r} has shape {shape}, not {dimensions} dimensions")
+        return shape
+
+    def numbered(self, prefix: str) -> int:
+        """How many numbers follow ``prefix`` in the names of tensors."""
+        pattern = re.compile(re.escape(prefix) + r"(\d+)\.")
+        return len({match[1] for name in self._tensors if (match := pattern.search(name))})
+
+    def take(self, names: Iterable[str], shape: tuple[int, ...]) -> Tensor:
+        """The tensor under the first of these names that the checkpoint has, as contiguous float32.
+
+        Raises:
+            CheckpointError: if there is none, or it has another shape, another kind of values or no finite ones.
+        """
+        options = list(names)
+        found = self._find(options)
+        self.renamed += found != options[0]
+        tensor = self._tensors.pop(found)
+        if tuple(tensor.shape) != shape or not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{self._path}: tensor {found!r} is {tensor.dtype} {tuple(tensor.shape)}, not float {shape}: "
+                "a file of another network, or of another size of this one"
+            )
+        if not bool(tensor.isfinite().all()):
+            raise CheckpointError(f"{self._path}: tensor {found!r} has values that are not finite: it is damaged")
+        return tensor.to(torch.float32).contiguous()
+
+    def finish(self, harmless: Iterable[str]) -> None:
+        """Check that the names of all tensors not taken end in one of these.
+
+        Raises:
+            CheckpointError: naming a tensor that has no place in the network.
+        """
+        endings = tuple(harmless)
+        unknown = [name for name in self._tensors if not name.endswith(endings)]
+        if unknown:
+            raise CheckpointError(
+                f"{self._path}: tensor {unknown[0]!r} (and {len(unknown) - 1} more) has no place in this "
+                f"family's network{self._hint()}"
+            )
+        self.ignored = tuple(sorted(self._tensors))
+
+    def _find(self, names: Iterable[str]) -> str:
+        options = list(names)
+        for name in options:
+            if name in self._tensors:
+                return name
+        raise CheckpointError(f"{self._path}: tensor {options[0]!r} is missing{self._hint()}")
+
+    def _hint(self) -> str:
+        family = recognise(self._tensors)
+        return f": the file looks like one of family {family!r}" if family else ""
+
+
+#: A part of a name that only one family's checkpoints have.
+_MARKS: Final[Mapping[str, str]] = {
+    "input_stem.": "ofa_resnet50",
+    "first_conv.": "ofa_mobilenet_v3",
+    "encoder.layer.": "dynabert",
+}
+
+
+def recognise(tensors: Mapping[str, Any]) -> str | None:
+    """The family that tensor names point to, if any."""
+    return next((family for mark, family in _MARKS.items() if any(mark in name for name in tensors)), None)

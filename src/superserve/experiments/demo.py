@@ -42,6 +42,10 @@ JUDGED_CV2: Final = 2.0
 #: Enough samples of an emulated device for the dispatch overhead alone.
 _OVERHEAD_EFFORT: Final = Effort(seconds=1.5, least=2, most=60, rounds=2)
 
+#: How the time of a measurement divides among its stages, roughly.
+_SHARE_OF: Final = {"start": 0.2, "scan": 0.1, "measure": 0.7}
+_SHARE_BEFORE: Final = {"start": 0.0, "scan": 0.2, "measure": 0.3}
+
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _T = TypeVar("_T")
@@ -162,7 +166,8 @@ async def _profile(options: DemoOptions, folder: ModelFolder, screen: Screen) ->
     def report(progress: Progress) -> None:
         # Samples come by the hundred per second: a line is drawn for some of them only.
         if progress.done == progress.total or progress.done % 25 == 0:
-            screen.update(stage, progress.done / progress.total, f"{progress.stage} {progress.done}/{progress.total}")
+            share = _SHARE_BEFORE[progress.stage] + _SHARE_OF[progress.stage] * progress.done / progress.total
+            screen.update(stage, share, f"{progress.stage} {progress.done}/{progress.total}")
 
     source = emulated_profile(options.device)
     effort = None if source is None else _OVERHEAD_EFFORT

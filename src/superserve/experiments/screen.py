@@ -62,8 +62,8 @@ class Screen:
         return stage
 
     def update(self, stage: TaskID, share: float, note: str) -> None:
-        """A stage is this far, 0..1."""
-        self._bars.update(stage, completed=share, note=note)
+        """A stage is this far, 0..1; its clock runs on until `end`."""
+        self._bars.update(stage, completed=min(share, 0.999), note=note)
         self._bars.refresh()
 
     def end(self, stage: TaskID, note: str) -> None:

@@ -360,6 +360,17 @@ def test_a_slow_sender_is_told_and_cut() -> None:
     assert transport.closed
 
 
+def test_a_slow_sender_is_told_once_and_in_order() -> None:
+    """However long the request before it takes."""
+    bench = Bench(Handler())
+    protocol, transport = bench.connect()
+    protocol.data_received(GET + POST[:20])
+    for _ in range(10):
+        bench.clock.advance(100 * NS_PER_S)
+    bench.handler.exchanges[0].respond_json(b"1")
+    assert [status for status, _, _ in responses(transport.sent)] == [200, 408]
+
+
 def test_a_request_in_time_starts_no_clock_for_the_next() -> None:
     """Time between requests counts as idle, not as slow."""
     bench = Bench()
@@ -373,7 +384,7 @@ def test_a_request_in_time_starts_no_clock_for_the_next() -> None:
 
 
 def test_a_sender_is_not_slow_while_we_do_not_read() -> None:
-    """Half a request behind a full pipeline may wait as long as we do."""
+    """Half a request behind a full pipeline may wait as long as we do; from then on its time counts."""
     bench = Bench(Handler())
     protocol, transport = bench.connect()
     protocol.data_received(GET * 4 + POST[:20])
@@ -381,8 +392,10 @@ def test_a_sender_is_not_slow_while_we_do_not_read() -> None:
     assert transport.sent == b""
     for exchange in bench.handler.exchanges[:4]:
         exchange.respond_json(b"1")
-    protocol.data_received(POST[20:])
-    assert bench.handler.bodies[-1] == b"hello"
+    bench.clock.advance(10 * NS_PER_S - 1)
+    assert len(responses(transport.sent)) == 4
+    bench.clock.advance(1)
+    assert responses(transport.sent)[-1][0] == 408
 
 
 def test_an_idle_connection_is_closed() -> None:

@@ -319,6 +319,19 @@ def test_sizes_follow_the_rows(sizes: list[int]) -> None:
         assert value["outputs"][0]["parameters"]["binary_data_size"] == 4 * rows
 
 
+def test_forms_of_responses_do_not_mix() -> None:
+    """One encoder, in turns: binary, JSON, and JSON of other data with as many rows."""
+    same = encoder()
+    other = answer()
+    other.outputs = [memoryview(bytes(range(8, 16))), other.outputs[1]]
+    found = []
+    for form, result in ((True, answer()), (False, answer()), (False, other), (True, other)):
+        decoded = wish(binary=(form,))
+        output = json.loads(same.plan(decoded).encode("", result).json)["outputs"][0]
+        found.append(output.get("data"))
+    assert found == [None, list(range(8)), list(range(8, 16)), None]
+
+
 def test_fp16_is_never_json() -> None:
     """Refused before it runs, with what to set; as binary data it is fine."""
     config = msgspec.structs.replace(MODEL, outputs=(TensorSpec("half", "FP16", (-1,)),))

@@ -107,3 +107,10 @@ class Exchange:
             return b"Connection: close\r\n"
         # HTTP/1.0 clients that asked to keep the connection wait for this.
         return b"Connection: keep-alive\r\n" if b"connection" in self.headers else b""
+
+
+class RequestHandler(Protocol):
+    """Who answers requests."""
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answer it, at once or later."""

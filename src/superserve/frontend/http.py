@@ -13,7 +13,7 @@ import httptools
 
 from superserve.clock import NS_PER_S, Clock, Timer
 from superserve.errors import PayloadTooLargeError
-from superserve.frontend.exchange import Exchange
+from superserve.frontend.exchange import Exchange, RequestHandler
 from superserve.frontend.status import http_status
 from superserve.serving.config import HttpConfig
 
@@ -39,13 +39,6 @@ _KEPT: Final = frozenset(
 _LINGER_NS: Final = NS_PER_S
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class RequestHandler(Protocol):
-    """Who answers requests."""
-
-    def handle(self, exchange: Exchange) -> None:
-        """Answer it, at once or later."""
 
 
 class Connections(Protocol):
@@ -97,7 +90,6 @@ class HttpProtocol(asyncio.Protocol):
         self._continue_due = False
         self._ignoring_input = False
         self._linger = False
-        self._stopping = False
         self._reading = True
         self._writable = True
         self._timer: Timer | None = None
@@ -228,7 +220,7 @@ class HttpProtocol(asyncio.Protocol):
             exchange.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             self._chunks = []
         exchange.arrival_ns = self._idle_since_ns = self._clock.now_ns()
-        exchange.keep_alive = parser.should_keep_alive() and not self._stopping
+        exchange.keep_alive = parser.should_keep_alive()
         self._ignoring_input = not exchange.keep_alive
         self._waiting.append(exchange)
         if len(self._waiting) >= self._config.max_pipelined:
@@ -263,7 +255,6 @@ class HttpProtocol(asyncio.Protocol):
 
     def stop(self) -> None:
         """Close when what has been received is answered."""
-        self._stopping = True
         if self._waiting:
             self._waiting[-1].keep_alive = False
             self._ignoring_input = True
@@ -353,7 +344,7 @@ class HttpProtocol(asyncio.Protocol):
         if wanted:
             self._transport.resume_reading()
             if self._receiving_since_ns is not None:
-                self._receiving_since_ns = self._clock.now_ns()  # it was not the sender that waited
+                self._start_receiving()  # anew: it was not the sender that waited
         else:
             self._transport.pause_reading()
 
@@ -365,8 +356,11 @@ class HttpProtocol(asyncio.Protocol):
                 self._reject(431, f"the request's head is larger than {self._config.max_header_bytes} bytes")
                 return
         if self._receiving_since_ns is None:
-            self._receiving_since_ns = self._clock.now_ns()
-            self._arm(self._receiving_since_ns + self._config.read_timeout_ns)
+            self._start_receiving()
+
+    def _start_receiving(self) -> None:
+        self._receiving_since_ns = self._clock.now_ns()
+        self._arm(self._receiving_since_ns + self._config.read_timeout_ns)
 
     # ---- one timer for everything that takes too long
 

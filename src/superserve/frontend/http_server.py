@@ -7,7 +7,8 @@ import secrets
 
 from superserve.clock import NS_PER_S, Clock
 from superserve.errors import ConfigError
-from superserve.frontend.http import HttpProtocol, RequestHandler
+from superserve.frontend.exchange import RequestHandler
+from superserve.frontend.http import HttpProtocol
 from superserve.serving.config import HttpConfig
 
 

@@ -34,7 +34,7 @@ Action = Callable[[Exchange, PathArguments], None]
 class RouteTable:
     """Paths with ``{model}`` and ``{version}`` in them, and what each method does there.
 
-    Implements `superserve.frontend.http.RequestHandler`.
+    Implements `superserve.frontend.exchange.RequestHandler`.
     """
 
     def __init__(self) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from superserve.clock import ManualClock
 from superserve.model_folder import ModelFolder, TensorSpec
-from superserve.profiler.measure import build_profile, example_rows
+from superserve.profiler.measure import WaitingTime, build_profile, example_rows
 from superserve.profiler.sampling import CellSamples
 from support.folders import write_digits_like_folder
 from support.profiles import DEVICE
@@ -52,3 +53,18 @@ def test_without_fitting_test_data_numbers_are_made_up_that_any_model_takes(tmp_
     assert values.min() >= 0
     assert values.max() <= 1
     assert values.std() > 0.1
+
+
+def test_waiting_is_told_as_a_share_of_the_time(tmp_path: Path) -> None:
+    clock = ManualClock()
+    waits = WaitingTime(1, clock)
+    waits._path = tmp_path / "schedstat"
+    waits._path.write_text("5000 300 7\n")
+    waits._before_ns = waits._delay_ns()
+    clock.advance(1000)
+    waits._path.write_text("5900 550 9\n")
+    assert waits.share() == 0.25
+
+
+def test_waiting_is_unknown_where_the_kernel_does_not_tell() -> None:
+    assert WaitingTime(None, ManualClock()).share() is None

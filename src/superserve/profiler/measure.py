@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import uvloop
 
-from superserve.clock import NS_PER_US, MonotonicClock
+from superserve.clock import NS_PER_US, Clock, MonotonicClock
 from superserve.model_folder import TEST_FILE, ModelFolder, TensorSpec
 from superserve.profile import Device, Profile, SubnetProfile
 from superserve.profiler.estimate import cell_quantiles
@@ -39,7 +40,10 @@ class Measurement:
     samples: Sequence[Sequence[int]]
     """Samples under load of each subnet at each batch size."""
     router_share: float
-    """How busy the router's core was meanwhile, 0..1."""
+    """Share of the router's core that this process and its traffic took while traffic flowed, 0..1."""
+    worker_waited: float | None
+    """Share of the time that the worker was ready to run but other processes had its core, 0..1: above a few per cent,
+    the machine was too busy for good figures. None if the kernel does not tell."""
 
 
 def measure(
@@ -105,7 +109,9 @@ async def measure_async(
                 for size in batches
             ]
             sampler = Sampler(probe, traffic, clock=clock, cells=cells, rng=rng, report=report)
+            waits = WaitingTime(pool.pids[0], clock)
             samples = await sampler.run(effort or (QUICK if quick else FULL))
+            waited = waits.share()
         finally:
             traffic.stop()
             await pool.stop()
@@ -117,7 +123,31 @@ async def measure_async(
         violations=measured.violations(),
         samples=[counts[start : start + width] for start in range(0, len(counts), width)],
         router_share=traffic.measured_share,
+        worker_waited=waited,
     )
+
+
+class WaitingTime:
+    """How long a process waits for a core, from now on (Linux ``/proc/PID/schedstat``, run delay)."""
+
+    def __init__(self, pid: int | None, clock: Clock) -> None:
+        self._path = Path(f"/proc/{pid}/schedstat")
+        self._clock = clock
+        self._began_ns = clock.now_ns()
+        self._before_ns = self._delay_ns()
+
+    def share(self) -> float | None:
+        """The share of the time since then that it waited; None if the kernel does not tell."""
+        delay_ns = self._delay_ns()
+        if delay_ns is None or self._before_ns is None:
+            return None
+        return (delay_ns - self._before_ns) / max(1, self._clock.now_ns() - self._began_ns)
+
+    def _delay_ns(self) -> int | None:
+        try:
+            return int(self._path.read_text().split()[1])
+        except (OSError, IndexError, ValueError):
+            return None
 
 
 def build_profile(

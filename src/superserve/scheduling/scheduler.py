@@ -11,6 +11,7 @@ from typing import Final
 
 from superserve.clock import NS_PER_S
 from superserve.request import Outcome, Reason, Request, RequestState
+from superserve.scheduling.overhead import OverheadEstimate
 from superserve.scheduling.policy import Policy, SchedulerView, Wait
 from superserve.scheduling.queue import EDFQueue
 
@@ -60,7 +61,7 @@ class Scheduler:
 
     Args:
         policy: chooses subnet, batch size and victims; its table and ``timeout_action`` hold here, too.
-        overhead_ns: dispatch overhead that is taken off every slack.
+        overhead_ns: dispatch overhead that is taken off every slack until `observe_overhead` knows better.
         limits: bounds.
     """
 
@@ -70,6 +71,7 @@ class Scheduler:
         self._expires = policy.timeout_action == "reject"
         self._queue = EDFQueue()
         self._view = SchedulerView(policy.table, self._queue, overhead_ns)
+        self._overhead = OverheadEstimate(overhead_ns)
         self._idle: deque[int] = deque()
         self._running: dict[int, Launch] = {}
         self._workers: set[int] = set()
@@ -114,6 +116,11 @@ class Scheduler:
         if request.state is RequestState.QUEUED:
             self._queue.remove(request)
         return (self._finish(request, Outcome.CANCELLED, Reason.CLIENT_GONE),)
+
+    def observe_overhead(self, overhead_ns: int) -> None:
+        """A batch took this much longer, from its launch to its answers, than its time in the worker."""
+        self._overhead.observe(overhead_ns)
+        self._view.overhead_ns = self._overhead.planned_ns
 
     def on_worker_ready(self, now_ns: int, worker: int) -> Sequence[Action]:
         """A worker joined, warm and idle."""

@@ -191,6 +191,9 @@ class Router:
         actions = self._scheduler.on_batch_done(self._clock.now_ns(), worker)
         # The worker gets its next batch before the answers of this one are encoded: it has nothing else to do.
         self._act(actions, result, launches_first=True)
+        ended = next((action.launch for action in actions if isinstance(action, Finish) and action.launch), None)
+        if ended is not None:
+            self._scheduler.observe_overhead(self._clock.now_ns() - ended.launched_ns - result.infer_ns)
 
     def on_batch_failed(self, worker: int, message: str) -> None:
         """See `PoolListener`."""

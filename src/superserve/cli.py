@@ -34,6 +34,9 @@ app.add_typer(config_app, name="config")
 out = Console()
 err = Console(stderr=True)
 
+#: Share of the time that a profiled worker may wait for its core before the profile is called doubtful.
+BUSY_MACHINE = 0.05
+
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, or the name of a bundled model.")]
@@ -164,6 +167,11 @@ def profile(
     _print_profile(measured.profile)
     for violation in measured.violations:
         err.print(f"repaired: {violation}", highlight=False)
+    if measured.worker_waited > BUSY_MACHINE:
+        err.print(
+            f"[bold red]doubtful:[/] other processes had the worker's core {measured.worker_waited:.0%} of the time; "
+            "measure again when the machine is idle"
+        )
     if device == "cpu":
         out.print(f"kept in {save_profile(folder, measured.profile)}", highlight=False, soft_wrap=True)
     if json_file is not None:

@@ -63,31 +63,22 @@ async def replay(
     """
     if not len(trace):
         raise TraceError(f"trace {trace.name!r} has no requests to replay")
-    arrivals: list[int] = trace.arrival_ns.tolist()
     slos = _slos(trace, slo_ms)
     drawn = np.random.default_rng(seed).integers(0, len(examples), len(trace))
-    recorder = Recorder(arrivals, slos, examples.labels[drawn].tolist())
+    recorder = Recorder(trace.arrival_ns.tolist(), slos, examples.labels[drawn].tolist())
     address = Address.parse(url)
     render = _renderer(trace, slos, _templates(address, model, examples, slos), drawn.tolist())
-    generator = Generator(address, arrivals, render, recorder, max_connections)
+    generator = Generator(address, trace.arrival_ns.tolist(), render, recorder, max_connections)
+    last_ns = int(trace.arrival_ns[-1])
     try:
         await generator.open(connections_ahead(trace.arrival_ns, slos, max_connections))
         cpu_before_s = _cpu_s()
-        async with _reporting(on_progress, lambda: _progress(generator, recorder, arrivals[-1])):
-            await generator.run(arrivals[-1] + max(slos or [0]) + round(drain_s * NS_PER_S))
+        async with _reporting(on_progress, lambda: _progress(generator, recorder, last_ns)):
+            await generator.run(last_ns + max(slos or [0]) + round(drain_s * NS_PER_S))
         end_ns, cpu_s = generator.elapsed_ns(), _cpu_s() - cpu_before_s
     finally:
         await generator.close()
-    front = recorder.front(subnet_ids)
-    log = recorder.result(end_ns)
-    return ReplayResult(
-        log=replace(log, subnet=recorder.in_front_order(log.subnet, front)),
-        lateness_ns=np.array(generator.lateness_ns, np.int64),
-        subnet_ids=front,
-        emulated=recorder.emulated,
-        slo_ms=slo_ms,
-        cpu_share=cpu_s * NS_PER_S / end_ns,
-    )
+    return _result(generator, recorder, subnet_ids, slo_ms, end_ns=end_ns, cpu_s=cpu_s)
 
 
 async def replay_trace(
@@ -152,6 +143,27 @@ def _renderer(
         return templates[drawn[index]].render(timeout_us, priorities[index])
 
     return render
+
+
+def _result(
+    generator: Generator,
+    recorder: Recorder,
+    subnet_ids: tuple[str, ...],
+    slo_ms: float | None,
+    *,
+    end_ns: int,
+    cpu_s: float,
+) -> ReplayResult:
+    front = recorder.front(subnet_ids)
+    log = recorder.result(end_ns)
+    return ReplayResult(
+        log=replace(log, subnet=recorder.in_front_order(log.subnet, front)),
+        lateness_ns=np.array(generator.lateness_ns, np.int64),
+        subnet_ids=front,
+        emulated=recorder.emulated,
+        slo_ms=slo_ms,
+        cpu_share=cpu_s * NS_PER_S / end_ns,
+    )
 
 
 def _cpu_s() -> float:

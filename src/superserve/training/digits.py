@@ -54,7 +54,7 @@ ARCHITECTURE: Final = OfaResNetConfig(
         StageConfig(width=160, stride=2, depths=(2, 3)),
         StageConfig(width=256, stride=2, depths=(2, 3)),
     ),
-    width_ratios=(0.25, 0.5, 0.7, 0.85, 1.0),
+    width_ratios=(0.25, 0.5, 0.8, 0.9, 1.0),
     expand_ratios=(0.125, 0.25, 0.375),
 )
 

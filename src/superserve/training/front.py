@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from superserve.clock import NS_PER_MS, monotonic_ns
+from superserve.clock import NS_PER_MS, process_cpu_ns
 from superserve.engine import Engine
 from superserve.model_folder import TensorSpec
 from superserve.subnet import SearchSpace, SubnetSpec
@@ -63,16 +63,17 @@ def spread(front: Sequence[Candidate], count: int) -> list[Candidate]:
 
 
 def batch_latency_ms(tensor: TensorSpec, *, rows: int = 16, repeats: int = 7) -> Cost:
-    """A cost: the least of some timings of one batch of zeros on one thread, in ms.
+    """A cost: the latency of one batch of zeros on one core to itself, in ms.
 
-    The least, because what else the machine does can only add to it.
+    Measured as the least processor time of some runs on one thread: what else the machine does can only add to it,
+    and waiting for a core is not counted.
     """
 
     def cost(engine: Engine, subnet: int) -> float:
         batch = [np.zeros((rows, *tensor.row_shape), tensor.dtype)]
         with single_thread():
             engine.run(subnet, batch)
-            return min(_time_ns(engine, subnet, batch) for _ in range(repeats)) / NS_PER_MS
+            return min(_cpu_ns(engine, subnet, batch) for _ in range(repeats)) / NS_PER_MS
 
     return cost
 
@@ -88,7 +89,7 @@ def single_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _time_ns(engine: Engine, subnet: int, batch: list[np.ndarray]) -> int:
-    start = monotonic_ns()
+def _cpu_ns(engine: Engine, subnet: int, batch: list[np.ndarray]) -> int:
+    start = process_cpu_ns()
     engine.run(subnet, batch)
-    return monotonic_ns() - start
+    return process_cpu_ns() - start

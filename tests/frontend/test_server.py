@@ -1,0 +1,106 @@
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+
+from superserve import profiler
+from superserve.clock import ManualClock
+from superserve.errors import ConfigError, ProfileError
+from superserve.frontend.server import Server, choose_profile
+from superserve.model_folder import ModelFolder, write_json
+from superserve.profile import Device, Profile, SubnetProfile
+from superserve.profiler import Progress, save_profile
+from superserve.profiler.store import THREADS, cpu_name
+from superserve.serving.config import Config, resolve
+from superserve.serving.fake_pool import FakePool
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelFolder:
+    """The bundled digits, with an empty cache."""
+    monkeypatch.setenv("SUPERSERVE_CACHE", str(tmp_path / "cache"))
+    return ModelFolder.resolve("digits")
+
+
+def profile_of(folder: ModelFolder, batches: tuple[int, ...] = (1, 16)) -> Profile:
+    """A profile that fits a model on this machine."""
+    row = tuple(1000.0 * batch for batch in batches)
+    return Profile(
+        device=Device(name=cpu_name(), kind="cpu", threads=THREADS, engine="eager", dtype="float32", torch="none"),
+        model_hash=folder.model_hash,
+        batches=batches,
+        dispatch_overhead_us=500.0,
+        subnets=tuple(
+            SubnetProfile(id=record.id, accuracy=record.accuracy, p50_us=row, p95_us=row, p99_us=row)
+            for record in folder.front.subnets
+        ),
+    )
+
+
+def write(path: Path, profile: Profile) -> Path:
+    write_json(path, profile)
+    return path
+
+
+def test_an_emulated_device_plans_with_its_own_profile(folder: ModelFolder) -> None:
+    """Whatever the model's subnets are."""
+    config = resolve({"workers.device": "emulated:r-profile"}, {}).config
+    assert choose_profile(folder, config) == Profile.load("r-profile")
+
+
+def test_a_given_profile_comes_before_the_kept_one(folder: ModelFolder, tmp_path: Path) -> None:
+    """The kept one is found without being named."""
+    kept = profile_of(folder)
+    given = msgspec.structs.replace(kept, dispatch_overhead_us=1.0)
+    save_profile(folder, kept)
+    assert choose_profile(folder, Config()) == kept
+    assert choose_profile(folder, Config(), write(tmp_path / "given.json", given)) == given
+
+
+def test_without_any_profile_one_is_measured_and_kept(folder: ModelFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quickly, telling of progress; the next start finds it."""
+    steps: list[tuple[float, float, str]] = []
+
+    def measure(model: ModelFolder, *, quick: bool, report: Callable[[Progress], None]) -> SimpleNamespace:
+        assert quick
+        report(Progress("scan", 3, 7))
+        return SimpleNamespace(profile=profile_of(model))
+
+    monkeypatch.setattr(profiler, "measure", measure)
+    measured = choose_profile(folder, Config(), report=lambda *step: steps.append(step))
+    assert steps == [(3, 7, "profile: scan")]
+    monkeypatch.setattr(profiler, "measure", None)
+    assert choose_profile(folder, Config()) == measured == profile_of(folder)
+
+
+@pytest.mark.parametrize("wrong", ["hash", "subnets", "order", "batches"])
+def test_a_profile_of_another_model_is_refused(folder: ModelFolder, tmp_path: Path, wrong: str) -> None:
+    """Its subnets are named by position when a batch is launched, so they must be the model's."""
+    good = profile_of(folder)
+    bad = {
+        "hash": msgspec.structs.replace(good, model_hash="0" * 64),
+        "subnets": msgspec.structs.replace(good, subnets=good.subnets[1:]),
+        "order": msgspec.structs.replace(good, subnets=good.subnets[::-1]),
+        "batches": profile_of(folder, (1, 16, 32)),
+    }[wrong]
+    with pytest.raises(ProfileError, match=r"superserve profile"):
+        choose_profile(folder, Config(), write(tmp_path / "bad.json", bad))
+
+
+def test_a_server_is_assembled_as_configured(folder: ModelFolder) -> None:
+    """Policy, SLO (by default the profile's), row limit and mark reach the model."""
+    profile = profile_of(folder)
+
+    def model_of(**flags: object) -> Server:
+        config = resolve({key.replace("__", "."): value for key, value in flags.items()}, {}).config
+        return Server(config, folder, profile, FakePool(), ManualClock())
+
+    server = model_of()
+    assert (server.model.slo_ms, server.model.max_rows, server.model.emulated) == (50.0, 16, False)
+    assert server.router.policy_name == "slackfit"
+    other = model_of(model__policy="maxacc", model__slo_ms=7.5, workers__device="emulated:r-profile")
+    assert (other.router.policy_name, other.model.slo_ms, other.model.emulated) == ("maxacc", 7.5, True)
+    with pytest.raises(ConfigError, match="fixed:huge"):
+        model_of(model__policy="fixed:huge")

@@ -111,6 +111,11 @@ def test_other_seed_gives_another_model(trained: tuple[ModelFolder, list[Progres
     assert other.model_hash != trained[0].model_hash
 
 
+def test_training_needs_an_epoch(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="epochs = 0"):
+        train_digits(tmp_path, epochs=0)
+
+
 def test_missing_scikit_learn_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(ConfigError, match=r"superserve\[train\]"):

@@ -128,8 +128,10 @@ def train_digits(
         cost: what the front trades accuracy for; None means the latency of batches of 16 on one thread.
 
     Raises:
-        ConfigError: if scikit-learn is not installed.
+        ConfigError: if scikit-learn is not installed, or epochs are not positive.
     """
+    if epochs is not None and epochs < 1:
+        raise ConfigError(f"epochs = {epochs}: train for at least 1")
     data = load_digits(seed)
     preprocessing = _preprocessing(data.train)
     network = train_network(data.train, preprocessing, architecture, seed=seed, epochs=epochs or EPOCHS, report=report)
@@ -259,8 +261,8 @@ def _tested(
     ]
     front = Front(
         format=FORMAT,
-        measured_on="300 validation images, disjoint from training and test",
-        tested_on="997 test images, used for nothing else",
+        measured_on=f"{len(data.validate.labels)} validation images, disjoint from training and test",
+        tested_on=f"{len(data.test.labels)} test images, used for nothing else",
         subnets=tuple(records),
     )
     return Supernet(config, front, network, supernet.statistics)

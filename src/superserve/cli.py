@@ -3,7 +3,7 @@
 Exit codes: 0 done, 1 failed, 2 usage. Commands import what they run when they run, so that ``--help`` is quick.
 """
 
-import asyncio
+import gc
 import os
 import platform
 import sys
@@ -167,7 +167,7 @@ def profile(
     _print_profile(measured.profile)
     for violation in measured.violations:
         err.print(f"repaired: {violation}", highlight=False)
-    if measured.worker_waited > BUSY_MACHINE:
+    if measured.worker_waited is not None and measured.worker_waited > BUSY_MACHINE:
         err.print(
             f"[bold red]doubtful:[/] other processes had the worker's core {measured.worker_waited:.0%} of the time; "
             "measure again when the machine is idle"
@@ -243,13 +243,19 @@ def replay(
     json_file: JsonFile = None,
 ) -> None:
     """Send a trace's requests to a server on schedule, whatever it answers, and report what came of them."""
+    import uvloop
+
+    from superserve.client.replay import replay_trace
+    from superserve.client.replay_process import allow_many_connections
     from superserve.metrics import summarise
     from superserve.tables import print_results, write_rows
     from superserve.traces.trace import Trace
 
     loaded = Trace.load(trace)
+    allow_many_connections()
+    gc.freeze()  # a collection over everything imported would pause the schedule
     with _bar("replay") as advance:
-        result = asyncio.run(_replay(loaded, url, model, slo_ms, seed, advance))
+        result = uvloop.run(replay_trace(loaded, url, model, slo_ms=slo_ms, seed=seed, on_progress=advance))
     row = summarise(
         result.log,
         policy="live",
@@ -362,38 +368,6 @@ def config_show(
         section, _, field = key.partition(".")
         rows.append([key, str(tree[section][field]), source])
     print_table(out, "Configuration", ("key", "value", "from"), rows)
-
-
-async def _replay(
-    trace: Any,  # noqa: ANN401  (typing it would import the library for --help)
-    url: str,
-    model: str,
-    slo_ms: float | None,
-    seed: int,
-    advance: Callable[..., None],
-) -> Any:  # noqa: ANN401  (as above)
-    import numpy as np
-
-    from superserve.client.client import AsyncClient
-    from superserve.client.examples import examples_from_folder, random_examples
-    from superserve.client.replay import replay as send
-    from superserve.model_folder import ModelFolder, bundled_models
-
-    rng = np.random.default_rng(seed)
-    if model in bundled_models():
-        examples = examples_from_folder(ModelFolder.resolve(model), rng)
-    else:
-        async with AsyncClient(url) as client:
-            examples = random_examples(await client.metadata(model), rng)
-    return await send(
-        trace,
-        url,
-        model,
-        examples,
-        slo_ms=slo_ms,
-        seed=seed,
-        on_progress=lambda step: advance(step.elapsed_s, step.duration_s, f"replay, {step.finished} answered"),
-    )
 
 
 @contextmanager

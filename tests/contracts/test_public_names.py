@@ -6,7 +6,9 @@ import pytest
 
 PUBLIC = {
     "superserve": {"__version__"},
-    "superserve.profiler": {"Measurement", "Progress", "find_profile", "measure", "measure_async", "save_profile"},
+    "superserve.profiler": {
+        "Measurement", "Progress", "cpu_name", "find_profile", "measure", "measure_async", "save_profile",
+    },
     "superserve.scheduling": {
         "Action", "Decision", "EDFQueue", "Finish", "HeadPolicy", "Launch", "Placement", "Policy", "Scheduler",
         "SchedulerLimits", "SchedulerView", "TimeoutAction", "Wait", "baselines", "create_policy", "drainfit", "policy_names",

@@ -106,7 +106,8 @@ def serve(
     ] = None,
 ) -> None:
     """Serve a model over the Open Inference Protocol until told to stop."""
-    from superserve.frontend.server import serve_model
+    from superserve.frontend.server import choose_profile, serve_model
+    from superserve.model_folder import ModelFolder
     from superserve.serving.config import resolve
 
     flags = {
@@ -118,10 +119,12 @@ def serve(
         "model.slo_ms": slo_ms,
         "model.timeout_action": timeout_action,
     }
-    resolved = resolve(flags, os.environ, config)
+    settings = resolve(flags, os.environ, config).config
+    folder = ModelFolder.resolve(model)
     _log_to_stderr()
     with _bar("profile") as advance:
-        serve_model(model, resolved.config, profile_file=profile, ready_file=ready_file, report=advance)
+        planned = choose_profile(folder, settings, profile, advance)
+    serve_model(folder, settings, planned, ready_file=ready_file)
 
 
 @app.command()

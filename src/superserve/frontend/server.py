@@ -177,29 +177,19 @@ def _check_fits(profile: Profile, folder: ModelFolder) -> None:
         )
 
 
-def serve_model(
-    model: str,
-    config: Config,
-    *,
-    profile_file: Path | None = None,
-    ready_file: Path | None = None,
-    report: Report | None = None,
-) -> None:
+def serve_model(folder: ModelFolder, config: Config, profile: Profile, *, ready_file: Path | None = None) -> None:
     """``superserve serve``: serve a model until SIGINT or SIGTERM; a second signal does not wait for answers.
 
     Args:
-        model: a folder, or a bundled model's name.
+        folder: the model.
         config: everything that can be set.
-        profile_file: profile to plan with; default: see `choose_profile`.
+        profile: to plan with; see `choose_profile`.
         ready_file: written once ready, with the URL and the process id as JSON.
-        report: told of the progress of a measurement, if one is needed.
 
     Raises:
-        UsageError: if the model, the configuration, a profile or the port cannot be used.
+        UsageError: if the model, the configuration or the port cannot be used.
         WorkerError: if a worker fails to start.
     """
-    folder = ModelFolder.resolve(model)
-    profile = choose_profile(folder, config, profile_file, report)
     plan = plan_cores(available_cores(), config.workers.count)
     if plan.shared:
         _logger.info("%d workers share cores: latencies will vary", len(plan.workers))

@@ -3,14 +3,16 @@
 #   PYTHON    the interpreter that the environment is made with (3.11 or newer)
 #   VENV      where the environment lives
 #   PIP_ARGS  extra arguments for pip, e.g. an index of CPU-only torch builds (README, "Install")
+#   MODELS_VENV  the environment of test-models
 PYTHON ?= python3
 VENV ?= .venv
+MODELS_VENV ?= .venv-models
 PIP_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help demo test test-all check format bench clean
+.PHONY: help demo test test-all test-models check format bench clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -42,6 +44,17 @@ test: $(VENV)/.installed-test  ## The tests that a change must pass
 test-all: $(VENV)/.installed-test  ## The same, with many more generated examples
 	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest $(TEST_ARGS)
 
+# The oracles of tests/models, and the models that people have. Those of the requirements file come without their
+# dependencies: these would replace torch.
+$(VENV)/.installed-models: $(BIN)/python pyproject.toml constraints.txt tests/models/requirements.txt
+	$(PIP_INSTALL) --editable '.[test-models]'
+	$(PIP_INSTALL) --no-deps --requirement tests/models/requirements.txt
+	@touch $@
+
+test-models:  ## Parity with the projects that the model families come from, in an environment of their own
+	@$(MAKE) --no-print-directory VENV=$(MODELS_VENV) $(MODELS_VENV)/.installed-models
+	$(MODELS_VENV)/bin/python -m pytest tests/models $(TEST_ARGS)
+
 check: $(VENV)/.installed-dev  ## Formatting, lint, types, import boundaries
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -56,4 +69,4 @@ bench: $(VENV)/.installed-core  ## The benchmarks behind docs/performance.md
 	$(BIN)/python benchmarks/run_all.py $(BENCH_ARGS)
 
 clean:  ## Remove the environment and everything generated
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(MODELS_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

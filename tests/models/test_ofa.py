@@ -1,0 +1,131 @@
+"""The OFA families against the ``ofa`` package: same weights, same subnets, each side's own calibration.
+
+In float64, where rounding hides nothing: what is compared is the arithmetic. In float32 the two calibrations sum in
+another order, which random networks of fifty layers amplify; there the forward alone is compared, with the oracle's
+statistics on both sides.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from superserve.subnet import SubnetSpec
+from superserve.supernet.actuator import apply, bind
+from superserve.supernet.calibrate import calibrate
+from superserve.supernet.extract import extract
+from superserve.supernet.importing.checkpoint import Picker
+from superserve.supernet.importing.family import Family
+from superserve.supernet.importing.ofa_mobilenet import OfaMobileNetV3Importer
+from superserve.supernet.importing.ofa_resnet50 import OfaResNet50Importer
+from superserve.supernet.network import ElasticNetwork
+from superserve.supernet.operators import NormStatistics, Statistics
+from support.peers import ofa
+
+CONFIGURATIONS = 50
+CLASSES = 20
+TOLERANCE = 1e-5
+SIZE = 48
+
+
+def _resnet() -> Any:
+    # The published network (model_zoo.py of ofa), with fewer classes.
+    return ofa().OFAResNets(
+        n_classes=CLASSES,
+        dropout_rate=0,
+        depth_list=[0, 1, 2],
+        expand_ratio_list=[0.2, 0.25, 0.35],
+        width_mult_list=[0.65, 0.8, 1.0],
+    )
+
+
+def _mobilenet(width: float) -> Any:
+    return ofa().OFAMobileNetV3(
+        n_classes=CLASSES,
+        dropout_rate=0,
+        width_mult=width,
+        ks_list=[3, 5, 7],
+        expand_ratio_list=[3, 4, 6],
+        depth_list=[2, 3, 4],
+    )
+
+
+CASES: dict[str, tuple[Callable[[], Any], Family[Any, Any]]] = {
+    "ofa_resnet50": (_resnet, OfaResNet50Importer()),
+    "ofa_mobilenet_v3 w1.0": (lambda: _mobilenet(1.0), OfaMobileNetV3Importer()),
+    "ofa_mobilenet_v3 w1.2": (lambda: _mobilenet(1.2), OfaMobileNetV3Importer()),
+}
+
+
+def _pair(name: str, dtype: torch.dtype) -> tuple[Any, ElasticNetwork, Family[Any, Any]]:
+    """The oracle with random weights, and our network imported from its state_dict."""
+    make, importer = CASES[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        oracle = make().eval().requires_grad_(requires_grad=False)
+        for key, parameter in oracle.named_parameters():
+            if "bn" in key:
+                nn.init.uniform_(parameter, *((0.5, 1.5) if key.endswith("weight") else (-0.5, 0.5)))
+            elif "matrix" in key:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    _, network = importer.read(Picker(oracle.state_dict(), Path("oracle"), {}))
+    return oracle.to(dtype), network.to(dtype), importer
+
+
+def _batches(seed: int, dtype: torch.dtype) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(rows, 3, SIZE, SIZE, dtype=dtype, generator=generator) for rows in (3, 2)]
+
+
+def _subnets(oracle: Any, importer: Family[Any, Any], network: ElasticNetwork, count: int) -> Iterator[Any]:
+    """Random configurations, each active in the oracle when its spec is handed out."""
+    random.seed(0)
+    for _ in range(count):
+        yield importer.spec(network, oracle.sample_active_subnet())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_subnet_computes_what_ofa_computes(name: str) -> None:
+    oracle, network, importer = _pair(name, torch.float64)
+    seen = set()
+    with torch.no_grad():
+        for seed, spec in enumerate(_subnets(oracle, importer, network, CONFIGURATIONS)):
+            batches = _batches(seed, torch.float64)
+            ofa().set_running_statistics(oracle, [(batch, None) for batch in batches])
+            apply(bind(network, spec, calibrate(network, spec, batches)))
+            expected = oracle(batches[0])
+            assert (network(batches[0]) - expected).abs().max() <= TOLERANCE, spec
+            assert expected.std() > 0.01, "logits too alike to compare"
+            seen.add(spec)
+    assert len(seen) == CONFIGURATIONS
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_forward_in_float32(name: str) -> None:
+    """Also the extracted subnet's, against the subnet that OFA extracts."""
+    oracle, network, importer = _pair(name, torch.float32)
+    with torch.no_grad():
+        for seed, spec in enumerate(_subnets(oracle, importer, network, 5)):
+            batches = _batches(seed, torch.float32)
+            ofa().set_running_statistics(oracle, [(batch, None) for batch in batches])
+            statistics = _statistics(oracle, importer, network, spec)
+            apply(bind(network, spec, statistics))
+            expected = oracle.get_active_subnet().eval()(batches[0])
+            assert (network(batches[0]) - expected).abs().max() <= TOLERANCE, spec
+            assert (extract(network, spec, statistics)(batches[0]) - expected).abs().max() <= TOLERANCE, spec
+
+
+def _statistics(oracle: Any, importer: Family[Any, Any], network: ElasticNetwork, spec: SubnetSpec) -> Statistics:
+    """What the oracle holds for its active subnet, under our names."""
+    state = oracle.state_dict()
+    theirs = {ours: next(name for name in names if name in state) for ours, names in importer.names(network)}
+    found = {}
+    for norm, count in network.geometry(spec).channels.items():
+        prefix = theirs[f"{norm}.weight"].removesuffix("weight")
+        mean, variance = (state[f"{prefix}{part}"][:count].clone() for part in ("running_mean", "running_var"))
+        found[norm] = NormStatistics(mean, variance)
+    return found

@@ -1,0 +1,1 @@
+"""Router, worker processes and configuration: everything of a server but its protocols."""

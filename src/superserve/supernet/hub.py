@@ -6,7 +6,7 @@ one physical copy of them through the page cache. Nothing writes to a loaded sup
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from superserve.errors import ConfigError, IllegalSubnetError, ModelFolderError
 from superserve.model_folder import (
@@ -59,7 +60,7 @@ def load_supernet(folder: ModelFolder) -> Supernet:
     with _blame(folder.path / CONFIG_FILE):
         parse_preprocessing(config.preprocessing)
         # Without memory: the file's tensors take the place of these parameters.
-        with torch.device("meta"):
+        with torch.device("meta"), _Unfilled():
             network = build_network(config.family, config.architecture)
     channels = {}
     for record in front.subnets:
@@ -92,6 +93,26 @@ def save_supernet(
     write_json(path / FRONT_FILE, supernet.front)
     write_json(path / CONFIG_FILE, supernet.config)
     return ModelFolder(path)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out random initialisation, which tensors without memory have no use for.
+
+    Not only to save work: `Tensor.normal_` without memory makes torch import its compiler, a second and some 40 MB
+    in every worker.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,  # noqa: ANN401 (torch's signature)
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        """Run any function but the random fills."""
+        if func in {Tensor.normal_, Tensor.uniform_}:
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 _SPELLINGS: Final = (
     (".linear.linear.", ".linear."),
     ("bn.bn.", "bn."),
-    ("conv.conv.weight", "conv.weight"),
+    (".conv.conv.weight", ".conv.weight"),
 )
 
 #: Endings of what OFA files hold beside weights: statistics, which are right for one subnet only.

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from superserve.supernet.conversion.blocks import choose_blocks, make_stages
 from superserve.supernet.conversion.groups import Follower, Group, Member
+from superserve.supernet.conversion.operators import original
 from superserve.supernet.conversion.options import Options
 from superserve.supernet.conversion.plan import (
     CounterPlan,
@@ -79,7 +80,7 @@ def find(model: nn.Module, found: Trace, options: Options) -> Findings:
 def size_in_words(group: Group) -> str:
     """The size of a group, as reports give it."""
     size = max((member.size // member.copies for member in group.members), default=group.units)
-    return f"{group.units} heads" if group.split else f"{size} channels"
+    return f"{size} channels"
 
 
 def _named_groups(found: Trace) -> dict[str, Group]:
@@ -212,8 +213,8 @@ def layer_sizes(module: nn.Module) -> tuple[int, int, bool]:
     if isinstance(module, nn.Linear):
         return module.out_features, module.in_features, False
     if isinstance(module, nn.modules.conv._ConvNd):  # noqa: SLF001 (the only common base)
-        return module.out_channels, module.in_channels, module.groups > 1
-    size = module.get_parameter("weight").shape[0]
+        return module.out_channels, module.in_channels, bool(original(module, "groups") > 1)
+    size = original(module, "weight").shape[0]
     return size, size, True
 
 

@@ -145,15 +145,16 @@ def _check_control_flow(
         if other.calls != found.calls:
             raise ConversionError(_data_dependent(branch.where, "other layers run"))
         notes.append(f"The model branches on data {branch.where}; both ways run the same layers.")
-    try:
-        shuffled = trace(model, *_shuffled(args, kwargs))
-    except Exception:  # noqa: BLE001 (a model may refuse values that are no example)
-        return tuple(notes)
-    if shuffled.calls != found.calls:
-        raise ConversionError(
-            "the model runs other layers, or layers on other shapes, when the example's values are shuffled: "
-            "its control flow depends on data"
-        )
+    for seed in range(2):
+        try:
+            shuffled = trace(model, *_shuffled(args, kwargs, seed))
+        except Exception:  # noqa: BLE001, S112 (a model may refuse values that are no example)
+            continue
+        if shuffled.calls != found.calls:
+            raise ConversionError(
+                "the model runs other layers, or layers on other shapes, when the example's values are shuffled: "
+                "its control flow depends on data"
+            )
     return tuple(notes)
 
 
@@ -164,8 +165,8 @@ def _data_dependent(where: str, otherwise: str) -> str:
     )
 
 
-def _shuffled(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    generator = torch.Generator().manual_seed(0)
+def _shuffled(args: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    generator = torch.Generator().manual_seed(seed)
 
     def shuffle(value: Any) -> Any:  # noqa: ANN401 (any argument)
         if not isinstance(value, Tensor) or not value.is_floating_point():

@@ -74,7 +74,7 @@ def _linear(layers: Layers, call: Call) -> Dims:
     assert weight is not None
     module = _own(call, weight, "weight")
     if module is None:
-        x.fix(f"{call.where} computes its weights, or uses another layer's")
+        x.fix(f"{call.place} computes its weights, or uses another layer's")
         return [*x.dims[:-1], None]
     _takes(layers, module, x.dims[-1], Member(module, "weight", 1, weight.shape[1], "in"))
     return [*x.dims[:-1], _makes(layers, call, module, weight.shape[0], bias)]
@@ -87,11 +87,11 @@ def _convolution(layers: Layers, call: Call) -> Dims:
     assert weight is not None
     channels = len(x.shape) - len(weight.shape) + 1
     spatial = range(channels + 1, len(x.shape))
-    x.fix(f"{call.name} in {call.where} runs along it", spatial)
+    x.fix(f"{call.name} in {call.place} runs along it", spatial)
     module = _own(call, weight, "weight")
     lead, tail = x.dims[:channels], [None] * len(spatial)
     if module is None:
-        x.fix(f"{call.where} computes its weights, or uses another layer's")
+        x.fix(f"{call.place} computes its weights, or uses another layer's")
         return [*lead, None, *tail]
     groups = int(call.argument(6, "groups", 1))
     incoming = x.dims[channels]
@@ -142,9 +142,9 @@ def _batch_norm(layers: Layers, call: Call) -> Dims:
     operands = {name: call.operand(place + 1, name) for place, name in enumerate(names)}
     group = x.dims[1] or Group(x.shape[1])
     if not _through(call, group, operands):
-        group.fix(f"{call.where} normalises with tensors that are not its own")
+        group.fix(f"{call.place} normalises with tensors that are not its own")
     elif operands["running_mean"] is None or call.argument(5, "training", False):  # noqa: FBT003 (a default)
-        group.fix(f"{call.where} keeps no running statistics")
+        group.fix(f"{call.place} keeps no running statistics")
     else:
         layers.norms.add(call.where)
     return list(x.dims)
@@ -156,9 +156,9 @@ def _each_channel(_layers: Layers, call: Call) -> Dims:
     names = ("running_mean", "running_var", "weight", "bias") if call.name == "instance_norm" else ("weight",)
     operands = {name: call.operand(place + 1, name) for place, name in enumerate(names)}
     group = x.dims[1] if len(x.dims) > 1 else None
-    x.fix(f"{call.name} in {call.where} runs along it", range(2, len(x.dims)))
+    x.fix(f"{call.name} in {call.place} runs along it", range(2, len(x.dims)))
     if group is not None and (not _through(call, group, operands) or operands.get("running_mean") is not None):
-        group.fix(f"{call.where} keeps statistics, or parameters that are not its own")
+        group.fix(f"{call.place} keeps statistics, or parameters that are not its own")
     return list(x.dims)
 
 
@@ -168,7 +168,7 @@ def _layer_norm(_layers: Layers, call: Call) -> Dims:
     for operand in call.operands[1:]:
         operand.claimed = True
     spanned = range(len(x.dims) - len(call.argument(1, "normalized_shape")), len(x.dims))
-    x.fix(f"{call.where} normalises over its whole width", spanned)
+    x.fix(f"{call.place} normalises over its whole width", spanned)
     return list(x.dims)
 
 
@@ -176,12 +176,12 @@ def _layer_norm(_layers: Layers, call: Call) -> Dims:
 def _group_norm(_layers: Layers, call: Call) -> Dims:
     x = call.first
     count = int(call.argument(1, "num_groups"))
-    x.fix(f"group_norm in {call.where} runs along it", range(2, len(x.dims)))
+    x.fix(f"group_norm in {call.place} runs along it", range(2, len(x.dims)))
     group = x.dims[1]
     if group is not None:
         group.divide(count)
         if not _through(call, group, {"weight": call.operand(2, "weight"), "bias": call.operand(3, "bias")}):
-            group.fix(f"{call.where} normalises with parameters that are not its own")
+            group.fix(f"{call.place} normalises with parameters that are not its own")
         follower = Follower(call.where, "num_groups", count)
         if follower not in group.find().followers:
             group.find().followers.append(follower)

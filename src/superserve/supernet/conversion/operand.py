@@ -73,6 +73,11 @@ class Call:
     shapes: tuple[tuple[int, ...], ...]
 
     @property
+    def place(self) -> str:
+        """The module that made it, in words."""
+        return self.where or "the model itself"
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the only, or first, result."""
         return self.shapes[0]

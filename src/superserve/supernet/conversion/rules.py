@@ -83,6 +83,8 @@ ACTIVATIONS: Final = frozenset(
         "clip",
     ]
 )
+#: Same elements in the same order, whatever the shape.
+VIEWS: Final = frozenset({"view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as"})
 SUMS: Final = frozenset(["add", "iadd", "radd", "sub", "isub"])
 NORMS: Final = frozenset(["batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"])
 
@@ -200,7 +202,7 @@ def _tie(call: Call, operands: Sequence[Operand], back: int, size: int) -> Group
         return None
     if len(groups) < len(taking):
         for group in groups:
-            group.fix(f"{call.name} in {call.where} combines it with a tensor that no sliced layer makes")
+            group.fix(f"{call.name} in {call.place} combines it with a tensor that no sliced layer makes")
     tied = groups[0]
     for group in groups[1:]:
         if call.name in SUMS and group is not tied:
@@ -214,14 +216,14 @@ def _along(call: Call) -> Dims | list[Dims]:
     """Mixes values along some dimensions, keeps the shape."""
     x = call.first
     dims = _dims(call, 2 if call.name == "roll" else 1, x, "dims" if call.name in {"flip", "roll"} else "dim")
-    x.fix(f"{call.name} in {call.where} runs along it", dims)
+    x.fix(f"{call.name} in {call.place} runs along it", dims)
     return [list(x.dims) for _ in call.shapes]
 
 
 @rule("normalize")
 def _normalise(call: Call) -> Dims:
     x = call.first
-    x.fix(f"normalize in {call.where} runs along it", [index(call.argument(2, "dim", 1), len(x.shape))])
+    x.fix(f"normalize in {call.place} runs along it", [index(call.argument(2, "dim", 1), len(x.shape))])
     return list(x.dims)
 
 
@@ -235,7 +237,7 @@ def _reduce(call: Call) -> Dims | list[Dims]:
     if len(call.operands) > 1:
         return broadcast(call, call.operands, call.shape)
     dims = _dims(call, 2 if call.name.endswith("norm") else 1, x, "dim")
-    x.fix(f"{call.name} in {call.where} reduces it", dims)
+    x.fix(f"{call.name} in {call.place} reduces it", dims)
     if len(call.shape) == len(x.shape):
         kept: Dims = [None if dim in dims else group for dim, group in enumerate(x.dims)]
     else:
@@ -257,7 +259,7 @@ def _matmul(call: Call) -> Dims:
     a, b = call.operands
     if call.name == "rmatmul":
         a, b = b, a
-    reason = f"{call.name} in {call.where} sums over it"
+    reason = f"{call.name} in {call.place} sums over it"
     a.fix(reason, [len(a.shape) - 1])
     b.fix(reason, [max(0, len(b.shape) - 2)])
     rank = len(call.shape)
@@ -282,7 +284,7 @@ def _einsum(call: Call) -> Dims:
     equation = call.args[0]
     if not isinstance(equation, str) or "." in equation:
         for operand in call.operands:
-            operand.fix(f"einsum in {call.where} is not of a form that is understood")
+            operand.fix(f"einsum in {call.place} is not of a form that is understood")
         return [None] * len(call.shape)
     left, _, right = equation.replace(" ", "").partition("->")
     letters = left.split(",")
@@ -297,7 +299,7 @@ def _einsum(call: Call) -> Dims:
         size = max(op.shape[0] for op in using)
         (group,) = broadcast(call, using, (size,))
         if letter not in right and group is not None:
-            group.fix(f"einsum in {call.where} sums over it")
+            group.fix(f"einsum in {call.place} sums over it")
         dims.append(group)
     order = list(dict.fromkeys("".join(letters)))
     return [dims[order.index(letter)] for letter in right]
@@ -310,10 +312,10 @@ def _attention(call: Call) -> Dims:
     assert query is not None
     assert key is not None
     assert value is not None
-    query.fix(f"attention in {call.where} sums over it", [len(query.dims) - 1])
-    key.fix(f"attention in {call.where} sums over it", [len(key.dims) - 1])
+    query.fix(f"attention in {call.place} sums over it", [len(query.dims) - 1])
+    key.fix(f"attention in {call.place} sums over it", [len(key.dims) - 1])
     for operand in (query, key, value):
-        operand.fix(f"attention in {call.where} runs along it", [len(operand.dims) - 2])
+        operand.fix(f"attention in {call.place} runs along it", [len(operand.dims) - 2])
     batch: Dims = []
     for dim, size in enumerate(call.shape[:-2]):
         groups = [op.dims[dim] for op in (query, key, value)]
@@ -331,7 +333,7 @@ def _heads(call: Call, groups: Sequence[Group | None], size: int) -> Group | Non
         return None
     if len(known) < len(groups):
         for group in known:
-            group.fix(f"attention in {call.where} combines its heads with ones that no sliced layer makes")
+            group.fix(f"attention in {call.place} combines its heads with ones that no sliced layer makes")
     tied = known[0]
     for group in known[1:]:
         tied = union(tied, group)
@@ -348,7 +350,7 @@ def _pool(call: Call) -> list[Dims]:
     """Pools the last dimensions, each channel alone."""
     x = call.first
     spatial = int(call.name.removesuffix("_with_indices")[-2])
-    x.fix(f"{call.name} in {call.where} runs along it", range(len(x.dims) - spatial, len(x.dims)))
+    x.fix(f"{call.name} in {call.place} runs along it", range(len(x.dims) - spatial, len(x.dims)))
     return [[*x.dims[:-spatial], *[None] * spatial] for _ in call.shapes]
 
 
@@ -356,7 +358,7 @@ def _pool(call: Call) -> list[Dims]:
 def _interpolate(call: Call) -> Dims:
     """Resizes all but the first two dimensions."""
     x = call.first
-    x.fix(f"{call.name} in {call.where} runs along it", range(2, len(x.dims)))
+    x.fix(f"{call.name} in {call.place} runs along it", range(2, len(x.dims)))
     return [*x.dims[:2], *[None] * (len(x.dims) - 2)]
 
 
@@ -367,7 +369,7 @@ def _pad(call: Call) -> Dims:
     amounts = list(call.argument(1, "pad"))
     rank = len(x.dims)
     padded = {rank - 1 - i // 2 for i, amount in enumerate(amounts) if amount}
-    x.fix(f"pad in {call.where} adds to it", sorted(padded))
+    x.fix(f"pad in {call.place} adds to it", sorted(padded))
     return [None if dim in padded else group for dim, group in enumerate(x.dims)]
 
 

@@ -4,23 +4,10 @@ from collections.abc import Sequence
 from math import prod
 
 from superserve.supernet.conversion.operand import Call, Dims, Operand, index
-from superserve.supernet.conversion.rules import broadcast, rule
+from superserve.supernet.conversion.rules import VIEWS, broadcast, rule
 
 
-@rule(
-    *[
-        "view",
-        "reshape",
-        "flatten",
-        "unflatten",
-        "squeeze",
-        "unsqueeze",
-        "view_as",
-        "reshape_as",
-        "ravel",
-        "unsafe_view",
-    ],
-)
+@rule(*VIEWS, "ravel", "unsafe_view")
 def _reshape(call: Call) -> Dims:
     """Same elements in the same order, other dimensions."""
     return reshaped(call, call.first, call.shape)
@@ -66,7 +53,7 @@ def _through_run(call: Call, x: Operand, run: Sequence[int], after: Sequence[int
     outermost = next((place for place, size in enumerate(after) if size > 1), None)
     # A dimension of size one before the group may be a batch of one, which another batch would mix in.
     if tagged != [run[0]] or outermost is None:
-        x.fix(f"{call.name} in {call.where} mixes it with another dimension", tagged)
+        x.fix(f"{call.name} in {call.place} mixes it with another dimension", tagged)
         return result
     group = x.dims[tagged[0]]
     assert group is not None
@@ -105,7 +92,7 @@ def _movedim(call: Call) -> Dims:
     x = call.first
     source, target = (call.argument(1, "source"), call.argument(2, "destination"))
     if not isinstance(source, int) or not isinstance(target, int):
-        x.fix(f"movedim in {call.where} is not of a form that is understood")
+        x.fix(f"movedim in {call.place} is not of a form that is understood")
         return [None] * len(x.dims)
     dims = list(x.dims)
     dims.insert(index(target, len(dims)), dims.pop(index(source, len(dims))))
@@ -123,7 +110,7 @@ def _repeat(call: Call) -> Dims:
     padded = [1] * (len(call.shape) - len(x.shape)) + list(x.shape)
     shift = len(call.shape) - len(x.shape)
     grown = [dim - shift for dim in range(shift, len(padded)) if call.shape[dim] != padded[dim]]
-    x.fix(f"{call.name} in {call.where} repeats it", grown)
+    x.fix(f"{call.name} in {call.place} repeats it", grown)
     return [*[None] * shift, *(None if dim in grown else group for dim, group in enumerate(x.dims))]
 
 
@@ -133,7 +120,7 @@ def _repeat_interleave(call: Call) -> Dims:
     x = call.first
     dim, count = call.argument(2, "dim"), call.argument(1, "repeats")
     if dim is None or not isinstance(count, int):
-        x.fix(f"repeat_interleave in {call.where} is not of a form that is understood")
+        x.fix(f"repeat_interleave in {call.place} is not of a form that is understood")
         return [None] * len(call.shape)
     return list(x.dims)
 
@@ -146,7 +133,7 @@ def _getitem(call: Call) -> Dims:
     simple = [item for item in chosen if item is None or item is Ellipsis or isinstance(item, int | slice)]
     if len(simple) < len(chosen) or not isinstance(x, Operand):
         for operand in call.operands:
-            operand.fix(f"indexing in {call.where} picks by a tensor")
+            operand.fix(f"indexing in {call.place} picks by a tensor")
         return [None] * len(call.shape)
     used = sum(item is not None and item is not Ellipsis for item in chosen)
     if Ellipsis not in chosen:
@@ -163,7 +150,7 @@ def _getitem(call: Call) -> Dims:
         else:
             whole = isinstance(item, slice) and len(range(x.shape[place])[item]) == x.shape[place]
             if not whole or item.step not in {None, 1}:
-                x.fix(f"indexing in {call.where} picks part of it", [place])
+                x.fix(f"indexing in {call.place} picks part of it", [place])
             if isinstance(item, slice):
                 dims.append(x.dims[place] if whole else None)
             place += 1
@@ -176,7 +163,7 @@ def _pick(call: Call) -> list[Dims]:
     x = call.first
     place = {"unbind": 1, "iter": 1, "select": 1, "narrow": 1, "index_select": 1}.get(call.name, 2)
     dim = index(call.argument(place, "dim", 0), len(x.dims))
-    x.fix(f"{call.name} in {call.where} takes it apart", [dim])
+    x.fix(f"{call.name} in {call.place} takes it apart; if it is a fused projection, an adapter can say so", [dim])
     kept: Dims = [None if place == dim else group for place, group in enumerate(x.dims)]
     if call.shapes and len(call.shape) < len(x.dims):
         del kept[dim]
@@ -189,7 +176,7 @@ def _join(call: Call) -> Dims:
     dim = call.argument(1, "dim", 0) if call.name in {"cat", "concat", "concatenate", "stack"} else None
     if dim is None or not isinstance(dim, int):
         for operand in call.operands:
-            operand.fix(f"{call.name} in {call.where} joins it with others")
+            operand.fix(f"{call.name} in {call.place} joins it with others")
         return [None] * len(call.shape)
     dim = index(dim, len(call.shape))
     parts = call.operands
@@ -198,7 +185,7 @@ def _join(call: Call) -> Dims:
         tied = broadcast(call, parts, shape)
         return [*tied[:dim], None, *tied[dim:]]
     for part in parts:
-        part.fix(f"{call.name} in {call.where} concatenates it with others", [dim])
+        part.fix(f"{call.name} in {call.place} concatenates it with others", [dim])
     rest = tuple(1 if place == dim else size for place, size in enumerate(call.shape))
     return broadcast(call, parts, rest)
 
@@ -206,5 +193,5 @@ def _join(call: Call) -> Dims:
 @rule("setitem")
 def _setitem(call: Call) -> Dims:
     for operand in call.operands:
-        operand.fix(f"assignment by index in {call.where} writes into it")
+        operand.fix(f"assignment by index in {call.place} writes into it")
     return []

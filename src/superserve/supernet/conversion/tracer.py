@@ -24,7 +24,7 @@ from superserve.supernet.conversion.adapters import Adaptation, adaptation_of
 from superserve.supernet.conversion.groups import Group
 from superserve.supernet.conversion.layers import LAYER_RULES, Layers
 from superserve.supernet.conversion.operand import Call, Dims, Frame, Info, Operand, Owner
-from superserve.supernet.conversion.rules import ACTIVATIONS, NORMS, RULES, SUMS, UNCHANGED
+from superserve.supernet.conversion.rules import ACTIVATIONS, NORMS, RULES, SUMS, UNCHANGED, VIEWS
 
 #: Functions that answer with a truth value of the tensor's content: the model branches on it.
 _BRANCHES: Final = frozenset({"bool", "is_nonzero", "contains", "equal", "allclose"})
@@ -212,13 +212,13 @@ class _Tracer(TorchFunctionMode):
             elif rule is not None and tagged:
                 found = _each(rule(call), call)
             else:
-                _fix(operands, f"{call.name} in {call.where} is not known to treat channels one by one")
+                _fix(operands, f"{call.name} in {call.place} is not known to treat channels one by one")
         except _MISUNDERSTOOD:
             found = untagged
-            _fix(operands, f"{call.name} in {call.where} is called in a form that is not understood")
+            _fix(operands, f"{call.name} in {call.place} is called in a form that is not understood")
         for operand in owned:
             if not operand.claimed and operand.owner is not None:
-                self._trace.foreign.setdefault(operand.owner, f"{call.where or 'the model'} uses it in {call.name}")
+                self._trace.foreign.setdefault(operand.owner, f"{call.place} uses it in {call.name}")
         self._note_reshapes(call, operands, found)
         return found
 
@@ -292,7 +292,7 @@ def _paths(call: Call, operands: Sequence[Operand]) -> dict[Frame, bool]:
     if call.name in SUMS:
         return _sum_paths(operands)
     paths = operands[0].info.paths
-    if call.name in UNCHANGED:
+    if call.name in UNCHANGED or call.name in VIEWS:
         return dict(paths)
     if call.name in ACTIVATIONS or call.name in NORMS:
         return {frame: True for frame, added in paths.items() if added}

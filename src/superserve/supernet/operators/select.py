@@ -12,8 +12,12 @@ X = TypeVar("X")
 
 
 class KeepSet(Generic[T]):
-    """A module that runs a set of blocks: all of a stage (`LayerSelect`), or one that runs or does not."""
+    """A module that runs a set of blocks: all of a stage (`LayerSelect`), or one that runs or does not.
 
+    Laid out like `WeightSlice`, for the same reason.
+    """
+
+    __slots__ = ()
     slot: Slot[T]
 
     @abstractmethod
@@ -25,7 +29,7 @@ class KeepSet(Generic[T]):
         """What those blocks compute as a plain module; made of the operator's own parts, not of copies."""
 
 
-class LayerSelect(KeepSet[tuple[nn.Module, ...]], nn.Sequential):
+class LayerSelect(nn.Sequential, KeepSet[tuple[nn.Module, ...]]):
     """A stage of which a set of blocks runs; a block outside it passes its input on unchanged, at no cost."""
 
     def __init__(self, *blocks: nn.Module) -> None:

@@ -50,6 +50,7 @@ def test_pareto_rises_strictly(found: list[Candidate]) -> None:
 def test_spread_keeps_the_ends_and_an_even_spacing() -> None:
     front = candidates((80, 1), (81, 1.5), (82, 2), (83, 5.2), (84, 5.5), (85, 9))
     assert [c.cost for c in spread(front, 3)] == [1, 5.2, 9]
+    assert [c.cost for c in spread(front, 5)] == [1, 2, 5.2, 5.5, 9]  # not nearest to one target at a time
     assert spread(front, 6) == front
     assert spread(front, 9) == front
 

@@ -40,8 +40,8 @@ ROWS: Final = 50
 CALIBRATION_ROWS: Final = 250
 LEARNING_RATE: Final = 3e-3
 WEIGHT_DECAY: Final = 0.05
-FRONT_SIZE: Final = 7
-SIZE: Final = (32, 32)
+FRONT_SIZE: Final = 6
+SIZE: Final = (34, 34)
 PIXEL_MAX: Final = 16
 
 #: Sized by timing on one 2.x GHz server core with AVX-512: 16 images take about 65 ms on the largest subnet.

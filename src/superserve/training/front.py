@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import product
+from itertools import combinations, product
 from typing import NamedTuple
 
 import numpy as np
@@ -51,15 +51,19 @@ def pareto(candidates: Iterable[Candidate]) -> list[Candidate]:
 
 
 def spread(front: Sequence[Candidate], count: int) -> list[Candidate]:
-    """At most ``count`` points of a front: its ends, and those nearest to an even spacing in cost between them."""
+    """At most ``count`` points of a front: its ends, and in between those closest to an even spacing in cost.
+
+    Closest by the sum of squared distances, over all choices: fronts of uniform subnets are short.
+    """
     if len(front) <= count:
         return list(front)
-    targets = np.linspace(front[0].cost, front[-1].cost, count)
-    chosen = {0, len(front) - 1}
-    for target in targets[1:-1]:
-        free = [index for index in range(len(front)) if index not in chosen]
-        chosen.add(min(free, key=lambda index: abs(front[index].cost - target)))
-    return [front[index] for index in sorted(chosen)]
+    targets = np.linspace(front[0].cost, front[-1].cost, count)[1:-1]
+    between = combinations(front[1:-1], count - 2)
+
+    def distance(choice: tuple[Candidate, ...]) -> float:
+        return float(sum((one.cost - target) ** 2 for one, target in zip(choice, targets, strict=True)))
+
+    return [front[0], *min(between, key=distance), front[-1]]
 
 
 def batch_latency_ms(tensor: TensorSpec, *, rows: int = 16, repeats: int = 7) -> Cost:

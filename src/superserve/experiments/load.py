@@ -65,6 +65,9 @@ def derive_load(profile: Profile, *, workers: int, cv2: float) -> Load:
 
 
 def full_batch_rate(profile: Profile, subnet: int) -> float:
-    """Rows per second that one worker carries at a subnet and the largest batch."""
-    latency_us = profile.subnets[subnet].quantile_us(PLANNED_QUANTILE)[-1]
+    """Rows per second that one worker carries at a subnet and the largest batch, at the median latency.
+
+    The median is what it really carries. A noisy machine's p95 would make the load lighter than it is meant to be.
+    """
+    latency_us = profile.subnets[subnet].p50_us[-1]
     return profile.batches[-1] * NS_PER_S / (latency_us * NS_PER_US)

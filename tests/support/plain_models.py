@@ -188,6 +188,11 @@ class CountingAttention(nn.Module):
         return self.out(y.transpose(1, 2).reshape(rows, length, self.inner))  # type: ignore[no-any-return]
 
 
+def counting_transformer(layers: int) -> TinyTransformer:
+    """A transformer of `CountingAttention`."""
+    return TinyTransformer([(4, 64)] * layers, attention=CountingAttention)
+
+
 class FusedAttention(nn.Module):
     """Attention with one matrix for queries, keys and values: nobody can see through it without an adapter."""
 

@@ -133,7 +133,7 @@ def _sha256(path: Path) -> str:
 
 def _load_weights(network: ElasticNetwork, path: Path) -> None:
     tensors, _ = _read(path)
-    _check(path, tensors, {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()})
+    _check(path, tensors, {name: (tuple(it.shape), it.dtype) for name, it in network.state_dict().items()})
     network.load_state_dict(tensors, assign=True)
     network.requires_grad_(requires_grad=False).eval()
 
@@ -143,7 +143,7 @@ def _load_statistics(folder: ModelFolder, channels: Mapping[str, Mapping[str, in
     norms, metadata = _read(folder.norms_path)
     _check_fresh(folder, metadata)
     expected = {
-        key: (count,)
+        key: ((count,), torch.float32)
         for subnet, counts in channels.items()
         for name, count in counts.items()
         for key in _keys(subnet, name)
@@ -165,16 +165,18 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ModelFolderError(f"{path}: not a readable safetensors file ({error}): write it again") from None
 
 
-def _check(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
+def _check(
+    path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[tuple[int, ...], torch.dtype]]
+) -> None:
     """Compare names, shapes and types with what the architecture and the front say."""
-    for name, shape in expected.items():
+    for name, (shape, dtype) in expected.items():
         if name not in tensors:
             raise ModelFolderError(f"{path}: tensor {name!r} is missing: write the folder again")
         found = tensors[name]
-        if tuple(found.shape) != shape or found.dtype != torch.float32:
+        if tuple(found.shape) != shape or found.dtype != dtype:
             raise ModelFolderError(
                 f"{path}: tensor {name!r} is {found.dtype} {tuple(found.shape)}, but {CONFIG_FILE} and {FRONT_FILE} "
-                f"make it torch.float32 {shape}: restore the file that was changed, or write the folder again"
+                f"make it {dtype} {shape}: restore the file that was changed, or write the folder again"
             )
     unknown = sorted(set(tensors) - set(expected))
     if unknown:

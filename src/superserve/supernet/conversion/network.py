@@ -42,7 +42,8 @@ class ConvertedNetwork(ElasticNetwork):
         Exact for the largest subnet; for others only a stand-in until they are calibrated.
         """
         channels = self.geometry(spec).channels
-        return {name: own_statistics(self.get_submodule(name), count) for name, count in channels.items()}
+        own = {name: own_statistics(self.get_submodule(name), count) for name, count in channels.items()}
+        return {name: NormStatistics(mean.clone(), variance.clone()) for name, (mean, variance) in own.items()}
 
 
 def own_statistics(norm: nn.Module, channels: int) -> NormStatistics:

@@ -1,6 +1,15 @@
 """Architecture families; importing this package registers every one."""
 
-from superserve.supernet.zoo import dynabert, ofa_mobilenet, ofa_resnet, ofa_resnet50
+from superserve.supernet.zoo import converted, dynabert, ofa_mobilenet, ofa_resnet, ofa_resnet50
 from superserve.supernet.zoo.registry import build_network, families, register
 
-__all__ = ["build_network", "dynabert", "families", "ofa_mobilenet", "ofa_resnet", "ofa_resnet50", "register"]
+__all__ = [
+    "build_network",
+    "converted",
+    "dynabert",
+    "families",
+    "ofa_mobilenet",
+    "ofa_resnet",
+    "ofa_resnet50",
+    "register",
+]

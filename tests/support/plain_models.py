@@ -1,10 +1,13 @@
 """Models as people write them, with nothing of ours in them; sizes are arguments: tests build narrower ones."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Residual(nn.Module):
@@ -211,7 +214,7 @@ class FusedAttention(nn.Module):
         return self.proj(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
-def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
+def randomised(model: M, seed: int = 0) -> M:
     """Give every parameter and statistic values that matter, in evaluation mode."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:

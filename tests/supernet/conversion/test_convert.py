@@ -1,5 +1,6 @@
 """`convert` on small plain models, against oracles that know nothing of it."""
 
+import copy
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -316,6 +317,51 @@ def test_several_inputs_by_position_and_by_name() -> None:
         conversion = convert(Two(), example)
         (width,) = conversion.report.widths
         assert set(width.layers) == {"a", "b", "out"}
+
+
+class TupleLayer(nn.Module):
+    """Called by name, with something beside the stream; answers with a tuple, of which the rest may hold a tensor."""
+
+    def __init__(self, *, tells: bool) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.tells = nn.Linear(8, 16), nn.Linear(16, 8), tells
+
+    def forward(self, bias: float, *, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+        weights = torch.tanh(self.fc1(hidden) + bias)
+        return hidden + self.fc2(weights), weights if self.tells else None
+
+
+class TupleNet(nn.Module):
+    def __init__(self, *, tells: bool) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(TupleLayer(tells=tells) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x, _ = layer(hidden=x, bias=0.5)
+        return x
+
+
+def test_blocks_called_by_name_that_answer_with_tuples() -> None:
+    model = randomised(TupleNet(tells=False))
+    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    conversion = convert(model, x)
+    (stage,) = conversion.report.stages
+    assert (stage.blocks, stage.depths, stage.rule) == (tuple(f"layers.{i}" for i in range(3)), (2, 3), "spread")
+    spec = conversion.space.spec((2,), dict(conversion.space.largest().widths))
+    assert spec.keep == ((0, 1),)
+    conversion.actuate(spec)
+    small = copy.deepcopy(randomised(TupleNet(tells=False)).layers)[:2]
+    expected = x
+    for layer in small:
+        expected = layer(hidden=expected, bias=0.5)[0]
+    torch.testing.assert_close(run(model, x), expected, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(run(conversion.extract(spec), x), expected, rtol=0, atol=TOLERANCE)
+
+
+def test_blocks_that_answer_with_more_than_the_stream_always_run() -> None:
+    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    assert convert(TupleNet(tells=True), x).report.stages == ()
 
 
 def test_the_model_still_trains_as_a_supernet() -> None:

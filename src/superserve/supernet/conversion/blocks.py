@@ -78,8 +78,7 @@ def _stage(
     model: nn.Module, found: Trace, row: list[Candidate], depth_ratios: tuple[float, ...], rule: KeepRule | None
 ) -> StagePlan:
     plans = [
-        BlockPlan(module=c.module, skippable=True, keyword=c.keyword, returns_tuple=c.returns_tuple, alone=c.alone)
-        for c in row
+        BlockPlan(module=c.module, skippable=True, keyword=c.keyword, answers=c.answers, alone=c.alone) for c in row
     ]
     head = _head(model, found, row[0].module)
     if head is not None:

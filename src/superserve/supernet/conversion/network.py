@@ -86,7 +86,7 @@ def insert(model: nn.Module, plan: Plan) -> ConvertedNetwork:
         for block in stage.blocks:
             if block.skippable:
                 module = model.get_submodule(block.module)
-                adopt_block(module, block.keyword, as_tuple=block.returns_tuple, alone=block.alone)
+                adopt_block(module, block.keyword, answers=block.answers, alone=block.alone)
     model.__class__ = _network_class(type(model))
     assert isinstance(model, ConvertedNetwork)
     model.superserve_plan = plan

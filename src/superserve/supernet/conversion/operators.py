@@ -203,7 +203,7 @@ class Counter(_Original, WeightSlice[Content]):
 class SwitchedBlock(_Original, KeepSet[bool]):
     """A residual block that passes its input on when it is not kept."""
 
-    superserve_stream: tuple[str | None, bool]
+    superserve_stream: tuple[str | None, int]
     superserve_alone: bool
 
     def bind(self, keep: tuple[int, ...]) -> bool:
@@ -229,11 +229,11 @@ def _switched_forward(kind: type[nn.Module]) -> Any:  # noqa: ANN401 (any forwar
     return forward
 
 
-def passed_on(stream: tuple[str | None, bool], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """A block's input in the form of its output: ``stream`` has the argument's name, and whether a tuple is due."""
-    keyword, as_tuple = stream
+def passed_on(stream: tuple[str | None, int], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """A block's input in the form of its output; ``stream`` has the argument's name and the tuple's length."""
+    keyword, answers = stream
     x = kwargs[keyword] if keyword is not None and keyword in kwargs else args[0]
-    return (x,) if as_tuple else x
+    return (x, *[None] * (answers - 1)) if answers else x
 
 
 class PassThrough(nn.Module):
@@ -241,12 +241,12 @@ class PassThrough(nn.Module):
 
     Args:
         keyword: name of the argument that holds the input; None if it is the first.
-        as_tuple: whether the answer is a tuple of one.
+        answers: length of the tuple that is due, the rest None; 0 for the input alone.
     """
 
-    def __init__(self, keyword: str | None, as_tuple: bool) -> None:  # noqa: FBT001 (stored with the plan)
+    def __init__(self, keyword: str | None, answers: int) -> None:
         super().__init__()
-        self.stream = (keyword, as_tuple)
+        self.stream = (keyword, answers)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Give back the input."""
@@ -282,11 +282,11 @@ def adopt_counter(module: nn.Module, counts: Mapping[str, int]) -> None:
     module.superserve_counts = dict(counts)  # type: ignore[assignment]
 
 
-def adopt_block(module: nn.Module, keyword: str | None, *, as_tuple: bool, alone: bool) -> None:
+def adopt_block(module: nn.Module, keyword: str | None, *, answers: int, alone: bool) -> None:
     """Make a residual block one that can be skipped, in place."""
     kind = type(module)
     if kind not in _SWITCHES:
         _SWITCHES[kind] = type("SwitchedBlock", (SwitchedBlock,), {"forward": _switched_forward(kind)})
     _adopt(module, _SWITCHES[kind], ())
-    module.superserve_stream = (keyword, as_tuple)  # type: ignore[assignment]
+    module.superserve_stream = (keyword, answers)  # type: ignore[assignment]
     module.superserve_alone = alone  # type: ignore[assignment]

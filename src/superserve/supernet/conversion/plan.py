@@ -69,7 +69,8 @@ class BlockPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     skippable: bool
     keyword: str | None = None
     """Name of the argument that holds its input; None if it is the first."""
-    returns_tuple: bool = False
+    answers: int = 0
+    """Length of the tuple that it answers with, of which the first is the output; 0 for a tensor alone."""
     alone: bool = True
     """Whether it is called with its input and nothing else, and answers with a tensor."""
 

@@ -40,7 +40,8 @@ class Candidate:
 
     module: str
     keyword: str | None
-    returns_tuple: bool
+    answers: int
+    """Length of the tuple that it answers with, of which the first is the tensor; 0 for a tensor alone."""
     alone: bool
     """Whether it is called with its input and nothing else, and answers with a tensor."""
     shape: tuple[int, ...]
@@ -156,14 +157,14 @@ class _Tracer(TorchFunctionMode):
             return
         single = output if isinstance(output, Tensor) else None
         if isinstance(output, tuple) and output and isinstance(output[0], Tensor):
-            single = output[0] if not any(tensors(output[1:])) else None
+            single = output[0] if next(tensors(output[1:]), None) is None else None
         _, x = _stream_argument(args, kwargs)
         if single is None or x is None or (single.shape, single.dtype) != (x.shape, x.dtype):
             return
         if self._info(single).paths.get(frame):
-            as_tuple = isinstance(output, tuple)
-            alone = len(args) == 1 and not kwargs and not as_tuple
-            found = Candidate(name, frame.keyword, as_tuple, alone, tuple(x.shape))
+            answers = len(output) if isinstance(output, tuple) else 0
+            alone = len(args) == 1 and not kwargs and not answers
+            found = Candidate(name, frame.keyword, answers, alone, tuple(x.shape))
             self._trace.candidates.append(found)
 
     # Functions

@@ -17,6 +17,9 @@ from superserve.scheduling.policy import (
 
 #: Positions of the queue at which its deadlines are looked at grow by this factor: a queue of 10,000 needs about 35.
 _STRIDE: Final = 1.3
+#: Arrivals are foreseen this many usual deadlines ahead. Later ones can be met by later decisions; between 0.25 and 1
+#: it hardly matters.
+_AHEAD: Final = 0.5
 
 
 class _Due(NamedTuple):
@@ -140,8 +143,8 @@ class DrainFit(Policy):
             if position == count - 1:
                 break
             position = min(count - 1, max(position + 1, int(position * _STRIDE)))
-        soon = arrivals.rows_within(view.now_ns, slo_ns)
-        due.append(_Due(count * row_share + soon, workers * (view.now_ns + 2 * slo_ns) - free_ns))
+        soon = arrivals.rows_within(view.now_ns, _AHEAD * slo_ns)
+        due.append(_Due(count * row_share + soon, workers * (view.now_ns + (1 + _AHEAD) * slo_ns) - free_ns))
         return _Outlook(
             due=due,
             rows=round(count * row_share),

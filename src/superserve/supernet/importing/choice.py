@@ -102,13 +102,12 @@ def choose(network: ElasticNetwork, count: int, sizer: Sizer) -> list[Chosen]:
     """
     if count < 1:
         raise ConfigError(f"subnets: {count} is not a positive number")
-    sized = sorted({sizer(spec): spec for spec in network.space.uniform()}.items())
+    sized = sorted((sizer(spec), spec) for spec in network.space.uniform())
     targets = np.linspace(sized[0][0], sized[-1][0], count) if count > 1 else np.array([sized[-1][0]])
-    free = dict(sized)
+    free = list(range(len(sized)))
     for target in targets[: len(sized)]:
-        nearest = min((macs for macs in free), key=lambda macs: abs(macs - target))
-        del free[nearest]
-    kept = [(macs, spec) for macs, spec in sized if macs not in free]
+        free.remove(min(free, key=lambda index: abs(sized[index][0] - target)))
+    kept = [subnet for index, subnet in enumerate(sized) if index not in free]
     return [Chosen(f"s{number}", spec, macs) for number, (macs, spec) in enumerate(kept)]
 
 

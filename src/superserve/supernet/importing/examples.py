@@ -1,5 +1,7 @@
 """Examples for calibration and for measuring accuracy: an archive of arrays, or a folder of images."""
 
+import zipfile
+import zlib
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
@@ -56,9 +58,9 @@ def load_examples(path: Path, config: ModelConfig, *, limit: int | None = None, 
 
 def _archive(path: Path, config: ModelConfig, limit: int | None, seed: int) -> Examples:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, AttributeError) as error:
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise CheckpointError(f"{path}: not a readable .npz archive of plain arrays ({error})") from None
     if len(config.inputs) == 1 and "inputs" in arrays:
         arrays[config.inputs[0].name] = arrays["inputs"]

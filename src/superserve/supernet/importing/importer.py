@@ -20,7 +20,7 @@ from superserve.supernet.calibrate import calibrate
 from superserve.supernet.engine import EagerEngine
 from superserve.supernet.hub import save_supernet
 from superserve.supernet.importing.checkpoint import Picker, read_checkpoint
-from superserve.supernet.importing.choice import Chosen, Sizer, choose, listed, read_list
+from superserve.supernet.importing.choice import Chosen, Sizer, SubnetList, choose, listed, read_list
 from superserve.supernet.importing.download import download
 from superserve.supernet.importing.dynabert import DynaBertImporter
 from superserve.supernet.importing.examples import Examples, batches, load_examples
@@ -102,11 +102,14 @@ def import_model(
     serving = serving or Serving(name=out.name)
     with _enough_memory():
         loaded = _load(importer, source, serving)
-        chosen, measured_on = _subnets(importer, loaded, subnets)
-        _check_plan(loaded, calibrate_with, data, chosen)
+        wanted = subnets if isinstance(subnets, int) else read_list(subnets)
+        _check_plan(loaded, calibrate_with, data, wanted)
         examples = _calibration(loaded.config, calibrate_with, seed)
+        labelled = None if data is None else _labelled(data, loaded.config)
+        chosen = _choose(importer, loaded, wanted)
         statistics = _calibrated(loaded, chosen, examples, report)
-        records = _records(loaded, chosen, statistics, data, report)
+        records = _records(loaded, chosen, statistics, labelled, report)
+        measured_on = wanted.measured_on if isinstance(wanted, SubnetList) else ""
         if data is not None:
             measured_on = f"{data.name}, {records[0].accuracy_n} examples"
         served = _undominated(records)
@@ -162,28 +165,29 @@ def _locate(importer: Family[Any, Any], source: Source) -> tuple[Path, Mapping[s
     return found[0], read_settings(folder / "config.json")
 
 
-def _subnets(importer: Family[Any, Any], loaded: _Loaded, subnets: int | Path) -> tuple[list[Chosen], str]:
-    if isinstance(subnets, int):
-        return choose(loaded.network, subnets, loaded.sizer), ""
-    found = read_list(subnets)
-    return listed(importer, loaded.network, found.subnets, loaded.sizer), found.measured_on
-
-
-def _check_plan(loaded: _Loaded, calibrate_with: Path | None, data: Path | None, chosen: Sequence[Chosen]) -> None:
+def _check_plan(loaded: _Loaded, calibrate_with: Path | None, data: Path | None, wanted: int | SubnetList) -> None:
     """Refuse early what could only fail after minutes of work."""
-    normalised = any(loaded.network.geometry(subnet.spec).channels for subnet in chosen)
+    family, network = loaded.config.family, loaded.network
+    normalised = bool(network.geometry(network.space.largest()).channels)
     if normalised and calibrate_with is None:
         raise ConfigError(
-            f"{loaded.config.family} has batch normalisation, whose statistics the checkpoint holds for one subnet at "
-            "most: give training examples to calibrate with"
+            f"{family} has batch normalisation, whose statistics the checkpoint holds for one subnet at most: give "
+            "training examples to calibrate with"
         )
     if not normalised and calibrate_with is not None:
-        raise ConfigError(f"{loaded.config.family} has no batch normalisation: there is nothing to calibrate")
-    if data is None and any(subnet.accuracy is None for subnet in chosen):
+        raise ConfigError(f"{family} has no batch normalisation: there is nothing to calibrate")
+    given = isinstance(wanted, SubnetList) and all(entry.accuracy is not None for entry in wanted.subnets)
+    if data is None and not given:
         raise ConfigError(
             "the accuracy of each subnet is unknown: give labelled examples to measure it on, or a list of subnets "
             "with accuracies and what they were measured on"
         )
+
+
+def _choose(importer: Family[Any, Any], loaded: _Loaded, wanted: int | SubnetList) -> list[Chosen]:
+    if isinstance(wanted, int):
+        return choose(loaded.network, wanted, loaded.sizer)
+    return listed(importer, loaded.network, wanted.subnets, loaded.sizer)
 
 
 def _calibration(config: ModelConfig, path: Path | None, seed: int) -> Examples | None:
@@ -195,6 +199,13 @@ def _calibration(config: ModelConfig, path: Path | None, seed: int) -> Examples 
             f"{path}: {examples.rows} examples are too few to calibrate with: give {MIN_CALIBRATION_ROWS} or more, "
             f"best {CALIBRATION_ROWS}"
         )
+    return examples
+
+
+def _labelled(path: Path, config: ModelConfig) -> Examples:
+    examples = load_examples(path, config)
+    if examples.labels is None:
+        raise CheckpointError(f"{path}: has no labels: accuracy cannot be measured on it")
     return examples
 
 
@@ -223,13 +234,13 @@ def _records(
     loaded: _Loaded,
     chosen: Sequence[Chosen],
     statistics: Mapping[str, Statistics],
-    data: Path | None,
+    labelled: Examples | None,
     report: Report,
 ) -> list[SubnetRecord]:
     """The subnets with their accuracies, from the fewest multiply-accumulates to the most."""
     measured: dict[str, tuple[float, int]] = {}
-    if data is not None:
-        measured = _measured(loaded, chosen, statistics, data, report)
+    if labelled is not None:
+        measured = _measured(loaded, chosen, statistics, labelled, report)
     records = []
     for subnet in sorted(chosen, key=lambda subnet: subnet.macs):
         accuracy, rows = measured.get(subnet.id, (subnet.accuracy, subnet.accuracy_n))
@@ -241,11 +252,9 @@ def _records(
 
 
 def _measured(
-    loaded: _Loaded, chosen: Sequence[Chosen], statistics: Mapping[str, Statistics], data: Path, report: Report
+    loaded: _Loaded, chosen: Sequence[Chosen], statistics: Mapping[str, Statistics], examples: Examples, report: Report
 ) -> dict[str, tuple[float, int]]:
-    examples = load_examples(data, loaded.config)
-    if examples.labels is None:
-        raise CheckpointError(f"{data}: has no labels: accuracy cannot be measured on it")
+    assert examples.labels is not None
     unknown = tuple(
         SubnetRecord(id=subnet.id, spec=subnet.spec, accuracy=float(number), accuracy_n=0)
         for number, subnet in enumerate(chosen)

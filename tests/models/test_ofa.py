@@ -6,6 +6,7 @@ statistics on both sides.
 """
 
 import random
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from superserve.subnet import SubnetSpec
 from superserve.supernet.actuator import apply, bind
 from superserve.supernet.calibrate import calibrate
 from superserve.supernet.extract import extract
-from superserve.supernet.importing.checkpoint import Picker
+from superserve.supernet.importing.checkpoint import Picker, read_checkpoint
 from superserve.supernet.importing.family import Family
 from superserve.supernet.importing.ofa_mobilenet import OfaMobileNetV3Importer
 from superserve.supernet.importing.ofa_resnet50 import OfaResNet50Importer
@@ -129,3 +130,29 @@ def _statistics(oracle: Any, importer: Family[Any, Any], network: ElasticNetwork
         mean, variance = (state[f"{prefix}{part}"][:count].clone() for part in ("running_mean", "running_var"))
         found[norm] = NormStatistics(mean, variance)
     return found
+
+
+def _old(name: str) -> str:
+    """A name as the oldest files have it."""
+    name = re.sub(r"^(blocks\.\d+)\.conv\.", r"\1.mobile_inverted_conv.", name)
+    return (
+        name.replace(".linear.linear.", ".linear.")
+        .replace(".bn.bn.", ".bn.")
+        .replace(".conv.conv.weight", ".conv.weight")
+    )
+
+
+@pytest.mark.parametrize("name", ["ofa_resnet50", "ofa_mobilenet_v3 w1.2"])
+def test_old_files_are_read_as_ofa_reads_them(name: str, tmp_path: Path) -> None:
+    """The same file loaded by OFA's own ``load_state_dict``, which is what says that it is a valid old one."""
+    make, importer = CASES[name]
+    oracle, _, _ = _pair(name, torch.float32)
+    torch.save({"state_dict": {_old(key): tensor for key, tensor in oracle.state_dict().items()}}, tmp_path / "old")
+    theirs = make()
+    theirs.load_state_dict(torch.load(tmp_path / "old", weights_only=True)["state_dict"])
+    picker = Picker(read_checkpoint(tmp_path / "old"), tmp_path / "old", {})
+    _, network = importer.read(picker)
+    _, expected = importer.read(Picker(theirs.state_dict(), tmp_path / "new", {}))
+    assert picker.renamed > 150
+    found = network.state_dict()
+    assert all(torch.equal(found[key], tensor) for key, tensor in expected.state_dict().items())

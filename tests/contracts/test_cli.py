@@ -12,6 +12,10 @@ SURFACE = {
     "config show": {"--config"},
     "demo": {"--seconds", "--seed", "--workers", "--device", "--cv2", "--out", "--json"},
     "evaluate": {"MODEL", "--data", "--subnet", "--json"},
+    "import": {
+        "FAMILY", "--out", "--checkpoint", "--folder", "--download", "--calibrate-with", "--data", "--subnets",
+        "--seed", "--json",
+    },
     "models": {"--json"},
     "profile": {"MODEL", "--quick", "--device", "--seed", "--json"},
     "replay": {"TRACE", "--url", "--model", "--slo-ms", "--seed", "--json"},
@@ -22,8 +26,11 @@ SURFACE = {
     "simulate": {
         "TRACE", "--profile", "--slo-ms", "--policy", "--workers", "--overhead-ms", "--seed", "--json",
     },
+    "trace convert": {
+        "SRC", "--format", "--out", "--squeeze", "--rate", "--bin-seconds", "--column", "--seed",
+    },
     "trace make": {"KIND", "--out", "--rate", "--base-rate", "--cv2", "--seconds", "--seed"},
-    "trace show": {"FILE", "--json"},
+    "trace show": {"TRACE", "--json"},
     "train": {"RECIPE", "--out", "--seed", "--epochs"},
 }  # fmt: skip
 

@@ -1,0 +1,43 @@
+"""What all commands share: the program, its consoles, options and progress bars."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+app = typer.Typer(
+    name="superserve",
+    help="Serve a weight-shared supernet: for every batch the most accurate subnet that the deadlines allow.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+out = Console()
+err = Console(stderr=True)
+
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, or the name of a bundled model.")]
+TraceFile = Annotated[
+    Path, typer.Argument(metavar="TRACE", help="A canonical trace (.npz), or a folder of recorded segments.")
+]
+SloMs = Annotated[float | None, typer.Option(min=0.001, help="Deadline of each request, milliseconds from arrival.")]
+Device = Annotated[str, typer.Option(help="cpu, or emulated:PROFILE for workers that only pretend.")]
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[..., None]]:
+    """A progress bar on stderr, driven by calls of (done, total, label)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task(label, total=None, visible=False)
+
+        def advance(done: float, total: float, description: str = label) -> None:
+            progress.update(task, completed=done, total=total, description=description, visible=True)
+
+        yield advance

@@ -1,0 +1,196 @@
+"""Commands that make and measure models: train, profile, evaluate, models."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from superserve.cli.base import Device, JsonFile, ModelName, Seed, app, err, out, progress_bar
+from superserve.errors import ConfigError
+
+#: Share of the time that a profiled worker may wait for its core before the profile is called doubtful.
+BUSY_MACHINE = 0.05
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="What to train: digits.")],
+    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="The model folder to write.")],
+    seed: Seed = 0,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
+) -> None:
+    """Train a supernet, choose its Pareto front and write the model folder."""
+    from superserve.training.digits import train_digits
+
+    if recipe != "digits":
+        raise ConfigError(f"recipe {recipe!r} is unknown; known: digits")
+    with progress_bar("train") as advance:
+        trained = train_digits(
+            folder, seed=seed, epochs=epochs, report=lambda step: advance(step.done, step.total, step.phase)
+        )
+    _print_front(trained.path)
+
+
+@app.command("import")
+def import_checkpoint(
+    family: Annotated[str, typer.Argument(help="ofa_resnet50, ofa_mobilenet_v3 or dynabert.")],
+    folder: Annotated[Path, typer.Option("--out", metavar="MODEL", help="The model folder to write.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A file by torch.save or safetensors.")
+    ] = None,
+    source_folder: Annotated[
+        Path | None, typer.Option("--folder", metavar="DIR", help="A Hugging Face folder: config.json and weights.")
+    ] = None,
+    download: Annotated[str | None, typer.Option(metavar="VARIANT", help="Fetch a published variant.")] = None,
+    calibrate_with: Annotated[
+        Path | None, typer.Option(metavar="DATA", help="Training examples for the statistics of each subnet.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(metavar="DATA", help="Labelled examples to measure accuracy on.")] = None,
+    subnets: Annotated[
+        str, typer.Option(metavar="N|FILE", help="How many to serve, or the file that lists them.")
+    ] = "6",
+    seed: Seed = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Read a public supernet checkpoint, recalibrate its statistics and write a model folder."""
+    from superserve.model_folder import write_json
+    from superserve.supernet.importing.importer import Source, import_model
+
+    with progress_bar("import") as advance:
+        report = import_model(
+            family,
+            Source(checkpoint=checkpoint, folder=source_folder, download=download),
+            folder,
+            calibrate_with=calibrate_with,
+            data=data,
+            subnets=int(subnets) if subnets.isdecimal() else Path(subnets),
+            seed=seed,
+            report=lambda phase, done, total: advance(done, total, phase),
+        )
+    for line in report.lines():
+        out.print(line, highlight=False, soft_wrap=True)
+    if json_file is not None:
+        write_json(json_file, report)
+
+
+@app.command()
+def profile(
+    model: ModelName,
+    quick: Annotated[bool, typer.Option("--quick", help="About 10 s instead of about 75.")] = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Measure how long each subnet takes at each batch size on this machine, and keep it."""
+    from superserve.model_folder import ModelFolder, write_json
+    from superserve.profiler import measure, save_profile
+
+    folder = ModelFolder.resolve(model)
+    with progress_bar("profile") as advance:
+        measured = measure(
+            folder,
+            quick=quick,
+            device=device,
+            seed=seed,
+            report=lambda step: advance(step.done, step.total, step.stage),
+        )
+    _print_profile(measured.profile)
+    for violation in measured.violations:
+        err.print(f"repaired: {violation}", highlight=False)
+    if measured.worker_waited is not None and measured.worker_waited > BUSY_MACHINE:
+        err.print(
+            f"[bold red]doubtful:[/] other processes had the worker's core {measured.worker_waited:.0%} of the time; "
+            "measure again when the machine is idle"
+        )
+    if device == "cpu":
+        out.print(f"kept in {save_profile(folder, measured.profile)}", highlight=False, soft_wrap=True)
+    if json_file is not None:
+        write_json(json_file, measured.profile)
+
+
+@app.command()
+def evaluate(
+    model: ModelName,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="An .npz with inputs and labels; default: bundled test data.")
+    ] = None,
+    subnet: Annotated[list[str] | None, typer.Option(help="Subnets to measure; default: all.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Measure the accuracy of subnets against labels."""
+    from superserve.evaluate import evaluate as measure_accuracy
+    from superserve.model_folder import ModelFolder, load_examples
+    from superserve.supernet.engine import EagerEngine
+    from superserve.tables import print_table, write_rows
+
+    folder = ModelFolder.resolve(model)
+    inputs, labels = folder.test_data() if data is None else load_examples(data)
+    with progress_bar("evaluate") as advance:
+        rows = measure_accuracy(
+            EagerEngine.load(folder),
+            inputs,
+            labels,
+            subnets=subnet,
+            batch_size=folder.config.max_batch_size,
+            report=advance,
+        )
+    cells = [[row.subnet, row.accuracy, f"{row.ci95[0]:.2f}-{row.ci95[1]:.2f}", row.n] for row in rows]
+    print_table(out, f"Accuracy of {model}", ("subnet", "accuracy %", "95 % interval", "examples"), cells)
+    write_rows(json_file, rows=rows)
+
+
+@app.command()
+def models(json_file: JsonFile = None) -> None:
+    """List the models that come with the package."""
+    from superserve.model_folder import ModelFolder, bundled_models
+    from superserve.tables import print_table, write_rows
+
+    folders = [ModelFolder(path, bundled=True) for path in bundled_models().values()]
+    rows = [
+        {
+            "name": folder.config.name,
+            "task": folder.config.task,
+            "dataset": folder.config.dataset,
+            "subnets": [
+                {"id": record.id, "accuracy": record.accuracy, "test_accuracy": record.test_accuracy}
+                for record in folder.front.subnets
+            ],
+        }
+        for folder in folders
+    ]
+    columns = ("name", "task", "data", "subnets", "test accuracy %")
+    print_table(out, "Bundled models", columns, [_model_cells(folder) for folder in folders])
+    write_rows(json_file, models=rows)
+
+
+def _print_profile(measured: Any) -> None:  # noqa: ANN401  (typing it would import the library for --help)
+    from superserve.tables import print_table
+
+    columns = ("subnet", "accuracy %", *(f"batch {size}" for size in measured.batches))
+    rows = [
+        [subnet.id, subnet.accuracy, *(f"{p50 / 1000:.2f} / {p95 / 1000:.2f}" for p50, p95 in _quantiles(subnet))]
+        for subnet in measured.subnets
+    ]
+    print_table(out, f"p50 / p95 in ms on {measured.device.name}, one thread", columns, rows)
+    out.print(f"dispatch overhead (p95): {measured.dispatch_overhead_us / 1000:.2f} ms", highlight=False)
+
+
+def _quantiles(subnet: Any) -> Iterator[tuple[float, float]]:  # noqa: ANN401  (as above)
+    return zip(subnet.p50_us, subnet.p95_us, strict=True)
+
+
+def _print_front(folder: Path) -> None:
+    from superserve.model_folder import ModelFolder
+    from superserve.tables import print_table
+
+    front = ModelFolder(folder).front
+    rows = [[record.id, record.accuracy, record.test_accuracy, record.macs] for record in front.subnets]
+    print_table(out, f"Front of {folder}", ("subnet", "validation %", "test %", "MACs"), rows)
+
+
+def _model_cells(folder: Any) -> list[Any]:  # noqa: ANN401  (as above)
+    tested = [record.test_accuracy for record in folder.front.subnets if record.test_accuracy is not None]
+    span = f"{min(tested):.1f} - {max(tested):.1f}" if tested else "-"
+    config = folder.config
+    return [config.name, config.task, config.dataset, len(folder.front.subnets), span]

@@ -1,0 +1,140 @@
+"""Commands around a running server: demo, serve, replay, config."""
+
+import gc
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from superserve.cli.base import Device, JsonFile, ModelName, Seed, SloMs, TraceFile, app, err, out, progress_bar
+
+config_app = typer.Typer(help="Look at the server's configuration.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float, typer.Option(min=1, help="Length of the load, per policy.")] = 20.0,
+    seed: Seed = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: one per core left.")] = None,
+    device: Device = "cpu",
+    cv2: Annotated[float, typer.Option(min=0.0, help="Burstiness: squared variation of the gaps.")] = 2.0,
+    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the report goes.")] = Path("demo-report"),
+    json_file: JsonFile = None,
+) -> None:
+    """Serve the bundled supernet through a burst, next to what fixed models do under the same load."""
+    from superserve.experiments.demo import DemoOptions, run_demo
+    from superserve.model_folder import write_json
+
+    options = DemoOptions(seconds=seconds, seed=seed, workers=workers, device=device, cv2=cv2, out=folder)
+    report = run_demo(options, out)
+    if json_file is not None:
+        write_json(json_file, report)
+    if report.void:
+        raise typer.Exit(1)
+
+
+@app.command()
+def serve(
+    model: ModelName,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    http_port: Annotated[int | None, typer.Option(help="HTTP port; 0 takes a free one.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; default: one per core left.")] = None,
+    policy: Annotated[str | None, typer.Option(help="Scheduling policy, e.g. slackfit or fixed:largest.")] = None,
+    slo_ms: SloMs = None,
+    timeout_action: Annotated[
+        str | None, typer.Option(help="What becomes of hopeless requests: reject or delay.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, or emulated:PROFILE.")] = None,
+    profile: Annotated[Path | None, typer.Option(metavar="FILE", help="Profile to plan with.")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML configuration.")] = None,
+    ready_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Written with the URL and process id once ready.")
+    ] = None,
+) -> None:
+    """Serve a model over the Open Inference Protocol until told to stop."""
+    from superserve.frontend.server import choose_profile, serve_model
+    from superserve.model_folder import ModelFolder
+    from superserve.serving.config import resolve
+
+    flags = {
+        "server.host": host,
+        "server.http_port": http_port,
+        "workers.count": workers,
+        "workers.device": device,
+        "model.policy": policy,
+        "model.slo_ms": slo_ms,
+        "model.timeout_action": timeout_action,
+    }
+    settings = resolve(flags, os.environ, config).config
+    folder = ModelFolder.resolve(model)
+    _log_to_stderr()
+    with progress_bar("profile") as advance:
+        planned = choose_profile(folder, settings, profile, advance)
+    serve_model(folder, settings, planned, ready_file=ready_file)
+
+
+@app.command()
+def replay(
+    trace: TraceFile,
+    url: Annotated[str, typer.Option(help="The server, e.g. http://127.0.0.1:8000.")],
+    model: Annotated[str, typer.Option(help="Name under which the server has the model.")],
+    slo_ms: SloMs = None,
+    seed: Seed = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Send a trace's requests to a server on schedule, whatever it answers, and report what came of them."""
+    import uvloop
+
+    from superserve.client.replay import replay_trace
+    from superserve.client.replay_process import allow_many_connections
+    from superserve.metrics import summarise
+    from superserve.tables import print_results, write_rows
+    from superserve.traces.readers.segments import load_trace
+
+    loaded = load_trace(trace)
+    allow_many_connections()
+    gc.freeze()  # a collection over everything imported would pause the schedule
+    with progress_bar("replay") as advance:
+        result = uvloop.run(replay_trace(loaded, url, model, slo_ms=slo_ms, seed=seed, on_progress=advance))
+    row = summarise(
+        result.log,
+        policy="live",
+        trace=loaded.name,
+        seed=seed,
+        workers=0,
+        slo_ms=slo_ms or 0.0,
+        emulated=result.emulated,
+    )
+    print_results(out, f"{loaded.name} against {url}: {row.offered} requests", [row])
+    out.print(f"p99 send lateness {result.p99_lateness_ms:.2f} ms, sender used {result.cpu_share:.0%} of a core")
+    write_rows(json_file, rows=[row])
+    if result.void_reason is not None:
+        err.print(f"[bold red]void:[/] {result.void_reason}")
+        raise typer.Exit(1)
+
+
+@config_app.command("show")
+def config_show(
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML configuration.")] = None,
+) -> None:
+    """Print every setting of `serve` with its value and where that came from."""
+    import msgspec
+
+    from superserve.serving.config import resolve
+    from superserve.tables import print_table
+
+    resolved = resolve({}, os.environ, config)
+    tree = msgspec.to_builtins(resolved.config)
+    rows = []
+    for key, source in resolved.provenance.items():
+        section, _, field = key.partition(".")
+        rows.append([key, str(tree[section][field]), source])
+    print_table(out, "Configuration", ("key", "value", "from"), rows)
+
+
+def _log_to_stderr() -> None:
+    import logging
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -1,0 +1,70 @@
+"""How far a run is from what no policy can pass."""
+
+from importlib.util import find_spec
+
+import msgspec
+import numpy as np
+
+from superserve.bounds.costs import BatchCosts, Capacity
+from superserve.bounds.fluid import fluid_bound
+from superserve.clock import NS_PER_MS, NS_PER_US
+from superserve.metrics import ResultRow
+from superserve.profile import Profile
+from superserve.traces.trace import Trace
+
+
+def accuracy_bound(
+    trace: Trace,
+    profile: Profile,
+    *,
+    workers: int,
+    slo_ms: float,
+    overhead_ms: float | None = None,
+    capacity: Capacity | None = None,
+) -> float:
+    """An upper bound on the goodput-weighted accuracy of any policy on a trace, in per cent.
+
+    It holds for runs of `simulate` with the same arguments, whatever the latency draws are: batches are priced at
+    the profiled medians, which no simulated batch undercuts. Deadlines of different lengths are bounded tightly where
+    scipy is installed (extra ``oracle``), and validly without.
+
+    Args:
+        trace: arrivals; its own SLOs hold where it has them.
+        profile: what a simulated batch takes.
+        workers: number of identical workers.
+        slo_ms: deadline from arrival, in milliseconds.
+        overhead_ms: dispatch overhead that every batch takes; if None, the profile's median.
+        capacity: workers over time, if they come, go or differ in speed (as a sum of speeds relative to the profile;
+            then ``overhead_ms`` is that of the fastest, times its speed); ``workers`` is not looked at then.
+
+    Raises:
+        ValueError: for an empty trace.
+    """
+    if not len(trace):
+        raise ValueError("nothing was offered in this run: no figure is defined")
+    overhead_ns = profile.typical_overhead_us * NS_PER_US if overhead_ms is None else overhead_ms * NS_PER_MS
+    costs = BatchCosts.of(profile, round(overhead_ns))
+    slo_ns = np.full_like(trace.arrival_ns, round(slo_ms * NS_PER_MS)) if trace.slo_ns is None else trace.slo_ns
+    deadline_ns = trace.arrival_ns + slo_ns
+    available = capacity or Capacity.constant(workers)
+    if (slo_ns != slo_ns[0]).any() and find_spec("scipy") is not None:
+        from superserve.bounds.windows import mixed_bound  # noqa: PLC0415  (scipy is an extra)
+
+        return mixed_bound(trace.arrival_ns, deadline_ns, costs, available) / len(trace)
+    envelope = costs.envelope(float(slo_ns.max()))
+    return fluid_bound(trace.arrival_ns, deadline_ns, envelope, available) / len(trace)
+
+
+def with_bound(
+    row: ResultRow,
+    trace: Trace,
+    profile: Profile,
+    *,
+    overhead_ms: float | None = None,
+    capacity: Capacity | None = None,
+) -> ResultRow:
+    """The row with ``distance_to_bound`` filled in: `accuracy_bound` less its goodput-weighted accuracy, in points."""
+    bound = accuracy_bound(
+        trace, profile, workers=row.workers, slo_ms=row.slo_ms, overhead_ms=overhead_ms, capacity=capacity
+    )
+    return msgspec.structs.replace(row, distance_to_bound=bound - row.goodput_weighted_accuracy)

@@ -378,3 +378,15 @@ def test_the_model_still_trains_as_a_supernet() -> None:
     assert fc1.weight.grad[:32].any()
     assert not fc1.weight.grad[32:].any()
     assert isinstance(model.get_submodule("layers.0.attention"), SelfAttention)
+
+
+def test_uniform_subnets_have_one_share_of_everything() -> None:
+    conversion = convert(randomised(ResidualCnn()), pixels())
+    specs = conversion.uniform()
+    assert specs[0] == conversion.space.smallest()
+    assert specs[-1] == conversion.space.largest()
+    assert len(specs) == len(set(specs))
+    largest = dict(conversion.space.largest().widths)
+    assert {spec.keep for spec in specs} == {conversion.space.spec(depths, largest).keep for depths in ((2, 1), (3, 2))}
+    # Where a width has no three quarters it takes the next larger share.
+    assert {tuple(sorted({ratio for _, ratio in spec.widths})) for spec in specs} == {(0.5,), (0.75, 1.0), (1.0,)}

@@ -7,12 +7,14 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from superserve.model_folder import Front, ModelConfig
 from superserve.subnet import SearchSpace, SubnetSpec
 from superserve.supernet.actuator import apply, bind
 from superserve.supernet.calibrate import calibrate
 from superserve.supernet.conversion.network import ConvertedNetwork, remove
 from superserve.supernet.conversion.report import Report
 from superserve.supernet.extract import extract
+from superserve.supernet.network import Supernet
 from superserve.supernet.operators import Statistics
 
 
@@ -90,6 +92,35 @@ class Conversion:
     def forget_statistics(self) -> None:
         """Drop what was calibrated: the weights have changed."""
         self._statistics.clear()
+
+    def uniform(self) -> list[SubnetSpec]:
+        """Subnets with one share of every width and one level of depth throughout, from small to large.
+
+        The usual candidates for a front: far fewer than the space has, and spread over all sizes.
+        """
+        ratios = sorted({ratio for width in self.space.widths for ratio in width.ratios} | {1.0})
+        levels = max((len(stage.depths) for stage in self.space.stages), default=1)
+        found: dict[SubnetSpec, None] = {}
+        for level in range(levels):
+            depths = tuple(stage.depths[max(level - levels, -len(stage.depths))] for stage in self.space.stages)
+            for ratio in ratios:
+                widths = {width.name: min(r for r in width.ratios if r >= ratio) for width in self.space.widths}
+                found[self.space.spec(depths, widths)] = None
+        return list(found)
+
+    def supernet(self, config: ModelConfig, front: Front) -> Supernet:
+        """The model with the statistics of a front: what `save_supernet` writes.
+
+        Args:
+            config: of family ``converted``, with `architecture`.
+            front: subnets of this space.
+
+        Raises:
+            IllegalSubnetError: if a subnet of the front lies outside the space.
+        """
+        return Supernet(
+            config, front, self.model, {record.id: self.statistics(record.spec) for record in front.subnets}
+        )
 
     def architecture(self, builder: str, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 (the user's own)
         """What ``config.json`` of a model folder must say to build this model again.

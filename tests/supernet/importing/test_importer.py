@@ -312,6 +312,13 @@ def test_too_few_calibration_examples_are_refused(mobilenet: Path, tmp_path: Pat
         _import_mobilenet(mobilenet, tmp_path, calibrate_with=few)
 
 
+def test_no_more_examples_are_calibrated_with_than_ofa_takes(
+    mobilenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importer, "CALIBRATION_ROWS", 66)
+    assert _import_mobilenet(mobilenet, tmp_path, subnets=1).calibration_rows == 66
+
+
 def test_a_checkpoint_of_another_family_is_recognised(mobilenet: Path, tmp_path: Path) -> None:
     for family in ("ofa_resnet50", "dynabert"):
         with pytest.raises(CheckpointError, match="looks like one of family 'ofa_mobilenet_v3'"):

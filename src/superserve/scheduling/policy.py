@@ -1,7 +1,7 @@
 """What a policy sees, what it answers, and the register of policies by name."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import ClassVar, Final, Literal, NamedTuple
@@ -35,6 +35,10 @@ class SchedulerView:
     arrivals: ArrivalEstimate = field(default_factory=ArrivalEstimate)
     """Kept up only for policies with `Policy.observes_arrivals`."""
     commitments: Commitments = field(default_factory=Commitments)
+    workers: Collection[int] = ()
+    """Ids of all live workers."""
+    idle: Collection[int] = ()
+    """Ids of those that may be given work, the longest idle first; for policies that choose a worker."""
 
     @property
     def depth(self) -> int:
@@ -56,11 +60,13 @@ class Decision:
     """First give up the ``shed`` most urgent requests, then run up to ``rows`` rows at subnet index ``subnet``.
 
     ``rows`` may be 0 if everything waiting is given up. A shed request is answered at once and never executed.
+    ``worker`` is one of ``view.idle``; None leaves it to the scheduler, which takes the longest idle one.
     """
 
     subnet: int
     rows: int
     shed: int = 0
+    worker: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

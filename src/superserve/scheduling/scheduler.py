@@ -70,11 +70,11 @@ class Scheduler:
         self.limits = limits or SchedulerLimits()
         self._expires = policy.timeout_action == "reject"
         self._queue = EDFQueue()
-        self._view = SchedulerView(policy.table, self._queue, overhead_ns)
         self._overhead = OverheadEstimate(overhead_ns)
         self._idle: deque[int] = deque()
         self._running: dict[int, Launch] = {}
         self._workers: set[int] = set()
+        self._view = SchedulerView(policy.table, self._queue, overhead_ns, workers=self._workers, idle=self._idle)
         # Waiting requests by the last instant at which they can still be served; entries of others are stale.
         self._expiry: list[tuple[int, int, Request]] = []
         self._wake_ns: int | None = None
@@ -250,17 +250,22 @@ class Scheduler:
             for _ in range(decision.shed):
                 actions.append(self._finish(self._queue.pop(), Outcome.EXPIRED, Reason.SHED))  # noqa: PERF401
             if decision.rows:
-                actions.append(self._launch(now_ns, decision.subnet, decision.rows))
+                actions.append(self._launch(now_ns, decision.subnet, decision.rows, self._claim(decision.worker)))
         return actions
 
-    def _launch(self, now_ns: int, subnet: int, max_rows: int) -> Launch:
+    def _claim(self, worker: int | None) -> int:
+        if worker is None:
+            return self._idle.popleft()
+        self._idle.remove(worker)
+        return worker
+
+    def _launch(self, now_ns: int, subnet: int, max_rows: int, worker: int) -> Launch:
         requests = self._queue.take(max_rows, self.policy.table.accuracies[subnet])
         assert requests, f"{self.policy.name} chose a batch that its own head does not fit"
         rows = 0
         for request in requests:
             request.state = RequestState.RUNNING
             rows += request.rows
-        worker = self._idle.popleft()
         launch = Launch(worker, subnet, requests, rows, now_ns)
         self._running[worker] = launch
         latency_ns = self.policy.table.latency_ns[subnet][rows]

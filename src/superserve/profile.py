@@ -62,8 +62,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     batches: tuple[int, ...]
     dispatch_overhead_us: float
     """From the decision to launch to the start of the forward, plus from its end to the answer; p95: for planning."""
-    dispatch_overhead_p50_us: float | None = None
-    """The same at the median: what a simulated batch takes; None stands for `dispatch_overhead_us`."""
+    dispatch_overhead_mean_us: float | None = None
+    """The same on average, which is what capacity loses: what a simulated batch takes. None: `dispatch_overhead_us`."""
     subnets: tuple[SubnetProfile, ...]
 
     def __post_init__(self) -> None:
@@ -101,8 +101,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     @property
     def typical_overhead_us(self) -> float:
-        """The dispatch overhead that a batch usually takes."""
-        typical = self.dispatch_overhead_p50_us
+        """The dispatch overhead that a batch takes on average."""
+        typical = self.dispatch_overhead_mean_us
         return self.dispatch_overhead_us if typical is None else typical
 
     def largest_cell_ms(self, quantile: Quantile = "p95") -> float:

@@ -175,10 +175,10 @@ async def _profile(options: DemoOptions, folder: ModelFolder, screen: Screen) ->
         folder, quick=True, device=options.device, seed=options.seed, report=report, effort=effort
     )
     profile, overhead_us = measurement.profile, measurement.profile.dispatch_overhead_us
-    typical_us = measurement.profile.dispatch_overhead_p50_us
+    typical_us = measurement.profile.dispatch_overhead_mean_us
     if source is not None:
         profile = msgspec.structs.replace(
-            Profile.load(source), dispatch_overhead_us=overhead_us, dispatch_overhead_p50_us=typical_us
+            Profile.load(source), dispatch_overhead_us=overhead_us, dispatch_overhead_mean_us=typical_us
         )
     screen.end(stage, f"largest cell {profile.largest_cell_ms():.1f} ms, overhead {overhead_us / 1000:.2f} ms (p95)")
     return profile

@@ -124,7 +124,7 @@ def simulate(
         workers: number of identical workers.
         slo_ms: deadline from arrival, in milliseconds.
         overhead_ms: dispatch overhead per batch, planned with and taken; if None, the profile's: planned with its
-            p95, taken at its median.
+            p95, taken at its mean.
         timeout_action: what becomes of requests that cannot be met.
         seed: of the latency draws.
         limits: bounds of the scheduler.

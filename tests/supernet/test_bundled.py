@@ -43,15 +43,13 @@ def test_front_is_a_trade_off(digits: ModelFolder) -> None:
 
 
 def test_accuracies_are_the_measured_ones(digits: ModelFolder) -> None:
-    """All test images on the smallest subnet; some on the largest, which takes longer."""
-    engine = EagerEngine.load(digits)
+    """Both ends, on all test images: another machine's rounding may move one image, no more."""
     inputs, labels = digits.test_data()
-    first, last = digits.front.subnets[0], digits.front.subnets[-1]
-    (smallest,) = evaluate(engine, inputs, labels, subnets=[first.id])
-    assert smallest.n == first.test_n
-    assert smallest.accuracy == pytest.approx(first.test_accuracy, abs=0.15)
-    (largest,) = evaluate(engine, inputs[:200], labels[:200], subnets=[last.id])
-    assert largest.ci95[0] <= (last.test_accuracy or 0) <= largest.ci95[1]
+    ends = (digits.front.subnets[0], digits.front.subnets[-1])
+    rows = evaluate(EagerEngine.load(digits), inputs, labels, subnets=[record.id for record in ends])
+    for row, record in zip(rows, ends, strict=True):
+        assert row.n == record.test_n
+        assert row.accuracy == pytest.approx(record.test_accuracy, abs=0.15)
 
 
 def test_test_images_are_of_the_input_tensor(digits: ModelFolder) -> None:

@@ -12,10 +12,10 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help demo test test-all test-models check format bench clean
+.PHONY: help demo test test-all test-models check format bench bench-policies clean
 
 help:  ## List the targets
-	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -67,6 +67,9 @@ format: $(VENV)/.installed-dev  ## Apply the formatter and the safe fixes
 
 bench: $(VENV)/.installed-core  ## The benchmarks behind docs/performance.md
 	$(BIN)/python benchmarks/run_all.py $(BENCH_ARGS)
+
+bench-policies: $(VENV)/.installed-test  ## The grid of policies behind docs/policy-grid.md (an hour on two cores)
+	$(BIN)/python benchmarks/policies.py $(BENCH_ARGS)
 
 clean:  ## Remove the environment and everything generated
 	rm -rf $(VENV) $(MODELS_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

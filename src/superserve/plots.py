@@ -118,6 +118,72 @@ def tradeoff_figure(
     return figure
 
 
+@dataclass(frozen=True)
+class Point:
+    """A policy in a panel: SLO attainment 0..1, mean serving accuracy in per cent or None."""
+
+    policy: str
+    attainment: float
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One situation: what each policy made of it."""
+
+    title: str
+    points: Sequence[Point]
+
+
+def panels_figure(panels: Sequence[Panel], *, columns: int, title: str, theme: Theme = LIGHT) -> Figure:
+    """Attainment against accuracy, a panel per situation and a mark per policy: as the paper's Fig. 8 to 10."""
+    rows = -(-len(panels) // columns)
+    figure, axes = styled_axes((3.1 * columns + 1.6, 2.5 * rows + 0.9), rows, columns, theme, shared=True)
+    policies = list(dict.fromkeys(point.policy for panel in panels for point in panel.points))
+    for ax, panel in zip(axes, panels, strict=False):
+        ax.set_title(panel.title, color=theme.ink, fontsize=9, loc="left")
+        for point in panel.points:
+            number = policies.index(point.policy)
+            # Colours and shapes cycle together, shifted once per turn: 25 policies before two look alike.
+            marker = _MARKERS[(number + number // 5) % 5]
+            ax.plot(
+                point.attainment,
+                np.nan if point.accuracy is None else point.accuracy,
+                marker,
+                color=theme.series[number % 5],
+                markersize=7,
+                label=point.policy,
+                clip_on=False,
+            )
+        ax.margins(0.1)
+    for ax in axes[len(panels) :]:
+        ax.set_visible(False)
+    handles = {handle.get_label(): handle for ax in axes for handle in ax.get_lines()}
+    figure.legend(
+        [handles[policy] for policy in policies],
+        policies,
+        loc="outside right upper",
+        frameon=False,
+        labelcolor=theme.ink,
+        fontsize=9,
+    )
+    figure.supxlabel("SLO attainment", color=theme.ink, fontsize=10)
+    figure.supylabel("mean serving accuracy, %", color=theme.ink, fontsize=10)
+    figure.suptitle(title, color=theme.ink, fontsize=11, ha="left", x=0.02)
+    return figure
+
+
+def styled_axes(
+    size: tuple[float, float], rows: int, columns: int, theme: Theme = LIGHT, *, shared: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """An empty figure of a size in inches with a grid of axes in a theme, row by row."""
+    figure = _figure(size, theme)
+    axes = list(figure.subplots(rows, columns, sharex=shared, sharey=shared, squeeze=False).flat)
+    for ax in axes:
+        _style(ax, theme)
+    return figure, axes
+
+
 def figure_bytes(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
     """A figure as the content of a file. The same figure gives the same bytes."""
     # matplotlib stamps the date and its version into files otherwise, and draws the ids in an SVG at random.

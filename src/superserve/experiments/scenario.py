@@ -1,0 +1,111 @@
+"""One situation that policies are compared in, and what a policy makes of it."""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from superserve.bounds.distance import accuracy_bound
+from superserve.metrics import ResultRow, RunLog, summarise
+from superserve.profile import Profile
+from superserve.scheduling import TimeoutAction
+from superserve.simulator import simulate
+from superserve.traces.trace import Trace
+
+
+class TraceSource(Protocol):
+    """Where arrivals come from: hashable and picklable, the same trace for the same seed."""
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+
+    def trace(self, seed: int) -> Trace:
+        """The arrivals of a seed."""
+
+    def __hash__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class TraceFile:
+    """A recorded trace: the same arrivals for every seed."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """See `TraceSource.name`."""
+        return self.path.stem
+
+    def trace(self, seed: int) -> Trace:  # noqa: ARG002  (a recording has no chance in it)
+        """See `TraceSource.trace`."""
+        return Trace.load(self.path)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Arrivals and what is there to serve them; the arguments of `simulate` but for policy and seed.
+
+    ``extras`` are further keyword arguments of `simulate`, as pairs.
+    """
+
+    source: TraceSource
+    profile: Profile = field(repr=False)
+    workers: int
+    slo_ms: float
+    overhead_ms: float | None = None
+    extras: tuple[tuple[str, Any], ...] = ()
+
+    def simulate(self, policy: str, seed: int, timeout_action: TimeoutAction = "reject") -> RunLog:
+        """Play the arrivals of a seed under a policy."""
+        return simulate(
+            _trace(self.source, seed),
+            self.profile,
+            policy=policy,
+            workers=self.workers,
+            slo_ms=self.slo_ms,
+            overhead_ms=self.overhead_ms,
+            timeout_action=timeout_action,
+            seed=seed,
+            **dict(self.extras),
+        )
+
+    def row(self, policy: str, seed: int, timeout_action: TimeoutAction = "reject") -> ResultRow:
+        """The result of a policy on the arrivals of a seed."""
+        return summarise(
+            self.simulate(policy, seed, timeout_action),
+            policy=policy if timeout_action == "reject" else f"{policy} ({timeout_action})",
+            trace=self.source.name,
+            seed=seed,
+            workers=self.workers,
+            slo_ms=self.slo_ms,
+        )
+
+    def bound(self, seed: int) -> float:
+        """Goodput-weighted accuracy that no policy can pass on the arrivals of a seed, in per cent."""
+        return _bound(self, seed)
+
+    def bounded_row(self, policy: str, seed: int, timeout_action: TimeoutAction = "reject") -> ResultRow:
+        """The same as `row`, with the distance to the bound."""
+        row = self.row(policy, seed, timeout_action)
+        return msgspec.structs.replace(row, distance_to_bound=self.bound(seed) - row.goodput_weighted_accuracy)
+
+
+# Every policy of a scenario is held against the same bound: it is worked out once per process.
+@lru_cache(maxsize=8)
+def _bound(scenario: Scenario, seed: int) -> float:
+    return accuracy_bound(
+        _trace(scenario.source, seed),
+        scenario.profile,
+        workers=scenario.workers,
+        slo_ms=scenario.slo_ms,
+        overhead_ms=scenario.overhead_ms,
+    )
+
+
+# Policies run on the same trace one after the other: it is made once per process.
+@lru_cache(maxsize=2)
+def _trace(source: TraceSource, seed: int) -> Trace:
+    return source.trace(seed)

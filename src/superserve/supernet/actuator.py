@@ -9,8 +9,8 @@ from torch import Tensor
 from superserve.subnet import SubnetSpec
 from superserve.supernet.network import ElasticNetwork, Supernet
 from superserve.supernet.operators import (
-    AnySubnetNorm,
     KeepSet,
+    NormSlice,
     SlicedKernelConv2d,
     Slot,
     Statistics,
@@ -64,7 +64,7 @@ def bind(
             binding.append((layer.slot, layer.bind(outputs, inputs)))
     for name, count in channels.items():
         norm = modules[name]
-        assert isinstance(norm, AnySubnetNorm)
+        assert isinstance(norm, NormSlice)
         binding.append((norm.slot, norm.bind(count, None if statistics is None else statistics[name])))
     return tuple(binding)
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from superserve.subnet import SubnetSpec
 from superserve.supernet.network import ElasticNetwork
-from superserve.supernet.operators import AnySubnetNorm, KeepSet, SlicedKernelConv2d, Statistics, WeightSlice
+from superserve.supernet.operators import KeepSet, NormSlice, SlicedKernelConv2d, Statistics, WeightSlice
 
 
 def extract(network: ElasticNetwork, spec: SubnetSpec, statistics: Statistics) -> nn.Module:
@@ -24,7 +24,7 @@ def extract(network: ElasticNetwork, spec: SubnetSpec, statistics: Statistics) -
         plain.set_submodule(name, _plain_layer(plain.get_submodule(name), outputs, inputs, kernels.get(name)))
     for name, count in channels.items():
         norm = plain.get_submodule(name)
-        assert isinstance(norm, AnySubnetNorm)
+        assert isinstance(norm, NormSlice)
         plain.set_submodule(name, norm.extract(count, statistics[name]))
     for name, blocks in keep.items():
         select = plain.get_submodule(name)

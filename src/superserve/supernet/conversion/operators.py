@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from superserve.supernet.operators import AnySubnetNorm, KeepSet, NormStatistics, SlicedWeight, Slot, WeightSlice
+from superserve.supernet.operators import KeepSet, NormSlice, NormStatistics, SlicedWeight, Slot, WeightSlice
 from superserve.supernet.operators.slot import owned
 
 Content = Mapping[str, Any]
@@ -53,8 +53,7 @@ def _subclass(kind: type[nn.Module], mixin: type, names: tuple[str, ...]) -> typ
         return known
     content = {name: _from_slot(name) for name in names}
     named = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "original_class": kind}
-    bases = (mixin, kind, AnySubnetNorm) if issubclass(mixin, ViewedNorm) else (mixin, kind)
-    made = _CLASSES[kind, mixin, names] = type(kind.__name__, bases, content | named)
+    made = _CLASSES[kind, mixin, names] = type(kind.__name__, (mixin, kind), content | named)
     return made
 
 
@@ -95,9 +94,11 @@ class ViewedLayer(_Original, WeightSlice[Content]):
             content["weight"] = weight[:outputs, :inputs]
         else:
             content["weight"] = weight[:outputs]
-            content["groups"] = groups * inputs // self.in_channels
+            content["groups"] = groups * inputs // self.__dict__["in_channels"]
         if "num_groups" in self.__dict__:
-            content["num_groups"] = self.__dict__["num_groups"] * outputs // self.num_channels
+            content["num_groups"] = self.__dict__["num_groups"] * outputs // self.__dict__["num_channels"]
+        # Some layers compare their input with these.
+        content |= {name: outputs for name in ("num_channels", "num_features") if name in self.__dict__}
         return content
 
     def extract(self: Any, outputs: int, inputs: int) -> nn.Module:
@@ -117,7 +118,7 @@ class ViewedLayer(_Original, WeightSlice[Content]):
         return plain
 
 
-class ViewedNorm(_Original):
+class ViewedNorm(_Original, NormSlice[Content]):
     """SubnetNorm for a batch normalisation with a ``forward`` of its own, such as one with its activation built in."""
 
     def bind(self, channels: int, statistics: NormStatistics | None) -> Content:
@@ -131,7 +132,7 @@ class ViewedNorm(_Original):
         return content
 
     def extract(self: Any, channels: int, statistics: NormStatistics) -> nn.Module:
-        """See `AnySubnetNorm.extract`; of the original class."""
+        """See `NormSlice.extract`; of the original class."""
         plain: nn.Module = self._restored()
         content = self.bind(channels, statistics)
         for name in ("weight", "bias"):
@@ -260,7 +261,7 @@ _SWITCHES: dict[type[nn.Module], type] = {}
 def adopt_layer(module: nn.Module) -> None:
     """Make a layer with a forward of its own a WeightSlice, in place."""
     names = [name for name in ("weight", "bias") if name in module._parameters]  # noqa: SLF001
-    counts = [name for name in ("groups", "num_groups") if name in module.__dict__]
+    counts = [name for name in ("groups", "num_groups", "num_channels", "num_features") if name in module.__dict__]
     _adopt(module, ViewedLayer, (*names, *counts))
 
 

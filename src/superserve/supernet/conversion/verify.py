@@ -18,7 +18,7 @@ from superserve.supernet.conversion.build import layer_sizes
 from superserve.supernet.conversion.network import ConvertedNetwork, own_statistics
 from superserve.supernet.conversion.plan import Plan
 from superserve.supernet.conversion.tracer import tensors
-from superserve.supernet.operators import AnySubnetNorm, Geometry, KeepSet, WeightSlice
+from superserve.supernet.operators import Geometry, KeepSet, NormSlice, WeightSlice
 
 Run = Callable[[], Any]
 """Runs the model on the example."""
@@ -37,7 +37,7 @@ def bind_geometry(network: ConvertedNetwork, geometry: Geometry) -> Binding:
         binding.append((layer.slot, layer.bind(*sizes)))
     for name, count in geometry.channels.items():
         norm = network.get_submodule(name)
-        assert isinstance(norm, AnySubnetNorm)
+        assert isinstance(norm, NormSlice)
         binding.append((norm.slot, norm.bind(count, own_statistics(norm, count))))
     return tuple(binding)
 

@@ -18,6 +18,7 @@ from superserve.supernet.operators.kernel import SlicedKernelConv2d
 from superserve.supernet.operators.linear import SlicedEmbedding, SlicedLayerNorm, SlicedLinear, SlicedWeight
 from superserve.supernet.operators.norm import (
     AnySubnetNorm,
+    NormSlice,
     NormStatistics,
     SlicedNorm,
     Statistics,
@@ -34,6 +35,7 @@ __all__ = [
     "Geometry",
     "KeepSet",
     "LayerSelect",
+    "NormSlice",
     "NormStatistics",
     "SlicedConv2d",
     "SlicedEmbedding",

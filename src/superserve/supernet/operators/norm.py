@@ -1,7 +1,8 @@
 """SubnetNorm: batch normalisation with statistics per subnet."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,8 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from superserve.supernet.operators.slot import Slot, owned
+
+T = TypeVar("T")
 
 
 class NormStatistics(NamedTuple):
@@ -30,7 +33,21 @@ class SlicedNorm(NamedTuple):
     statistics: NormStatistics | None
 
 
-class AnySubnetNorm(_BatchNorm):
+class NormSlice(Generic[T]):
+    """A normalisation that runs its leading channels with the statistics of a subnet."""
+
+    slot: Slot[T]
+
+    @abstractmethod
+    def bind(self, channels: int, statistics: NormStatistics | None) -> T:
+        """What goes into the slot to run the leading ``channels`` with these statistics (None: of the batch)."""
+
+    @abstractmethod
+    def extract(self, channels: int, statistics: NormStatistics) -> nn.Module:
+        """The same part as a plain module with parameters and statistics of its own."""
+
+
+class AnySubnetNorm(_BatchNorm, NormSlice[SlicedNorm]):
     """Batch normalisation with shared scale and shift and one set of statistics per subnet.
 
     Statistics are computed ahead on training data (`calibrate`) and never change in a forward. An operator bound

@@ -160,6 +160,10 @@ def _named(model: Net) -> None:
     model.fc1.slot = 1  # type: ignore[assignment]
 
 
+def _looked_at(model: Net) -> None:
+    model.between = lambda net, x: x + net.fc1.weight.sum() * 0.0
+
+
 def _weight_norm(model: Net) -> None:
     nn.utils.parametrizations.weight_norm(model.fc1)
 
@@ -170,6 +174,7 @@ def _weight_norm(model: Net) -> None:
         (_shared, "stands in the model under several names"),
         (_patched, "fc1: its forward was replaced"),
         (_named, "fc1: it has an attribute 'slot' of its own"),
+        (_looked_at, "fc1.weight is not only used by its own layer: the model itself uses it in sum"),
         (_tied, ""),
         (_weight_norm, ""),
     ],

@@ -9,6 +9,10 @@ from typer.testing import CliRunner
 from superserve.cli import app, main
 
 SURFACE = {
+    "compare": {
+        "--traces", "--policies", "--profile", "--slo-ms", "--workers", "--seeds", "--overhead-ms", "--figure",
+        "--json",
+    },
     "config show": {"--config"},
     "demo": {"--seconds", "--seed", "--workers", "--device", "--cv2", "--out", "--json"},
     "evaluate": {"MODEL", "--data", "--subnet", "--json"},
@@ -112,3 +116,15 @@ def test_trace_make_show_simulate(tmp_path: Path) -> None:
     )
     assert simulated.exit_code == 0, simulated.output
     assert '"slo_attainment": 1.0' in rows.read_text()
+
+
+def test_compare_takes_several_values_per_option(tmp_path: Path) -> None:
+    """``--traces a b`` as design and README write it; a row per trace, policy and seed."""
+    run, rows = CliRunner().invoke, tmp_path / "rows.json"
+    names = [str(tmp_path / name) for name in ("a.npz", "b.npz")]
+    for name in names:
+        assert run(app, ["trace", "make", "poisson", "--rate", "200", "--seconds", "1", "--out", name]).exit_code == 0
+    arguments = ["--policies", "default", "fixed:smallest", "--profile", "r-profile", "--slo-ms", "36", "--seeds", "2"]
+    compared = run(app, ["compare", "--traces", *names, *arguments, "--json", str(rows)])
+    assert compared.exit_code == 0, compared.output
+    assert rows.read_text().count('"slo_attainment"') == 8

@@ -30,6 +30,23 @@ SloMs = Annotated[float | None, typer.Option(min=0.001, help="Deadline of each r
 Device = Annotated[str, typer.Option(help="cpu, or emulated:PROFILE for workers that only pretend.")]
 
 
+class ManyValues(typer.core.TyperCommand):
+    """A command whose list options take several values each: ``--traces a b`` as well as ``--traces a --traces b``."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """See `click.Command.parse_args`."""
+        many = {name for parameter in self.params if parameter.multiple for name in parameter.opts}
+        spread: list[str] = []
+        option = ""
+        for position, token in enumerate(args):
+            if token.startswith("--"):
+                option = token
+            elif option in many and args[position - 1] != option:
+                spread.append(option)
+            spread.append(token)
+        return super().parse_args(ctx, spread)
+
+
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[..., None]]:
     """A progress bar on stderr, driven by calls of (done, total, label)."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from superserve.cli.base import JsonFile, Seed, TraceFile, app, out
+from superserve.cli.base import JsonFile, ManyValues, Seed, TraceFile, app, out, progress_bar
 from superserve.errors import ConfigError
 
 trace_app = typer.Typer(help="Make, convert and look at arrival traces.", no_args_is_help=True)
@@ -85,7 +85,7 @@ def simulate(
     trace: TraceFile,
     profile: Annotated[str, typer.Option(metavar="FILE|r-profile", help="Profile to plan with and draw from.")],
     slo_ms: Annotated[float, typer.Option(min=0.001, help="Deadline of each request, milliseconds from arrival.")],
-    policy: Annotated[str, typer.Option(help="Scheduling policy.")] = "slackfit",
+    policy: Annotated[str, typer.Option(help="Scheduling policy.")] = "default",
     workers: Annotated[int, typer.Option(min=1, help="Identical workers.")] = 1,
     overhead_ms: Annotated[float | None, typer.Option(min=0.0, help="Per batch; default: the profile's.")] = None,
     seed: Seed = 0,
@@ -111,3 +111,44 @@ def simulate(
     row = summarise(log, policy=policy, trace=loaded.name, seed=seed, workers=workers, slo_ms=slo_ms)
     print_results(out, f"{loaded.name}, simulated: {row.offered} requests, {workers} workers", [row])
     write_rows(json_file, rows=[row])
+
+
+@app.command(cls=ManyValues)
+def compare(
+    traces: Annotated[
+        list[Path], typer.Option("--traces", metavar="FILE", help="Canonical traces (.npz), one or more.")
+    ],
+    policies: Annotated[
+        list[str], typer.Option("--policies", metavar="P", help="Policies, one or more; default is one.")
+    ],
+    profile: Annotated[str, typer.Option(metavar="FILE|r-profile", help="Profile to plan with and draw from.")],
+    slo_ms: Annotated[float, typer.Option(min=0.001, help="Deadline of each request, milliseconds from arrival.")],
+    workers: Annotated[int, typer.Option(min=1, help="Identical workers.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 3,
+    overhead_ms: Annotated[float | None, typer.Option(min=0.0, help="Per batch; default: the profile's.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw attainment against accuracy (.png).")
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Simulate policies on traces under several seeds, over all cores, with confidence intervals."""
+    from superserve.experiments.compare import COLUMNS, cells, comparison_figure
+    from superserve.experiments.compare import compare as run
+    from superserve.profile import Profile
+    from superserve.tables import print_table, write_rows
+
+    with progress_bar("compare") as advance:
+        comparison = run(
+            traces,
+            policies,
+            Profile.load(profile),
+            workers=workers,
+            slo_ms=slo_ms,
+            seeds=seeds,
+            overhead_ms=overhead_ms,
+            on_progress=advance,
+        )
+    print_table(out, f"{seeds} seeds, {workers} workers", COLUMNS, [cells(line) for line in comparison.lines()])
+    if figure is not None:
+        comparison_figure(comparison).savefig(figure)
+    write_rows(json_file, rows=comparison.rows)

@@ -30,12 +30,13 @@ from superserve.profile import Profile
 from superserve.profiler import Progress, measure_async
 from superserve.profiler.plan import Effort
 from superserve.profiler.store import cpu_name
+from superserve.scheduling.policy import DEFAULT_POLICY
 from superserve.serving.cores import available_cores, plan_cores
 from superserve.serving.devices import emulated_profile
 from superserve.simulator import simulate
 from superserve.traces.trace import Trace
 
-ELASTIC_POLICY: Final = "slackfit"
+ELASTIC_POLICY: Final = DEFAULT_POLICY
 #: The load whose outcome the demo judges; a burstier one is shown without a pass mark, except on emulated devices.
 JUDGED_CV2: Final = 2.0
 

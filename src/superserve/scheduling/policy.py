@@ -15,6 +15,9 @@ from superserve.scheduling.queue import EDFQueue
 
 TimeoutAction = Literal["reject", "delay"]
 
+#: What a server runs if it is told nothing, and what the name ``default`` stands for.
+DEFAULT_POLICY: Final = "slackfit"
+
 #: Third parties register policies here: the entry point's name is the policy's, its value the factory.
 ENTRY_POINT_GROUP: Final = "superserve.policies"
 
@@ -169,12 +172,12 @@ def policy_names() -> tuple[str, ...]:
 
 
 def create_policy(name: str, table: LatencyTable, timeout_action: TimeoutAction = "reject") -> Policy:
-    """The policy of a name such as ``slackfit`` or ``fixed:smallest``.
+    """The policy of a name such as ``slackfit`` or ``fixed:smallest``; ``default`` is `DEFAULT_POLICY`.
 
     Raises:
         ConfigError: if no such policy is registered, or it refuses its argument.
     """
-    kind, _, argument = name.partition(":")
+    kind, _, argument = (DEFAULT_POLICY if name == "default" else name).partition(":")
     factory = _FACTORIES.get(kind) or _installed(kind)
     if factory is None:
         raise ConfigError(f"policy {name!r} is unknown; known: {', '.join(policy_names())}")

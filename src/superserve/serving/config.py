@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from superserve.clock import NS_PER_S
 from superserve.errors import ConfigError
-from superserve.scheduling.policy import TimeoutAction, policy_names
+from superserve.scheduling.policy import DEFAULT_POLICY, TimeoutAction, policy_names
 from superserve.serving.devices import CPU, emulated_profile
 
 _ENVIRONMENT_PREFIX: Final = "SUPERSERVE_"
@@ -75,7 +75,7 @@ class HttpConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[model]``: how the model's requests are scheduled."""
 
-    policy: str = "slackfit"
+    policy: str = DEFAULT_POLICY
     """Name of the scheduling policy, such as ``slackfit`` or ``fixed:largest``."""
     slo_ms: Annotated[float, Meta(gt=0, le=86_400_000)] | None = None
     """Deadline of requests that state none; default: from the profile (max(50, 1.17 x its largest cell))."""

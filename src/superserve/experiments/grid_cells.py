@@ -94,9 +94,11 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
             f"overhead={self.overhead_ms:g}"
         )
 
-    def scenario(self, data: Path | None) -> Scenario:
-        """What is simulated; ``data`` is needed for recordings."""
-        return Scenario(CellTrace(self, data), self.profile, self.workers, self.slo_ms, self.overhead_ms)
+    def scenario(self, data: Path | None, requests: int | None = None) -> Scenario:
+        """What is simulated; ``data`` is needed for recordings, ``requests`` stands in for its own number."""
+        return Scenario(
+            CellTrace(self, data, requests or self.requests), self.profile, self.workers, self.slo_ms, self.overhead_ms
+        )
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class CellTrace:
 
     cell: Cell
     data: Path | None
+    requests: int
 
     @property
     def name(self) -> str:
@@ -123,7 +126,7 @@ class CellTrace:
     def _arrivals(self, rng: np.random.Generator, seed: int) -> Trace:
         cell = self.cell
         rate = cell.load * middle_capacity(cell.profile) * cell.workers
-        seconds = cell.requests / rate
+        seconds = self.requests / rate
         if cell.arrivals == "ramp":
             # A third of the load, then up to all of it within a fifth of the time.
             acceleration = (rate - rate / 3) / (seconds / 5)

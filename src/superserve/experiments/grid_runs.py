@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +35,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     policy: str
     code: str
     """`fingerprint` of what made it."""
+    requests: int
+    """Length of the run, as asked for."""
     attainment: float
     accuracy: float | None
     goodput: float
@@ -48,6 +51,7 @@ class Job:
     seed: int
     policies: tuple[str, ...]
     data: Path | None
+    requests: int | None
 
 
 def policies(cell: Cell) -> list[str]:
@@ -57,6 +61,7 @@ def policies(cell: Cell) -> list[str]:
     return [OURS, SLACKFIT, "maxbatch", "maxacc", *(f"fixed:{ids[index]}" for index in spread)]
 
 
+@cache
 def fingerprint(policy: str) -> str:
     """Of the code that a policy's runs depend on: runs of older code are made again."""
     root = Path(superserve.__file__).parent
@@ -73,7 +78,7 @@ def fingerprint(policy: str) -> str:
 
 def run_job(job: Job) -> list[Run]:
     """Simulate the policies of a job."""
-    scenario = job.cell.scenario(job.data)
+    scenario = job.cell.scenario(job.data, job.requests)
     bound = scenario.bound(job.seed)
     return [_run(job, policy, scenario.row(policy, job.seed, SHEDDING), bound) for policy in job.policies]
 
@@ -84,8 +89,10 @@ def run_grid(
     *,
     data: Path | None = None,
     most_seeds: int | None = None,
+    requests: int | None = None,
     keep_others: bool = False,
     on_progress: Callable[[int, int, str], None] | None = None,
+    processes: int | None = None,
 ) -> list[Run]:
     """Every policy on every cell under every seed; what the file has of them is not run again.
 
@@ -94,19 +101,15 @@ def run_grid(
         file: JSON lines, one per `Run`; appended to as runs end, so that a killed grid goes on where it was.
         data: folder of the recordings.
         most_seeds: fewer seeds than the cells ask for, for a first look.
+        requests: length of a run, for a first look; default: what the cells ask for.
         keep_others: take the other policies' runs as they are, whatever code made them.
         on_progress: called with (jobs done, jobs in all, what was done last).
+        processes: how many at a time; default: one per core.
 
     Returns:
         The runs of these cells, in order of cell, seed and policy.
     """
-    codes = {OURS: fingerprint(OURS)}
-    others = fingerprint(SLACKFIT)
-    known = {
-        (run.cell, run.seed, run.policy): run
-        for run in _read(file)
-        if run.code == codes.get(run.policy, others) or (keep_others and run.policy != OURS)
-    }
+    known = _known(file, requests, keep_others=keep_others)
     wanted = [
         (cell, seed, policies(cell)) for cell in cells for seed in range(min(cell.seeds, most_seeds or cell.seeds))
     ]
@@ -114,10 +117,10 @@ def run_grid(
     for cell, seed, names in wanted:
         missing = tuple(name for name in names if (cell, seed, name) not in known)
         if missing:
-            jobs.append(Job(cell, seed, missing, data))
+            jobs.append(Job(cell, seed, missing, data, requests))
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("ab") as log:
-        for done, (job, runs) in enumerate(run_jobs(run_job, jobs), 1):
+        for done, (job, runs) in enumerate(run_jobs(run_job, jobs, processes=processes), 1):
             log.write(b"".join(msgspec.json.encode(run) + b"\n" for run in runs))
             log.flush()
             known.update({(run.cell, run.seed, run.policy): run for run in runs})
@@ -132,11 +135,23 @@ def _run(job: Job, policy: str, row: ResultRow, bound: float) -> Run:
         seed=job.seed,
         policy=policy,
         code=fingerprint(policy),
+        requests=job.requests or job.cell.requests,
         attainment=row.slo_attainment,
         accuracy=row.mean_serving_accuracy,
         goodput=row.goodput_weighted_accuracy,
         bound=bound,
     )
+
+
+def _known(file: Path, requests: int | None, *, keep_others: bool) -> dict[tuple[Cell, int, str], Run]:
+    """The runs of a file that are still valid."""
+    codes = {True: fingerprint(OURS), False: fingerprint(SLACKFIT)}
+    return {
+        (run.cell, run.seed, run.policy): run
+        for run in _read(file)
+        if (run.code == codes[run.policy == OURS] or (keep_others and run.policy != OURS))
+        and run.requests == (requests or run.cell.requests)
+    }
 
 
 def _read(file: Path) -> Iterable[Run]:
@@ -146,5 +161,5 @@ def _read(file: Path) -> Iterable[Run]:
     for line in file.read_bytes().splitlines():
         try:
             yield decoder.decode(line)
-        except msgspec.DecodeError:
-            continue  # the last line of a killed run
+        except msgspec.DecodeError:  # the last line of a killed run
+            continue

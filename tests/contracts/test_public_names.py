@@ -12,7 +12,7 @@ PUBLIC = {
     "superserve.scheduling": {
         "Action", "Decision", "EDFQueue", "Finish", "HeadPolicy", "Launch", "Placement", "Policy", "Scheduler",
         "SchedulerLimits", "SchedulerView", "TimeoutAction", "Wait", "baselines", "create_policy", "drainfit",
-        "policy_names", "register_policy", "slackfit",
+        "hosting", "policy_names", "register_policy", "slackfit",
     },
     "superserve.simulator": {"Simulation", "simulate"},
 }  # fmt: skip

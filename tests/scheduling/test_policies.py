@@ -8,10 +8,15 @@ from superserve.clock import NS_PER_MS
 from superserve.errors import ConfigError
 from superserve.profile import LatencyTable, Profile
 from superserve.request import Request
-from superserve.scheduling import Decision, EDFQueue, Policy, SchedulerView, create_policy, policy_names
+from superserve.scheduling import Decision, EDFQueue, Policy, SchedulerView, Wait, create_policy, policy_names
 from support.profiles import make_profile, profiles
 
 R_PROFILE = LatencyTable(Profile.load("r-profile"))
+
+
+FLOORED = (
+    "drainfit", "slackfit", "slackfit-42", "maxacc", "maxbatch", "fixed:largest", "infaas", "coarse", "proteus",
+)  # fmt: skip
 
 
 def decide(policy: Policy, slacks_ms: list[float], rows: int = 1, floor: float = 0.0) -> tuple[str, int, int]:
@@ -19,7 +24,11 @@ def decide(policy: Policy, slacks_ms: list[float], rows: int = 1, floor: float =
     queue = EDFQueue()
     for number, slack_ms in enumerate(slacks_ms):
         queue.push(Request(number, 0, round(slack_ms * NS_PER_MS), rows, floor))
-    decision = policy.decide(SchedulerView(policy.table, queue, 0, workers_idle=1, workers_total=1))
+    view = SchedulerView(policy.table, queue, 0, workers_idle=1, workers_total=1, workers=(0,), idle=(0,))
+    decision = policy.decide(view)
+    if isinstance(decision, Wait):  # for a fuller batch, until the last moment
+        view.now_ns = decision.until_ns
+        decision = policy.decide(view)
     assert isinstance(decision, Decision)
     return policy.table.ids[decision.subnet], decision.rows, decision.shed
 
@@ -63,6 +72,27 @@ def test_slackfit_holds_a_head_of_many_rows() -> None:
     assert decide(policy, [7.3] * 2, rows=9) == ("r73.82", 0, 2)
 
 
+def test_slackfit_42_remembers_full_batches_above_the_fastest_one() -> None:
+    """Its buckets have upper edges only, 3.66 ms apart; 7.35 ms is the fastest full batch."""
+    policy = create_policy("slackfit-42", R_PROFILE)
+    queue = [90.0] * 40
+    assert decide(policy, [7.0, *queue]) == ("r73.82", 8, 0)
+    assert decide(policy, [7.4, *queue]) == ("r73.82", 16, 0)
+    assert decide(policy, [12.3, *queue]) == ("r76.69", 16, 0)
+    # r78.25 takes 18.06 ms: its bucket ends at 19.72, where A.5 has forgotten the 16.83 of r77.64 in the one below.
+    assert decide(policy, [17.9, *queue]) == ("r76.69", 16, 0)
+    assert decide(policy, [18.1, *queue]) == ("r78.25", 16, 0)
+    assert decide(policy, [31.0, *queue]) == ("r80.16", 16, 0)
+
+
+def test_infaas_takes_the_cheapest_that_is_accurate_enough() -> None:
+    """Least accurate without a floor; with one the first above it, of the policy's or the request's."""
+    assert decide(create_policy("infaas", R_PROFILE), [36.0] * 20) == ("r73.82", 16, 0)
+    assert decide(create_policy("infaas:78", R_PROFILE), [36.0] * 20) == ("r78.25", 16, 0)
+    assert decide(create_policy("infaas:75", R_PROFILE), [36.0] * 20, floor=79.0) == ("r79.44", 16, 0)
+    assert decide(create_policy("infaas:80", R_PROFILE), [4.0, 36.0]) == ("r80.16", 16, 1)
+
+
 def test_maxacc_prefers_accuracy_over_batch() -> None:
     """At 5 ms the largest subnet fits alone: it is taken at batch 1."""
     assert decide(create_policy("maxacc", R_PROFILE), [5.0] * 20) == ("r80.16", 1, 0)
@@ -98,9 +128,7 @@ def test_more_slack_never_lowers_latency(profile: Profile, name: str, slack_ms: 
         assert latency(slack_ms)[0] <= latency(slack_ms + extra)[0]
 
 
-@given(
-    profiles(), st.sampled_from(["drainfit", "slackfit", "maxacc", "maxbatch", "fixed:largest"]), st.floats(0.1, 50.0)
-)
+@given(profiles(), st.sampled_from(FLOORED), st.floats(0.1, 50.0))
 def test_floor_is_respected(profile: Profile, name: str, slack_ms: float) -> None:
     """A subnet below the head's accuracy floor is never chosen."""
     table = LatencyTable(profile)
@@ -118,6 +146,11 @@ def test_floor_is_respected(profile: Profile, name: str, slack_ms: float) -> Non
         ("slackfit:0", "buckets"),
         ("slackfit:x", "buckets"),
         ("maxacc:1", "maxacc"),
+        ("infaas:x", "per cent"),
+        ("infaas:81", "80.16"),
+        ("slackfit-42:0", "slackfit-42:0"),
+        ("coarse:-1", "milliseconds"),
+        ("proteus:often", "seconds"),
     ],
 )
 def test_unknown_policy_is_refused_with_the_choices(name: str, named: str) -> None:

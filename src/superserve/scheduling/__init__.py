@@ -3,7 +3,7 @@
 Importing the package registers the policies that come with it.
 """
 
-from superserve.scheduling import baselines, drainfit, slackfit
+from superserve.scheduling import baselines, drainfit, hosting, slackfit
 from superserve.scheduling.policy import (
     Decision,
     HeadPolicy,
@@ -36,6 +36,7 @@ __all__ = [
     "baselines",
     "create_policy",
     "drainfit",
+    "hosting",
     "policy_names",
     "register_policy",
     "slackfit",

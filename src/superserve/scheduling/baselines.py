@@ -58,6 +58,37 @@ class Fixed(HeadPolicy):
         return Placement(subnet, rows) if rows >= head.rows else None
 
 
+class INFaaS(HeadPolicy):
+    """The cheapest subnet that reaches the accuracy floor and meets the deadline (paper section 6.1).
+
+    INFaaS looks through its variants in rising order of accuracy from the floor on and takes the first that meets the
+    SLO (`gpar_acc_bin` and `queryfe_server.cc` in its sources). Latency rises with accuracy, so without a floor, as
+    the paper runs it, that is always the least accurate subnet. A request's own floor holds, too.
+    """
+
+    name: ClassVar[str] = "infaas"
+
+    def __init__(self, table: LatencyTable, timeout_action: TimeoutAction, min_accuracy: float = 0.0) -> None:
+        super().__init__(table, timeout_action)
+        self.subnets = range(table.floor_index(min_accuracy), len(table))
+
+    def place(self, head: Request, slack_ns: int, waiting_rows: int) -> Placement | None:  # noqa: ARG002
+        """See `HeadPolicy.place`."""
+        subnet = self.usable(head.min_accuracy)[0]
+        rows = self.table.largest_batch(subnet, slack_ns)
+        return Placement(subnet, rows) if rows >= head.rows else None
+
+
+def _create_infaas(table: LatencyTable, timeout_action: TimeoutAction, argument: str) -> Policy:
+    try:
+        floor = float(argument or 0.0)
+    except ValueError:
+        raise ConfigError(f"policy infaas:{argument}: the part after the colon is an accuracy in per cent") from None
+    if not table.accuracies[-1] >= floor:
+        raise ConfigError(f"policy infaas:{argument}: no subnet reaches it; the best has {table.accuracies[-1]:g}")
+    return INFaaS(table, timeout_action, floor)
+
+
 def _create_fixed(table: LatencyTable, timeout_action: TimeoutAction, argument: str) -> Policy:
     named = {"smallest": 0, "middle": len(table) // 2, "largest": len(table) - 1}
     try:
@@ -79,3 +110,4 @@ def _reject_argument(kind: type[MaxAcc | MaxBatch]) -> None:
 _reject_argument(MaxAcc)
 _reject_argument(MaxBatch)
 register_policy(Fixed.name, _create_fixed)
+register_policy(INFaaS.name, _create_infaas)

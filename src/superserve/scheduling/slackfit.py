@@ -58,33 +58,70 @@ class SlackFit(HeadPolicy):
         # An accuracy floor leaves a suffix of the subnets, so its fastest one names the table.
         entries = self._entries_by_fastest.get(usable[0])
         if entries is None:
-            entries = _bucket_table(self.table, usable, self._buckets)
+            entries = self._bucket_table(usable)
             self._entries_by_fastest[usable[0]] = entries
         return entries
+
+    def _bucket_table(self, subnets: Sequence[int]) -> list[_Entry]:
+        """The remembered tuples in rising order of latency; at most one per bucket."""
+        cells = self._cells(subnets)
+        lowest, span_ns = cells[0][0], cells[-1][0] - cells[0][0]
+        best: dict[int, tuple[int, int, int]] = {}
+        for latency_ns, rows, subnet in cells:
+            bucket = min(self._buckets - 1, (latency_ns - lowest) * self._buckets // span_ns) if span_ns else 0
+            best[bucket] = max(best.get(bucket, (0, 0, 0)), (rows, subnet, -latency_ns))
+        return sorted(_Entry(-negated_ns, Placement(subnet, rows)) for rows, subnet, negated_ns in best.values())
+
+    def _cells(self, subnets: Sequence[int]) -> list[tuple[int, int, int]]:
+        """Latency, rows and subnet of every tuple, fastest first."""
+        return sorted(
+            (self.table.latency_ns[subnet][rows], rows, subnet) for subnet in subnets for rows in self.table.batches
+        )
+
+
+class SlackFit42(SlackFit):
+    """SlackFit as section 4.2 of the paper says it, where that differs from appendix A.5.
+
+    A bucket has an upper edge only: it remembers the tuple with the largest batch among *all* that are faster than its
+    edge, then the highest accuracy. Above the latency of the fastest subnet's largest batch every bucket thus
+    remembers a full batch, which makes it `MaxBatch` on a slack rounded down to buckets.
+    """
+
+    name: ClassVar[str] = "slackfit-42"
+
+    def _bucket_table(self, subnets: Sequence[int]) -> list[_Entry]:
+        cells = self._cells(subnets)
+        lowest, span_ns = cells[0][0], cells[-1][0] - cells[0][0]
+        entries: set[_Entry] = set()
+        best, number = (0, 0, 0), 0
+        for bucket in range(1, self._buckets + 1):
+            # The slowest tuple lies on the last edge; it belongs to the last bucket.
+            while number < len(cells) and (cells[number][0] - lowest) * self._buckets <= bucket * span_ns - (
+                bucket < self._buckets
+            ):
+                latency_ns, rows, subnet = cells[number]
+                best = max(best, (rows, subnet, -latency_ns))
+                number += 1
+            entries.add(_Entry(-best[2], Placement(best[1], best[0])))
+        return sorted(entries)
 
 
 def _latency(entry: _Entry) -> int:
     return entry.latency_ns
 
 
-def _bucket_table(table: LatencyTable, subnets: Sequence[int], buckets: int) -> list[_Entry]:
-    """The remembered tuples in rising order of latency; at most one per bucket."""
-    cells = [(table.latency_ns[subnet][rows], rows, subnet) for subnet in subnets for rows in table.batches]
-    lowest = min(latency_ns for latency_ns, _, _ in cells)
-    span_ns = max(latency_ns for latency_ns, _, _ in cells) - lowest
-    best: dict[int, tuple[int, int, int]] = {}
-    for latency_ns, rows, subnet in cells:
-        bucket = min(buckets - 1, (latency_ns - lowest) * buckets // span_ns) if span_ns else 0
-        best[bucket] = max(best.get(bucket, (0, 0, 0)), (rows, subnet, -latency_ns))
-    return sorted(_Entry(-negated_ns, Placement(subnet, rows)) for rows, subnet, negated_ns in best.values())
+def _register(kind: type[SlackFit]) -> None:
+    def create(table: LatencyTable, timeout_action: TimeoutAction, argument: str) -> SlackFit:
+        if not argument:
+            return kind(table, timeout_action)
+        if not argument.isdecimal() or int(argument) < 1:
+            raise ConfigError(
+                f"policy {kind.name}:{argument}: the part after the colon is the number of buckets, at least 1"
+            )
+        return kind(table, timeout_action, int(argument))
+
+    register_policy(kind.name, create)
 
 
-def _create(table: LatencyTable, timeout_action: TimeoutAction, argument: str) -> SlackFit:
-    if not argument:
-        return SlackFit(table, timeout_action)
-    if not argument.isdecimal() or int(argument) < 1:
-        raise ConfigError(f"policy slackfit:{argument}: the part after the colon is the number of buckets, at least 1")
-    return SlackFit(table, timeout_action, int(argument))
-
-
-register_policy(SlackFit.name, _create)
+_register(SlackFit)
+_register(SlackFit42)

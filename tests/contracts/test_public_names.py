@@ -14,7 +14,9 @@ PUBLIC = {
         "SchedulerLimits", "SchedulerView", "TimeoutAction", "Wait", "baselines", "create_policy", "drainfit",
         "hosting", "policy_names", "register_policy", "slackfit",
     },
-    "superserve.simulator": {"Simulation", "simulate"},
+    "superserve.simulator": {
+        "BatchRecord", "Conditions", "Recording", "Simulation", "WorkerEvent", "losses", "simulate",
+    },
 }  # fmt: skip
 
 

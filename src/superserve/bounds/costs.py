@@ -26,15 +26,15 @@ class BatchCosts:
     accuracies: Floats
 
     @classmethod
-    def of(cls, profile: Profile, overhead_ns: int) -> "BatchCosts":
-        """The costs in simulated runs of a profile.
+    def of(cls, profile: Profile, overhead_ns: int, factor: float = 1.0) -> "BatchCosts":
+        """The costs in simulated runs of a profile, its latencies multiplied by a factor.
 
         A simulated batch takes no less than the profiled median, interpolated between sizes (`LatencySampler`), so a
         bound on these costs holds whatever the latency draws are.
         """
         rows = np.arange(profile.batches[-1] + 1)
         medians = [np.interp(rows, profile.batches, subnet.p50_us) for subnet in profile.subnets]
-        time_ns = (NS_PER_US * np.stack(medians)).astype(np.int64) + overhead_ns
+        time_ns = ((NS_PER_US * np.stack(medians)).astype(np.int64) * factor).astype(np.int64) + overhead_ns
         return cls(time_ns, np.array([subnet.accuracy for subnet in profile.subnets]))
 
     @property

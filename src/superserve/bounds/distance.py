@@ -10,6 +10,7 @@ from superserve.bounds.fluid import fluid_bound
 from superserve.clock import NS_PER_MS, NS_PER_US
 from superserve.metrics import ResultRow
 from superserve.profile import Profile
+from superserve.simulator.conditions import ORDINARY, Conditions
 from superserve.traces.trace import Trace
 
 
@@ -20,6 +21,7 @@ def accuracy_bound(
     workers: int,
     slo_ms: float,
     overhead_ms: float | None = None,
+    conditions: Conditions = ORDINARY,
     capacity: Capacity | None = None,
 ) -> float:
     """An upper bound on the goodput-weighted accuracy of any policy on a trace, in per cent.
@@ -33,9 +35,9 @@ def accuracy_bound(
         profile: what a simulated batch takes.
         workers: number of identical workers.
         slo_ms: deadline from arrival, in milliseconds.
-        overhead_ms: dispatch overhead that every batch takes; if None, the profile's median.
-        capacity: workers over time, if they come, go or differ in speed (as a sum of speeds relative to the profile;
-            then ``overhead_ms`` is that of the fastest, times its speed); ``workers`` is not looked at then.
+        overhead_ms: dispatch overhead that every batch takes; if None, the profile's mean.
+        conditions: of the run; lost and slow workers lower the bound, all else in them only lowers the run.
+        capacity: workers over time, where that is known otherwise; None: as the conditions say.
 
     Raises:
         ValueError: for an empty trace.
@@ -43,10 +45,10 @@ def accuracy_bound(
     if not len(trace):
         raise ValueError("nothing was offered in this run: no figure is defined")
     overhead_ns = profile.typical_overhead_us * NS_PER_US if overhead_ms is None else overhead_ms * NS_PER_MS
-    costs = BatchCosts.of(profile, round(overhead_ns))
+    costs, present = _costs_and_capacity(profile, round(overhead_ns), workers, conditions)
+    available = capacity or present
     slo_ns = np.full_like(trace.arrival_ns, round(slo_ms * NS_PER_MS)) if trace.slo_ns is None else trace.slo_ns
     deadline_ns = trace.arrival_ns + slo_ns
-    available = capacity or Capacity.constant(workers)
     if (slo_ns != slo_ns[0]).any() and find_spec("scipy") is not None:
         from superserve.bounds.windows import mixed_bound  # noqa: PLC0415  (scipy is an extra)
 
@@ -55,16 +57,32 @@ def accuracy_bound(
     return fluid_bound(trace.arrival_ns, deadline_ns, envelope, available) / len(trace)
 
 
+def _costs_and_capacity(
+    profile: Profile, overhead_ns: int, workers: int, conditions: Conditions
+) -> tuple[BatchCosts, Capacity]:
+    """Batch times on the fastest worker, and how many fastest workers there are worth of from each instant on.
+
+    A batch takes factor x latency + overhead on a worker. In time of the fastest worker, which is the worker's own
+    times fastest / factor, that is at least fastest x latency + overhead x fastest / slowest.
+    """
+    alive = conditions.alive(workers)
+    factors = {worker: conditions.factor(worker) for _, here in alive for worker in here} or {0: 1.0}
+    fastest, slowest = min(factors.values()), max(factors.values())
+    costs = BatchCosts.of(profile, int(overhead_ns * fastest / slowest), factor=fastest)
+    speeds = [sum(fastest / factors[worker] for worker in here) for _, here in alive]
+    return costs, Capacity(tuple(at_ns for at_ns, _ in alive), tuple(speeds))
+
+
 def with_bound(
     row: ResultRow,
     trace: Trace,
     profile: Profile,
     *,
     overhead_ms: float | None = None,
-    capacity: Capacity | None = None,
+    conditions: Conditions = ORDINARY,
 ) -> ResultRow:
     """The row with ``distance_to_bound`` filled in: `accuracy_bound` less its goodput-weighted accuracy, in points."""
     bound = accuracy_bound(
-        trace, profile, workers=row.workers, slo_ms=row.slo_ms, overhead_ms=overhead_ms, capacity=capacity
+        trace, profile, workers=row.workers, slo_ms=row.slo_ms, overhead_ms=overhead_ms, conditions=conditions
     )
     return msgspec.structs.replace(row, distance_to_bound=bound - row.goodput_weighted_accuracy)

@@ -1,31 +1,54 @@
 """The simulator: the live system's `Scheduler` in virtual time."""
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from enum import IntEnum
+from typing import Final
 
 import numpy as np
 
 from superserve.clock import NS_PER_MS, NS_PER_US
 from superserve.latency import LatencySampler
-from superserve.metrics import OUTCOME_CODES, RunLog
+from superserve.metrics import RunLog
 from superserve.profile import LatencyTable, Profile
-from superserve.request import Request
+from superserve.request import Reason, Request, RequestState
 from superserve.scheduling import Action, Launch, Scheduler, SchedulerLimits, TimeoutAction, create_policy
+from superserve.simulator.conditions import ORDINARY, Conditions, WorkerEvent
+from superserve.simulator.recording import BatchRecord, Recording
+from superserve.simulator.results import LogWriter
 from superserve.traces.trace import Trace
+
+#: Requests are made in blocks: a run of a minute at a million requests/s need not hold them all.
+_BLOCK: Final = 1 << 15
+
+
+class _Kind(IntEnum):
+    """What happens at an instant, in the order in which it does."""
+
+    BATCH = 0
+    WORKER = 1
+    CANCEL = 2
 
 
 class Simulation:
     """One run: a trace, a scheduler, and workers that take sampled latencies.
 
-    Events of one instant have a fixed order: batches end first (they free workers), then timers, then arrivals.
+    Events of one instant have a fixed order: batches end first (they free workers), then workers go or come, clients
+    cancel, timers fire, requests arrive; within each kind, in the order in which they were foreseen. Nothing depends
+    on hashes, addresses or the machine's clock, so equal arguments give equal bytes.
 
     Args:
         trace: arrivals, and SLOs where it gives them.
         scheduler: fresh; driven as the live router drives it.
-        workers: how many there are, all ready at time 0.
+        workers: how many there are at time 0, all ready.
         slo_ns: deadline of requests to which the trace gives none, from arrival.
         latency_ns: time of a batch, by (subnet, rows).
         overhead_ns: dispatch overhead that a batch takes beyond its latency.
+        conditions: failures, slow workers, switching costs, impatient clients.
+        recording: filled in with every batch, if given.
+
+    Raises:
+        ConfigError: if the conditions do not fit the workers or the trace.
     """
 
     def __init__(
@@ -37,70 +60,144 @@ class Simulation:
         slo_ns: int,
         latency_ns: Callable[[int, int], int],
         overhead_ns: int,
+        conditions: Conditions = ORDINARY,
+        recording: Recording | None = None,
     ) -> None:
+        conditions.check(workers, len(trace))
         self._trace = trace
         self._scheduler = scheduler
         self._workers = workers
         self._slo_ns = slo_ns
         self._latency_ns = latency_ns
         self._overhead_ns = overhead_ns
-        self._completions: list[tuple[int, int, int]] = []
-        self._launches = 0
-        self._log = RunLog.empty(trace.arrival_ns)
+        self._conditions = conditions
+        self._plain = not conditions.slowdown and not conditions.actuation_ns
+        self._recording = recording
+        self._shed = 0
+        # (instant, kind, number, what): numbers are unique, so that "what" is never compared.
+        self._events: list[tuple[int, int, int, WorkerEvent | Request | int]] = []
+        self._number = 0
+        self._running: dict[int, int] = {}
+        self._records: dict[int, BatchRecord] = {}
+        self._active: dict[int, int] = {}
+        self._now_ns = 0
+        self._log = LogWriter(trace.arrival_ns, scheduler.policy.table.accuracies)
 
     def run(self) -> RunLog:
-        """Play the whole trace and everything it leaves waiting."""
+        """Play the whole trace and everything it leaves waiting. What no worker is left to serve has failed."""
+        scheduler, patience_ns = self._scheduler, self._conditions.patience_ns
+        for event in self._conditions.worker_events:
+            self._foresee(event.at_ns, _Kind.WORKER, event)
         for worker in range(self._workers):
-            self._apply(0, self._scheduler.on_worker_ready(0, worker))
+            self._apply(0, scheduler.on_worker_ready(0, worker))
         for request in self._requests():
-            self._advance(request.arrival_ns)
-            self._apply(request.arrival_ns, self._scheduler.on_arrival(request.arrival_ns, request))
+            arrival_ns = request.arrival_ns
+            self._advance(arrival_ns)
+            self._apply(arrival_ns, scheduler.on_arrival(arrival_ns, request))
+            if patience_ns is not None and request.state is not RequestState.DONE:
+                self._foresee(arrival_ns + int(patience_ns[request.id]), _Kind.CANCEL, request)
         self._advance(None)
-        assert self._scheduler.unfinished == 0, "every request must end"
-        return self._log
+        assert not scheduler.workers or not scheduler.unfinished, "every request must end while there are workers"
+        self._apply(self._now_ns, scheduler.on_stop(self._now_ns))
+        return self._log.finished()
 
-    def _requests(self) -> list[Request]:
-        arrivals = self._trace.arrival_ns
-        slos = np.full_like(arrivals, self._slo_ns) if self._trace.slo_ns is None else self._trace.slo_ns
-        priorities = np.zeros(len(arrivals), np.int32) if self._trace.priority is None else self._trace.priority
-        return [
-            Request(number, arrival_ns, deadline_ns, priority=priority)
-            for number, (arrival_ns, deadline_ns, priority) in enumerate(
-                zip(arrivals.tolist(), (arrivals + slos).tolist(), priorities.tolist(), strict=True)
-            )
-        ]
+    def _requests(self) -> Iterator[Request]:
+        trace = self._trace
+        for start in range(0, len(trace), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            arrivals = trace.arrival_ns[part]
+            deadlines = arrivals + (self._slo_ns if trace.slo_ns is None else trace.slo_ns[part])
+            priorities = np.zeros(len(arrivals), np.int32) if trace.priority is None else trace.priority[part]
+            columns = zip(arrivals.tolist(), deadlines.tolist(), priorities.tolist(), strict=True)
+            for number, (arrival_ns, deadline_ns, priority) in enumerate(columns, start):
+                yield Request(number, arrival_ns, deadline_ns, 1, 0.0, priority)
 
     def _advance(self, until_ns: int | None) -> None:
         """Let everything happen that is due by an instant, or everything there is."""
-        scheduler, completions = self._scheduler, self._completions
+        next_timer, events = self._scheduler.next_timer, self._events
         while True:
-            timer_ns = scheduler.next_timer()
-            if completions and (timer_ns is None or completions[0][0] <= timer_ns):
-                now_ns = completions[0][0]
-                if until_ns is not None and now_ns > until_ns:
+            timer_ns = next_timer()
+            if events and (timer_ns is None or events[0][0] <= timer_ns):
+                if until_ns is not None and events[0][0] > until_ns:
                     return
-                worker = heapq.heappop(completions)[2]
-                self._apply(now_ns, scheduler.on_batch_done(now_ns, worker))
+                self._happen()
             elif timer_ns is not None and (until_ns is None or timer_ns <= until_ns):
-                self._apply(timer_ns, scheduler.on_timer(timer_ns))
+                self._now_ns = timer_ns
+                self._apply(timer_ns, self._scheduler.on_timer(timer_ns))
             else:
                 return
 
+    def _happen(self) -> None:
+        """The next foreseen event."""
+        now_ns, kind, number, what = heapq.heappop(self._events)
+        self._now_ns = now_ns
+        if kind == _Kind.BATCH:
+            assert isinstance(what, int)
+            if self._running.get(what) == number:  # else its worker was lost
+                del self._running[what]
+                self._apply(now_ns, self._scheduler.on_batch_done(now_ns, what))
+        elif isinstance(what, WorkerEvent):
+            self._change(what)
+        else:
+            assert isinstance(what, Request)
+            self._apply(now_ns, self._scheduler.on_cancel(now_ns, what))
+
+    def _change(self, event: WorkerEvent) -> None:
+        now_ns, worker = event.at_ns, event.worker
+        if self._recording is not None:
+            self._recording.worker_events.append(event)
+        if event.alive:
+            self._apply(now_ns, self._scheduler.on_worker_ready(now_ns, worker))
+            return
+        number = self._running.pop(worker, None)
+        self._active.pop(worker, None)
+        if number is not None and self._recording is not None:
+            record = self._records[worker]
+            record.end_ns, record.lost = now_ns, True
+        self._apply(now_ns, self._scheduler.on_worker_lost(now_ns, worker))
+
+    def _foresee(self, at_ns: int, kind: int, what: WorkerEvent | Request | int) -> None:
+        self._number += 1
+        heapq.heappush(self._events, (at_ns, kind, self._number, what))
+
     def _apply(self, now_ns: int, actions: Sequence[Action]) -> None:
-        log = self._log
+        add = self._log.add
         for action in actions:
             if isinstance(action, Launch):
-                self._launches += 1
-                end_ns = now_ns + self._overhead_ns + self._latency_ns(action.subnet, action.rows)
-                heapq.heappush(self._completions, (end_ns, self._launches, action.worker))
-                continue
-            index = action.request.id
-            log.end_ns[index] = now_ns
-            log.outcome[index] = OUTCOME_CODES[action.outcome]
-            if action.launch is not None:
-                log.subnet[index] = action.launch.subnet
-                log.accuracy[index] = self._scheduler.policy.table.accuracies[action.launch.subnet]
-                log.batch_rows[index] = action.launch.rows
+                self._begin(now_ns, action)
+            else:
+                add(now_ns, action)
+                if action.reason is Reason.SHED:
+                    self._shed += 1
+
+    def _begin(self, now_ns: int, launch: Launch) -> None:
+        worker = launch.worker
+        time_ns = self._latency_ns(launch.subnet, launch.rows)
+        if not self._plain:
+            time_ns = int(time_ns * self._conditions.factor(worker))
+            if self._active.setdefault(worker, launch.subnet) != launch.subnet:
+                time_ns += self._conditions.actuation_ns
+                self._active[worker] = launch.subnet
+        end_ns = now_ns + self._overhead_ns + time_ns
+        self._foresee(end_ns, _Kind.BATCH, worker)
+        self._running[worker] = self._number
+        if self._recording is not None:
+            self._record(launch, end_ns, self._recording)
+
+    def _record(self, launch: Launch, end_ns: int, recording: Recording) -> None:
+        record = BatchRecord(
+            launched_ns=launch.launched_ns,
+            worker=launch.worker,
+            subnet=launch.subnet,
+            rows=launch.rows,
+            head_slack_ns=launch.requests[0].deadline_ns - launch.launched_ns,
+            waiting=self._scheduler.queue_depth,
+            shed=self._shed,
+            end_ns=end_ns,
+        )
+        self._shed = 0
+        self._records[launch.worker] = record
+        recording.batches.append(record)
 
 
 def simulate(
@@ -114,6 +211,8 @@ def simulate(
     timeout_action: TimeoutAction = "reject",
     seed: int = 0,
     limits: SchedulerLimits | None = None,
+    conditions: Conditions = ORDINARY,
+    recording: Recording | None = None,
 ) -> RunLog:
     """Simulate one policy on one trace.
 
@@ -121,16 +220,21 @@ def simulate(
         trace: arrivals; its own SLOs hold where it has them.
         profile: what policies plan with (p95) and what the latencies are drawn from.
         policy: a name for `create_policy`.
-        workers: number of identical workers.
+        workers: number of workers.
         slo_ms: deadline from arrival, in milliseconds.
         overhead_ms: dispatch overhead per batch, planned with and taken; if None, the profile's: planned with its
             p95, taken at its mean.
         timeout_action: what becomes of requests that cannot be met.
         seed: of the latency draws.
         limits: bounds of the scheduler.
+        conditions: failures, slow workers, switching costs, impatient clients.
+        recording: filled in with every batch, if given.
 
     Returns:
         One entry per request of the trace.
+
+    Raises:
+        ConfigError: for an unknown policy, or conditions that do not fit.
     """
     if overhead_ms is None:
         planned_us, taken_us = profile.dispatch_overhead_us, profile.typical_overhead_us
@@ -149,4 +253,6 @@ def simulate(
         slo_ns=round(slo_ms * NS_PER_MS),
         latency_ns=sampler.sample_ns,
         overhead_ns=round(taken_us * NS_PER_US),
+        conditions=conditions,
+        recording=recording,
     ).run()

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from superserve.errors import ConfigError
 from superserve.experiments.intervals import Estimate, estimate, paired
 from superserve.experiments.parallel import run_jobs
-from superserve.experiments.scenario import Scenario, TraceFile, TraceSource
+from superserve.experiments.scenario import Job, Scenario, TraceFile, TraceSource, bounded_row
 from superserve.metrics import ResultRow
 from superserve.plots import Panel, Point, panels_figure
 from superserve.profile import LatencyTable, Profile
@@ -56,13 +56,6 @@ class Comparison:
         return [_line(rows, first[trace]) for (trace, _), rows in cells.items()]
 
 
-@dataclass(frozen=True)
-class _Job:
-    scenario: Scenario
-    policy: str
-    seed: int
-
-
 def compare(
     traces: Sequence[TraceSource | Path],
     policies: Sequence[str],
@@ -97,13 +90,13 @@ def compare(
         Scenario(TraceFile(one) if isinstance(one, Path) else one, profile, workers, slo_ms, overhead_ms)
         for one in traces
     ]
-    jobs = [_Job(one, policy, seed) for one in scenarios for seed in range(seeds) for policy in policies]
-    done: dict[_Job, ResultRow] = {}
-    for job, row in run_jobs(_run, jobs, processes=processes):
+    jobs = [Job(one, policy, seed) for one in scenarios for seed in range(seeds) for policy in policies]
+    done: dict[Job, ResultRow] = {}
+    for job, row in run_jobs(bounded_row, jobs, processes=processes):
         done[job] = row
         if on_progress is not None:
             on_progress(len(done), len(jobs), f"{row.trace}, {row.policy}, seed {row.seed}")
-    ordered = [_Job(one, policy, seed) for one in scenarios for policy in policies for seed in range(seeds)]
+    ordered = [Job(one, policy, seed) for one in scenarios for policy in policies for seed in range(seeds)]
     return Comparison(tuple(done[job] for job in ordered))
 
 
@@ -126,10 +119,6 @@ def cells(line: Line) -> list[str]:
         *("-" if one is None else one.text(2) for one in (line.accuracy, line.goodput, line.difference)),
         *("-" if one is None else one.text(2) for one in (line.distance_to_bound, line.mean_batch)),
     ]
-
-
-def _run(job: _Job) -> ResultRow:
-    return job.scenario.bounded_row(job.policy, job.seed)
 
 
 def _check(traces: Sequence[object], policies: Sequence[str], profile: Profile, seeds: int) -> None:

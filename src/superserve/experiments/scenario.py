@@ -3,15 +3,16 @@
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
 from superserve.bounds.distance import accuracy_bound
 from superserve.metrics import ResultRow, RunLog, summarise
 from superserve.profile import Profile
-from superserve.scheduling import TimeoutAction
+from superserve.scheduling import SchedulerLimits, TimeoutAction
 from superserve.simulator import simulate
+from superserve.simulator.conditions import ORDINARY, Conditions
 from superserve.traces.trace import Trace
 
 
@@ -46,17 +47,15 @@ class TraceFile:
 
 @dataclass(frozen=True)
 class Scenario:
-    """Arrivals and what is there to serve them; the arguments of `simulate` but for policy and seed.
-
-    ``extras`` are further keyword arguments of `simulate`, as pairs.
-    """
+    """Arrivals and what is there to serve them; the arguments of `simulate` but for policy and seed."""
 
     source: TraceSource
     profile: Profile = field(repr=False)
     workers: int
     slo_ms: float
     overhead_ms: float | None = None
-    extras: tuple[tuple[str, Any], ...] = ()
+    limits: SchedulerLimits | None = None
+    conditions: Conditions = ORDINARY
 
     def simulate(self, policy: str, seed: int, timeout_action: TimeoutAction = "reject") -> RunLog:
         """Play the arrivals of a seed under a policy."""
@@ -69,7 +68,8 @@ class Scenario:
             overhead_ms=self.overhead_ms,
             timeout_action=timeout_action,
             seed=seed,
-            **dict(self.extras),
+            limits=self.limits,
+            conditions=self.conditions,
         )
 
     def row(self, policy: str, seed: int, timeout_action: TimeoutAction = "reject") -> ResultRow:
@@ -87,10 +87,22 @@ class Scenario:
         """Goodput-weighted accuracy that no policy can pass on the arrivals of a seed, in per cent."""
         return _bound(self, seed)
 
-    def bounded_row(self, policy: str, seed: int, timeout_action: TimeoutAction = "reject") -> ResultRow:
-        """The same as `row`, with the distance to the bound."""
-        row = self.row(policy, seed, timeout_action)
-        return msgspec.structs.replace(row, distance_to_bound=self.bound(seed) - row.goodput_weighted_accuracy)
+
+@dataclass(frozen=True)
+class Job:
+    """One run: what `run_jobs` takes."""
+
+    scenario: Scenario
+    policy: str
+    seed: int
+    timeout_action: TimeoutAction = "reject"
+
+
+def bounded_row(job: Job) -> ResultRow:
+    """The result of a run, with its distance to the bound."""
+    row = job.scenario.row(job.policy, job.seed, job.timeout_action)
+    distance = job.scenario.bound(job.seed) - row.goodput_weighted_accuracy
+    return msgspec.structs.replace(row, distance_to_bound=distance)
 
 
 # Every policy of a scenario is held against the same bound: it is worked out once per process.
@@ -102,6 +114,7 @@ def _bound(scenario: Scenario, seed: int) -> float:
         workers=scenario.workers,
         slo_ms=scenario.slo_ms,
         overhead_ms=scenario.overhead_ms,
+        conditions=scenario.conditions,
     )
 
 

@@ -1,0 +1,1 @@
+"""The paper's experiments again, each with the paper's claim beside our figure."""

@@ -1,0 +1,92 @@
+"""The paper's loads (sections 6.1 to 6.3) as trace sources."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from superserve.traces.arrivals import base_plus_gamma, gamma, ramp
+from superserve.traces.convert import convert
+from superserve.traces.trace import Trace
+
+#: The Azure Functions sample of the data folder: 14 days summed by minute of the day, 9,027 functions.
+_AZURE: Final = ("traces/maf2019_per_minute.csv.gz", "sum14d_9027f")
+
+
+@dataclass(frozen=True)
+class Azure:
+    """Load (a): a day squeezed to ``seconds`` at a mean of ``rate`` requests/s, Poisson inside each minute."""
+
+    data: Path
+    rate: float
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """See `TraceSource.name`."""
+        return f"Azure, {self.rate:g}/s"
+
+    def trace(self, seed: int) -> Trace:
+        """See `TraceSource.trace`."""
+        file, column = _AZURE
+        return convert(self.data / file, "counts", squeeze_s=self.seconds, rate=self.rate, seed=seed, column=column)
+
+
+@dataclass(frozen=True)
+class Bursty:
+    """Load (b): evenly spaced ``base`` requests/s, and ``variant`` ones with gamma-distributed gaps."""
+
+    base: float
+    variant: float
+    cv2: float
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """See `TraceSource.name`."""
+        return f"{self.base:g} + {self.variant:g}/s, CV² {self.cv2:g}"
+
+    def trace(self, seed: int) -> Trace:
+        """See `TraceSource.trace`."""
+        return base_plus_gamma(self.base, self.variant, self.cv2, self.seconds, np.random.default_rng(seed))
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """Load (c): from ``low`` to ``high`` requests/s by ``acceleration`` requests/s², from ``start_s`` on."""
+
+    low: float
+    high: float
+    acceleration: float
+    cv2: float
+    seconds: float
+    start_s: float
+
+    @property
+    def name(self) -> str:
+        """See `TraceSource.name`."""
+        return f"{self.low:g} to {self.high:g}/s by {self.acceleration:g}/s²"
+
+    def trace(self, seed: int) -> Trace:
+        """See `TraceSource.trace`."""
+        rng = np.random.default_rng(seed)
+        return ramp(self.low, self.high, self.acceleration, self.cv2, self.seconds, rng, self.start_s)
+
+
+@dataclass(frozen=True)
+class Steady:
+    """Load (d): one rate with gamma-distributed gaps."""
+
+    rate: float
+    cv2: float
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """See `TraceSource.name`."""
+        return f"{self.rate:g}/s, CV² {self.cv2:g}"
+
+    def trace(self, seed: int) -> Trace:
+        """See `TraceSource.trace`."""
+        return gamma(self.rate, self.cv2, self.seconds, np.random.default_rng(seed))

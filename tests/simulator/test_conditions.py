@@ -86,7 +86,7 @@ def test_a_change_of_subnet_costs_the_actuation_delay() -> None:
 
 
 def test_clients_cancel_what_has_no_answer_yet() -> None:
-    """Answered at 4 ms before patience ends at 5; cancelled while it waits, at 3; answered at its last instant, at 9."""
+    """Answered at 4 ms, patience 5; cancelled while it waits, at 3; answered at its last instant, at 9."""
     patience_ns = np.array([5, 3, 4], np.int64) * NS_PER_MS
     log = run(trace_of(0, 0, 5), Conditions(patience_ns=patience_ns), cell_ms=4.0, slo_ms=10)
     assert log.is_outcome(Outcome.CANCELLED).tolist() == [False, True, False]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import superserve.supernet
 from superserve.errors import IllegalSubnetError
 from superserve.subnet import SubnetSpec
 from superserve.supernet.conversion import Conversion, convert, reorder_by_importance
@@ -390,3 +391,8 @@ def test_uniform_subnets_have_one_share_of_everything() -> None:
     assert {spec.keep for spec in specs} == {conversion.space.spec(depths, largest).keep for depths in ((2, 1), (3, 2))}
     # Where a width has no three quarters it takes the next larger share.
     assert {tuple(sorted({ratio for _, ratio in spec.widths})) for spec in specs} == {(0.5,), (0.75, 1.0), (1.0,)}
+
+
+def test_convert_is_found_where_the_documentation_says() -> None:
+    assert superserve.supernet.convert is convert
+    assert superserve.supernet.Conversion is Conversion

@@ -1,17 +1,18 @@
 """E1 to E3: a day of Azure Functions, squeezed (paper section 6.2, Fig. 8)."""
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
 from superserve.experiments.dynamics import dynamics
-from superserve.experiments.reproduction.against_fixed import gain_over_smallest, ratio_claim
+from superserve.experiments.reproduction.against_fixed import gain_at_equal_attainment, gain_over_smallest, ratio_claim
 from superserve.experiments.reproduction.finding import Claim, Finding, Verdict
-from superserve.experiments.reproduction.lab import ELASTIC, Contender, Lab, Results, elastic, fixed_models
+from superserve.experiments.reproduction.lab import ELASTIC, Lab, Results, elastic, fixed_models
 from superserve.experiments.reproduction.loads import Azure
 from superserve.experiments.reproduction.transformer import TRANSFORMER_RATE, transformer_lab
 from superserve.metrics import RunLog
-from superserve.plots import NamedRun, dynamics_figure, panels_figure
+from superserve.plots import NamedRun, Panel, dynamics_figure, panels_figure
 
 SECONDS: Final = 120.0
 RATE: Final = 6400.0
@@ -44,6 +45,10 @@ def run_e1(lab: Lab) -> Finding:
             BIASED,
             _RECONSTRUCTED,
             (
+                "The gain is 4.65 points in section 6.2 of the paper and 4.67 in its abstract. A gain of 4.3 on a "
+                "reconstructed profile is taken to agree in part."
+            ),
+            (
                 "The ratio at equal accuracy is decided by how the fixed model behaves in overload, which the "
                 "paper does not state: both rules are given. Serving late collapses because every late answer "
                 "makes the next one late."
@@ -58,16 +63,7 @@ def run_e2(lab: Lab) -> Finding:
     source = Azure(lab.recordings(), TRANSFORMER_RATE, lab.seconds(SECONDS))
     results, names = _against_fixed(made_up, source)
     claims = [ratio_claim(made_up, results, source.name, policy, 1.2) for policy in ELASTIC]
-    for policy in ELASTIC:
-        gain = gain_over_smallest(results, source.name, policy, made_up.profile)
-        claims.append(
-            Claim(
-                "+1.72 points of accuracy at the same attainment",
-                f"{policy}: {gain:+.2f} over the least accurate model, attainment "
-                f"{results.attainment(source.name, policy).text(5)}",
-                Verdict.of(gain >= 1.72),
-            )
-        )
+    claims += [_gain_claim(made_up, results, source.name, policy, claimed=1.72, nearly=1.72) for policy in ELASTIC]
     return Finding(
         name="E2",
         title="Azure Functions load, transformer supernet (Fig. 8b), on a SYNTHETIC profile",
@@ -99,7 +95,7 @@ def run_e3(lab: Lab) -> Finding:
     return Finding(
         name="E3",
         title="Dynamics under the Azure Functions load (Fig. 8c)",
-        setting=_setting(lab, RATE, "R-PROFILE").replace(f"{lab.seeds} seeds", "seed 0"),
+        setting=_setting(lab, RATE, "R-PROFILE").replace(lab.seed_words, "seed 0"),
         claims=tuple(_spike_claim(policy, log) for policy, log in logs.items()),
         figures=(lab.keep("E3", figure),),
         differences=(BIASED,),
@@ -113,15 +109,23 @@ def _against_fixed(lab: Lab, source: Azure) -> tuple[Results, list[str]]:
 
 def _claims(lab: Lab, results: Results, trace: str, policy: str) -> list[Claim]:
     attainment = results.attainment(trace, policy)
-    gain = gain_over_smallest(results, trace, policy, lab.profile)
     return [
-        Claim("SLO attainment 0.99999", f"{policy}: {attainment.text(5)}", Verdict.of(attainment.mean >= 0.999985)),
-        Claim(
-            "+4.65 points of accuracy at the same attainment (4.67 in the abstract)",
-            f"{policy}: {gain:+.2f} over the least accurate model",
-            Verdict.of(gain >= 4.65),
-        ),
+        Claim("SLO attainment 0.99999", f"{policy}: {attainment.text(6)}", Verdict.of(attainment.mean >= 0.999985)),
+        _gain_claim(lab, results, trace, policy, claimed=4.65, nearly=4.3),
     ]
+
+
+def _gain_claim(lab: Lab, results: Results, trace: str, policy: str, *, claimed: float, nearly: float) -> Claim:
+    """``nearly``: a gain that is as good as the claimed one on a reconstructed profile."""
+    gain = gain_over_smallest(results, trace, policy, lab.profile)
+    equal, model = gain_at_equal_attainment(results, trace, policy, lab.profile)
+    close = Verdict.PARTLY if gain >= nearly else Verdict.NOT_REPRODUCED
+    return Claim(
+        f"{claimed:+g} points of accuracy at the same attainment",
+        f"{policy}: {gain:+.2f} over the least accurate model (the paper's INFaaS), {equal:+.2f} over the most "
+        f"accurate fixed model that attains as much ({model})",
+        Verdict.REPRODUCED if gain >= claimed else close,
+    )
 
 
 def _spike_claim(policy: str, log: RunLog) -> Claim:
@@ -140,18 +144,20 @@ def _spike_claim(policy: str, log: RunLog) -> Claim:
 
 
 def _figure(lab: Lab, results: Results, source: Azure, name: str) -> str:
-    shown = [one.name for one in _shown(lab)]
-    panel = results.panel(source.name, shown, "fixed models give up what they cannot serve in time")
-    return lab.keep(name, panels_figure([panel], columns=1, title=f"{name}: {source.name}"))
-
-
-def _shown(lab: Lab) -> list[Contender]:
-    return [*elastic(), *fixed_models(lab.profile)]
+    elastic_names = [one.name for one in elastic()]
+    panels = []
+    for title, suffix in (("fixed models give up what is late", ""), ("fixed models serve late", ", late")):
+        names = [*elastic_names, *(one.name + suffix for one in fixed_models(lab.profile))]
+        panel = results.panel(source.name, names, title)
+        # Under both rules a model has the same mark.
+        points = [replace(point, policy=point.policy.removesuffix(suffix)) for point in panel.points]
+        panels.append(Panel(title, points))
+    return lab.keep(name, panels_figure(panels, columns=2, title=f"{name}: {source.name}"))
 
 
 def _setting(lab: Lab, rate: float, profile: str) -> str:
     return (
         f"{profile}, {lab.workers} workers, SLO {lab.slo_ms:g} ms, {lab.overhead_ms:g} ms dispatch overhead, Azure "
-        f"Functions load of {rate:g} requests/s on average squeezed into {lab.seconds(SECONDS):g} s, {lab.seeds} "
-        "seeds."
+        f"Functions load of {rate:g} requests/s on average squeezed into {lab.seconds(SECONDS):g} s, "
+        f"{lab.seed_words}."
     )

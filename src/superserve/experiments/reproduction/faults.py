@@ -50,7 +50,7 @@ def run_e6(lab: Lab) -> Finding:
             f"R-PROFILE, {lab.workers} workers, SLO {lab.slo_ms:g} ms, {lab.overhead_ms:g} ms overhead, {RATE:g} "
             f"requests/s with gamma gaps of CV² {CV2:g} for {lab.seconds(SECONDS):g} s; a worker is lost, with "
             f"the batch that it runs, every {lab.seconds(EVERY_S):g} s until {lab.workers - KILLED} are left; "
-            f"{lab.seeds} seeds."
+            f"{lab.seed_words}."
         ),
         claims=tuple(claims),
         table=results.table([source.name], [one.name for one in contenders]),

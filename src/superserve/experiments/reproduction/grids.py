@@ -48,7 +48,7 @@ def run_e4(lab: Lab) -> Finding:
         setting=(
             f"R-PROFILE, {lab.workers} workers, SLO {lab.slo_ms:g} ms, {lab.overhead_ms:g} ms overhead, "
             f"{lab.seconds(BURSTY_SECONDS):g} s of {BASE:g} evenly spaced requests/s plus a variant part with "
-            f"gamma gaps, {lab.seeds} seeds."
+            f"gamma gaps, {lab.seed_words}."
         ),
         claims=(*claims, *_fixed_claims(results, traces)),
         table=results.table([trace for row in traces for trace in row], names),
@@ -83,7 +83,7 @@ def run_e5(lab: Lab) -> Finding:
         setting=(
             f"R-PROFILE, {lab.workers} workers, SLO {lab.slo_ms:g} ms, {lab.overhead_ms:g} ms overhead, "
             f"{seconds:g} s: {LOW:g} requests/s for {start_s:g} s, then faster by the acceleration up to the "
-            f"final rate; gamma gaps of CV² {RAMP_CV2:g}; {lab.seeds} seeds."
+            f"final rate; gamma gaps of CV² {RAMP_CV2:g}; {lab.seed_words}."
         ),
         claims=tuple(claims),
         table=results.table([trace for row in traces for trace in row], names),
@@ -127,7 +127,7 @@ def _ratio(lab: Lab, results: Results, traces: list[list[str]], policy: str) -> 
     }
     (shed, model, trace), (late, late_model, late_trace) = best[""], best[", late"]
     return Claim(
-        "2.06 x the attainment at equal accuracy (Fig. 9; for Fig. 10 none is given)",
+        "2.06 x the attainment at equal accuracy (said of Fig. 9)",
         f"{policy}: up to {shed:.2f} x ({model} giving up, {trace}), {late:.2f} x ({late_model} serving late, "
         f"{late_trace})",
         Verdict.of(shed >= 2.06),

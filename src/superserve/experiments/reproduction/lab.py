@@ -112,6 +112,11 @@ class Lab:
         """Length of a trace that the paper's (or our choice) would be ``length`` seconds."""
         return length * self.seconds_factor
 
+    @property
+    def seed_words(self) -> str:
+        """How many seeds, for sentences."""
+        return "1 seed" if self.seeds == 1 else f"{self.seeds} seeds"
+
     def recordings(self) -> Path:
         """The data folder.
 

@@ -11,7 +11,7 @@ _COUNTED: Final = (Verdict.REPRODUCED, Verdict.PARTLY, Verdict.NOT_REPRODUCED, V
 _INTRODUCTION: Final = """\
 Each experiment of the paper (SuperServe, NSDI 2025) again, by `superserve reproduce`, with the paper's claim
 beside our figure. Policies run in the simulator, on the code that the server runs. `slackfit` is the paper's
-policy, `drainfit` our own; a claim is held against both.
+policy, `drainfit` our own; a claim is held against both. The table counts which claims are reproduced.
 
 What is not the paper's: its latency table is published as an image only, so the profile is **R-PROFILE**, a
 reconstruction that was fixed before any of these runs; its Azure load is a day and a choice of functions that
@@ -24,18 +24,20 @@ is also what its INFaaS serves. They give up what they cannot serve in time, exc
 def reproduction_page(findings: Sequence[Finding], missing: Sequence[str], folder: str) -> str:
     """Markdown; figures lie in ``folder``, relative to the page."""
     lines = ["# The paper's experiments, reproduced", "", _INTRODUCTION, ""]
-    claims = [(finding, claim) for finding in findings for claim in finding.claims]
-    counts = {verdict: sum(claim.verdict is verdict for _, claim in claims) for verdict in _COUNTED}
-    counted = ", ".join(f"{name.strip('*')}: {count}" for name, count in counts.items() if count)
-    lines += [f"Of {len(claims)} claims, reproduced or not: {counted}.", ""]
-    lines += ["| | claim of the paper | ours | reproduced |", "|---|---|---|---|"]
-    lines += [f"| [{finding.name}](#{_anchor(finding)}) {_cells(claim)}" for finding, claim in claims]
+    lines += [f"| experiment | {' | '.join(verdict.strip('*') for verdict in _COUNTED)} |", "|---" * 5 + "|"]
+    lines += [_counts(f"[{_heading(one)}](#{_anchor(one)})", one.claims) for one in findings]
+    lines.append(_counts("all claims", [claim for one in findings for claim in one.claims]))
     lines.append("")
     if missing:
         lines += [f"Not run yet: {', '.join(missing)}.", ""]
     for finding in findings:
         lines += _section(finding, folder)
     return "\n".join(lines)
+
+
+def _counts(name: str, claims: Sequence[Claim]) -> str:
+    counts = [sum(claim.verdict is verdict for claim in claims) for verdict in _COUNTED]
+    return f"| {name} | {' | '.join(str(count) if count else '' for count in counts)} |"
 
 
 def _section(finding: Finding, folder: str) -> list[str]:

@@ -23,7 +23,7 @@ def run_e8(lab: Lab) -> Finding:
         title="Policies (Fig. 11c)",
         setting=(
             f"R-PROFILE, {lab.workers} workers, SLO {lab.slo_ms:g} ms, {lab.overhead_ms:g} ms overhead, "
-            f"{lab.seconds(SECONDS):g} s of 1,500 + 5,550 requests/s, {lab.seeds} seeds."
+            f"{lab.seconds(SECONDS):g} s of 1,500 + 5,550 requests/s, {lab.seed_words}."
         ),
         claims=(
             Claim(

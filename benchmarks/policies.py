@@ -8,6 +8,8 @@ made again. Run: ``make bench-policies``, or
 import argparse
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -21,19 +23,15 @@ from superserve.experiments.policy_grid import GridVerdict, judge
 from superserve.plots import figure_bytes
 
 CELLS = 216
+#: Of progress, where the output is no terminal.
+LINES = 20
 
 
 def main() -> int:
     """Run the grid, write page, figure and JSON; the exit status is 1 if a claim does not hold."""
     options = _options()
     cells = grid(CELLS, recordings=options.data is not None)[: options.cells]
-    columns = (TextColumn("{task.description:<70.70}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task("policy grid", total=None)
-
-        def advance(done: int, total: int, label: str) -> None:
-            progress.update(task, completed=done, total=total, description=label)
-
+    with _progress() as advance:
         runs = run_grid(
             cells,
             options.runs,
@@ -49,6 +47,22 @@ def main() -> int:
         f"distance to the bound {verdict.mean_distance:.2f} (SlackFit {verdict.slackfit_mean_distance:.2f})"
     )
     return 0 if verdict.passes else 1
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int, str], None]]:
+    """A bar with the time left; a line per twentieth where the output is no terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:<70.70}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("policy grid", total=None)
+
+        def advance(done: int, total: int, label: str) -> None:
+            progress.update(task, completed=done, total=total, description=label)
+            if not console.is_terminal and done * LINES // total > (done - 1) * LINES // total:
+                console.print(f"{done} of {total}: {label}", highlight=False)
+
+        yield advance
 
 
 def _options() -> argparse.Namespace:

@@ -154,3 +154,29 @@ def test_allocation_at_the_ends(demand_qps: float, expected: list[str]) -> None:
     """Nothing to do: the best everywhere. Too much: the fastest everywhere."""
     rates = serving_rates(R_PROFILE, 36e6, 0)
     assert [R_PROFILE.ids[subnet] for subnet in allocate(rates, R_PROFILE.accuracies, 4, demand_qps / 1e9)] == expected
+
+
+def test_coarse_gives_up_heads_that_would_make_its_batches_small() -> None:
+    """r80.16 runs 8 rows within half a deadline: a head of 5 ms is shed before 8 others, not before 6."""
+    desk = Desk("coarse")
+    desk.load(1, 100)
+    desk.queue.push(Request(99, 0, 6 * NS_PER_MS))
+    for number in range(100, 106):
+        desk.queue.push(Request(number, 0, 37 * NS_PER_MS))
+    desk.view.now_ns = NS_PER_MS
+    assert desk.policy.decide(desk.view) == Decision(5, 1, 0)
+    desk.queue.push(Request(106, 0, 37 * NS_PER_MS))
+    desk.queue.push(Request(107, 0, 37 * NS_PER_MS))
+    assert desk.policy.decide(desk.view) == Decision(5, 16, 1)
+
+
+@pytest.mark.parametrize("name", ["coarse", "proteus"])
+def test_late_requests_run_on_the_subnet_that_is_there(name: str) -> None:
+    """With timeout_action "delay" a hopeless head is served late; by what its worker holds, for changing takes time."""
+    policy = create_policy(name, R_PROFILE, "delay")
+    queue = EDFQueue()
+    queue.push(Request(0, 0, NS_PER_MS))
+    view = SchedulerView(R_PROFILE, queue, 0, workers_idle=1, workers_total=1, workers=(0,), idle=(0,))
+    decision = policy.decide(view)
+    assert isinstance(decision, Decision)
+    assert (decision.subnet, decision.rows, decision.shed) == (5, 16, 0)

@@ -53,14 +53,21 @@ def serving_rates(table: LatencyTable, budget_ns: float, overhead_ns: int) -> li
     return rates
 
 
+def full_batches(table: LatencyTable, budget_ns: float) -> list[int]:
+    """Per subnet the largest batch within a latency budget, 1 if there is none."""
+    budget = int(min(budget_ns, 1e18))
+    return [max(1, table.largest_batch(subnet, budget)) for subnet in range(len(table))]
+
+
 class Coarse(HeadPolicy):
     """A reactive policy that pays an actuation delay: the coarse policy of the paper's Fig. 1, and its ideal at 0 ms.
 
     All workers hold the same subnet. Whenever no change is under way, the target is the most accurate subnet whose
     full batches within half the usual deadline keep up with 1.05 times the arrival rate of the last deadlines on all
     workers; the fastest if none does. A change takes effect after the delay, and until then the old subnet serves: too
-    slow a one when the rate has risen, too inaccurate a one when it has fallen. Batches fill the head's slack, and
-    heads that the subnet cannot serve in time are given up, as with `Fixed`.
+    slow a one when the rate has risen, too inaccurate a one when it has fallen. Batches fill the head's slack. A head
+    is given up if the subnet cannot serve it in time, or only in a smaller batch than a full one while enough wait:
+    the choice of the subnet counts on full batches, and with small ones the queue would never recover.
 
     The paper does not say what its policy does in detail. It holds state: the subnet, and the change under way.
     """
@@ -73,6 +80,7 @@ class Coarse(HeadPolicy):
         self._delay_ns = delay_ns
         self._subnet = -1
         self._target = -1
+        self._full: list[int] = []
         self._effective_ns = 0
 
     def decide(self, view: SchedulerView) -> Decision:
@@ -86,15 +94,19 @@ class Coarse(HeadPolicy):
                 self._subnet = self._target
         return super().decide(view)
 
-    def place(self, head: Request, slack_ns: int, waiting_rows: int) -> Placement | None:  # noqa: ARG002
+    def place(self, head: Request, slack_ns: int, waiting_rows: int) -> Placement | None:
         """See `HeadPolicy.place`."""
         subnet = max(self._subnet, self.usable(head.min_accuracy)[0])
         rows = self.table.largest_batch(subnet, slack_ns)
-        return Placement(subnet, rows) if rows >= head.rows else None
+        if self.timeout_action == "delay":
+            return Placement(subnet, rows if rows >= head.rows else self.table.max_rows)
+        full = self._full[subnet]
+        return Placement(subnet, rows) if rows >= max(head.rows, full if waiting_rows >= full else 0) else None
 
     def _wanted(self, view: SchedulerView) -> int:
         slo_ns = view.arrivals.slo_ns or float("inf")
         demand = HEAD_ROOM * view.arrivals.rows_within(view.now_ns, 1.0)
+        self._full = full_batches(self.table, slo_ns / 2)
         rates = serving_rates(self.table, slo_ns / 2, view.overhead_ns)
         enough = [rate.subnet for rate in rates if rate.rows_per_ns * view.workers_total >= demand]
         return enough[-1] if enough else 0
@@ -202,7 +214,7 @@ class Proteus(Policy):
             self._end_interval(view.now_ns)
         slo_ns = view.arrivals.slo_ns or float("inf")
         rates = serving_rates(self.table, slo_ns / 2, view.overhead_ns) or [_Rate(1.0, 0)]
-        self._full = [max(1, self.table.largest_batch(subnet, int(min(slo_ns, 1e18) / 2))) for subnet in self.subnets]
+        self._full = full_batches(self.table, slo_ns / 2)
         wanted = allocate(rates, self.table.accuracies, len(view.workers), HEAD_ROOM * (self._demand or 0.0))
         self._targets = self._spread(wanted, view)
 

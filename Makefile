@@ -12,7 +12,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help demo test test-all test-models check format bench bench-policies clean
+.PHONY: help demo test test-all test-models check format bench bench-policies bench-peers clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -71,5 +71,8 @@ bench: $(VENV)/.installed-core  ## The benchmarks behind docs/performance.md
 bench-policies: $(VENV)/.installed-test  ## The grid of policies behind docs/policy-grid.md (an hour on two cores)
 	$(BIN)/python benchmarks/policies.py $(BENCH_ARGS)
 
+bench-peers: $(VENV)/.installed-core  ## SuperServe beside other servers: docs/peers.md (half an hour, wants the machine to itself)
+	PYTHONPATH=benchmarks $(BIN)/python -m peers --docs docs $(BENCH_ARGS)
+
 clean:  ## Remove the environment and everything generated
-	rm -rf $(VENV) $(MODELS_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(MODELS_VENV) .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

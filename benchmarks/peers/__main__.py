@@ -1,0 +1,71 @@
+"""SuperServe and its peers, side by side: ``make bench-peers``.
+
+    PYTHONPATH=benchmarks python -m peers [--quick] [--only PEER...] [--again] [--json FILE] [--runs DIR] [--docs DIR]
+
+Results are kept per peer, and a later run goes on with those that are missing; ``--again`` measures anew. Wants the
+machine to itself for half an hour.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from peers.catalog import OURS, PEERS
+from peers.figures import read_own, read_pair
+from peers.measure import FULL, QUICK, Plan, measure_pair
+from peers.own import measure_own
+from peers.report import write_report
+from superserve.model_folder import write_json
+
+
+def main() -> int:
+    """Measure what is asked for, then write page and figure; the exit status is 1 if anything failed."""
+    options = _options()
+    plan = QUICK if options.quick else FULL
+    folder: Path = options.runs
+    folder.mkdir(parents=True, exist_ok=True)
+    failed = False
+    for number, name in enumerate(options.only, 1):
+        if not options.again and (folder / f"{name}.json").exists():
+            continue
+        print(f"[{number}/{len(options.only)}] {name}", flush=True)
+        failed |= not _measure(name, plan, folder)
+    if options.docs is not None:
+        write_report(folder, options.docs)
+    if options.json is not None:
+        pairs = [pair for name in PEERS if (pair := read_pair(folder, name)) is not None]
+        options.json.write_bytes(msgspec.json.encode({"peers": pairs, "superserve": read_own(folder)}))
+    return 1 if failed else 0
+
+
+def _measure(name: str, plan: Plan, folder: Path) -> bool:
+    began_s = time.monotonic()
+
+    def report(line: str) -> None:
+        print(f"  {time.monotonic() - began_s:5.0f} s  {line}", flush=True)
+
+    if name == OURS.name:
+        write_json(folder / f"{name}.json", measure_own(plan, folder, report))
+        return True
+    pair = measure_pair(PEERS[name], plan, folder, report)
+    write_json(folder / f"{name}.json", pair)
+    return not pair.errors
+
+
+def _options() -> argparse.Namespace:
+    names = [OURS.name, *PEERS]
+    parser = argparse.ArgumentParser(prog="peers", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one short round of each: to see that it works")
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="PEER", help=", ".join(names))
+    parser.add_argument("--again", action="store_true", help="measure anew what has been measured")
+    parser.add_argument("--runs", type=Path, default=Path("runs/peers"), help="where results are kept per peer")
+    parser.add_argument("--docs", type=Path, default=None, help="where page and figure go")
+    parser.add_argument("--json", type=Path, default=None, help="all results in one file")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""What was measured, as it is kept: one file per peer."""
+
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+#: A goodput cell: burstiness of the arrivals, load as a share of the server's own saturation.
+CELLS: Final = tuple((cv2, load) for cv2 in (4, 16) for load in (0.5, 0.9, 1.3))
+
+
+class Saturation(msgspec.Struct, kw_only=True):
+    """Requests per second of each round, and the number of connections that was best."""
+
+    rates: list[float]
+    connections: int
+
+
+class Cell(msgspec.Struct, kw_only=True):
+    """Goodput of each round at one load; ``late_ms`` is how late the generator sent, p99, of each."""
+
+    cv2: int
+    load: float
+    goodput: list[float]
+    p99_ms: list[float]
+    late_ms: list[float]
+
+
+class NoopFigures(msgspec.Struct, kw_only=True):
+    """Job (A). Latencies are those of Poisson arrivals at half of saturation, of each round."""
+
+    saturation: Saturation
+    p50_ms: list[float]
+    p99_ms: list[float]
+    late_ms: list[float]
+
+
+class CnnFigures(msgspec.Struct, kw_only=True):
+    """Job (B)."""
+
+    saturation: Saturation
+    cells: list[Cell]
+
+
+class Pair(msgspec.Struct, kw_only=True):
+    """A peer and SuperServe in the same, interleaved rounds. What failed is None, and its reason is in ``errors``."""
+
+    peer: str
+    version: str = ""
+    quick: bool = False
+    errors: list[str] = []
+    noop: NoopFigures | None = None
+    noop_ours: NoopFigures | None = None
+    cnn: CnnFigures | None = None
+    cnn_ours: CnnFigures | None = None
+
+
+class Elastic(msgspec.Struct, kw_only=True):
+    """SuperServe with its default policy at 1.3 times the saturation of its middle subnet, CV^2 = 16."""
+
+    policy: str
+    rate: float
+    live: list[float]
+    simulated: list[float]
+    fixed: list[float]
+
+
+class Own(msgspec.Struct, kw_only=True):
+    """What has no peer: the model in process, the default policy, the generator against wrk; per round."""
+
+    quick: bool = False
+    in_process: list[float] = []
+    served: list[float] = []
+    elastic: Elastic | None = None
+    wrk: list[float] = []
+    generator: list[float] = []
+
+
+def read_pair(folder: Path, name: str) -> Pair | None:
+    """What was kept of a peer."""
+    path = folder / f"{name}.json"
+    return msgspec.json.decode(path.read_bytes(), type=Pair) if path.exists() else None
+
+
+def read_own(folder: Path) -> Own | None:
+    """What was kept of SuperServe alone."""
+    path = folder / "superserve.json"
+    return msgspec.json.decode(path.read_bytes(), type=Own) if path.exists() else None

@@ -1,0 +1,202 @@
+"""Interleaved rounds: every server in turn, the others stopped meanwhile."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import numpy as np
+
+from peers.answers import check
+from peers.catalog import OURS, Peer
+from peers.environments import NotInstallableError, version_of
+from peers.figures import CELLS, Cell, CnnFigures, NoopFigures, Pair, Saturation
+from peers.generator import GeneratorError, Run, run
+from peers.jobs import CNN, NOOP, Job
+from peers.messages import v2_binary
+from peers.processes import RunningServer, ServerError, running
+from superserve.clock import NS_PER_S
+
+DEADLINE_MS: Final = 50.0
+#: A run says nothing of the server if the generator was later than this, p99.
+MAX_LATENESS_MS: Final = DEADLINE_MS / 10
+#: Open-loop arrivals find at most so many requests under way; those beyond wait in the generator, on the clock.
+MAX_UNDER_WAY: Final = 1000
+PROBED_CONNECTIONS: Final = (16, 64, 256)
+_SETTLE_LIMIT_S: Final = 10.0
+#: Longer than an answer of any of them takes with nothing else to do.
+_SETTLED_MS: Final = 40.0
+_ATTEMPTS: Final = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rounds and seconds of each kind of run."""
+
+    probe_s: float = 1.0
+    saturation_rounds: int = 3
+    saturation_s: float = 2.5
+    latency_s: float = 3.0
+    goodput_rounds: int = 2
+    goodput_s: float = 4.0
+
+
+FULL: Final = Plan()
+QUICK: Final = Plan(0.5, 1, 1.0, 1.0, 1, 1.5)
+
+Report = Callable[[str], None]
+
+
+def arrivals(rate: float, cv2: float, seconds: float, seed: int) -> "np.ndarray[Any, Any]":
+    """Arrival times in nanoseconds with gamma gaps of a squared coefficient of variation; 1: Poisson."""
+    rng = np.random.default_rng([seed, round(10 * cv2)])
+    count = max(2, round(rate * seconds))
+    gaps = rng.gamma(1 / cv2, cv2 / rate, count)
+    # The whole run at exactly this rate: a sample of bursty gaps alone is off by tens of per cent.
+    times = np.cumsum(gaps)
+    stamps: np.ndarray[Any, Any] = (times * (count / rate / times[-1]) * NS_PER_S).astype(np.int64)
+    return stamps
+
+
+def measure_pair(peer: Peer, plan: Plan, folder: Path, report: Report) -> Pair:
+    """A peer and SuperServe on both jobs."""
+    pair = Pair(peer=peer.name, quick=plan is QUICK)
+    for job in (NOOP, CNN):
+        try:
+            pair.version = version_of(peer)
+            with _servers((OURS, peer), job, folder) as servers:
+                if job is NOOP:
+                    pair.noop_ours, pair.noop = _measure_noop(servers, plan, report)
+                else:
+                    pair.cnn_ours, pair.cnn = _measure_cnn(servers, plan, report)
+        except (NotInstallableError, ServerError, GeneratorError, ValueError) as error:
+            pair.errors.append(f"{job.title}: {error}")
+            report(f"{peer.name}: {pair.errors[-1]}")
+    return pair
+
+
+@contextmanager
+def _servers(peers: Sequence[Peer], job: Job, folder: Path) -> Iterator[list[RunningServer]]:
+    with ExitStack() as stack:
+        servers = []
+        for peer in peers:
+            server = stack.enter_context(running(peer, job, folder / f"{peer.name}-{job.name}.log"))
+            servers.append(server)
+            check(job, send(server, None, connections=1, seconds=0.3).body)
+            server.pause()
+        yield servers
+
+
+def send(
+    server: RunningServer,
+    schedule_ns: "np.ndarray[Any, Any] | None",
+    *,
+    connections: int,
+    seconds: float,
+    slo_ms: float | None = None,
+) -> Run:
+    """One run against a server that is running; with a deadline where the server takes one."""
+    request = server.peer.message(server.job) if slo_ms is None else v2_binary(server.job, slo_ms)
+    return run(server.peer, server.port, request, schedule_ns, connections=connections, seconds=seconds)
+
+
+@contextmanager
+def awake(server: RunningServer) -> Iterator[None]:
+    """Let a server run inside the block, from a state in which it has nothing to do."""
+    server.resume()
+    try:
+        _settle(server)
+        yield
+    finally:
+        server.pause()
+
+
+def _settle(server: RunningServer) -> None:
+    """Wait until what an earlier run left in the server's queues is worked off."""
+    give_up_s = time.monotonic() + _SETTLE_LIMIT_S
+    while time.monotonic() < give_up_s:
+        try:
+            if send(server, np.zeros(1, np.int64), connections=1, seconds=1.0).quantile_ms(0.5) < _SETTLED_MS:
+                return
+        except GeneratorError:
+            time.sleep(0.2)
+
+
+def _saturations(servers: Sequence[RunningServer], plan: Plan, report: Report) -> list[Saturation]:
+    found = []
+    for server in servers:
+        with awake(server):
+            rates = {
+                count: send(server, None, connections=count, seconds=plan.probe_s).rate()
+                for count in PROBED_CONNECTIONS
+            }
+        found.append(Saturation(rates=[], connections=max(rates, key=lambda count: rates[count])))
+    for _ in range(plan.saturation_rounds):
+        for server, saturation in zip(servers, found, strict=True):
+            with awake(server):
+                done = send(server, None, connections=saturation.connections, seconds=plan.saturation_s)
+            saturation.rates.append(done.rate())
+            report(f"{server.peer.name} {server.job.name}: {done.rate():,.0f}/s")
+    return found
+
+
+def _on_time(attempt: Callable[[], Run]) -> Run:
+    """A run whose generator kept its schedule; the last one, if none did.
+
+    Raises:
+        GeneratorError: if none of a few did.
+    """
+    for _ in range(_ATTEMPTS):
+        done = attempt()
+        if done.lateness_ms() <= MAX_LATENESS_MS:
+            return done
+    raise GeneratorError(f"void: the generator was {done.lateness_ms():.1f} ms late (p99): is the machine busy?")
+
+
+def _measure_noop(servers: Sequence[RunningServer], plan: Plan, report: Report) -> "tuple[NoopFigures, NoopFigures]":
+    found = [
+        NoopFigures(saturation=saturation, p50_ms=[], p99_ms=[], late_ms=[])
+        for saturation in _saturations(servers, plan, report)
+    ]
+    for number in range(plan.saturation_rounds):
+        for server, figures in zip(servers, found, strict=True):
+            times = arrivals(median(figures.saturation.rates) / 2, 1, plan.latency_s, number)
+            with awake(server):
+                done = _on_time(lambda s=server, t=times: send(s, t, connections=256, seconds=5.0))  # type: ignore[misc]
+            figures.p50_ms.append(done.quantile_ms(0.5))
+            figures.p99_ms.append(done.quantile_ms(0.99))
+            figures.late_ms.append(done.lateness_ms())
+            report(f"{server.peer.name} at half: p50 {done.quantile_ms(0.5):.2f}, p99 {done.quantile_ms(0.99):.2f} ms")
+    return found[0], found[1]
+
+
+def _measure_cnn(servers: Sequence[RunningServer], plan: Plan, report: Report) -> "tuple[CnnFigures, CnnFigures]":
+    found = [
+        CnnFigures(
+            saturation=saturation,
+            cells=[Cell(cv2=cv2, load=load, goodput=[], p99_ms=[], late_ms=[]) for cv2, load in CELLS],
+        )
+        for saturation in _saturations(servers, plan, report)
+    ]
+    for number in range(plan.goodput_rounds):
+        for index in range(len(CELLS)):
+            for server, figures in zip(servers, found, strict=True):
+                cell = figures.cells[index]
+                goodput_run(server, cell, median(figures.saturation.rates), plan, number)
+                report(f"{server.peer.name}, CV^2 {cell.cv2}, load {cell.load}: goodput {cell.goodput[-1]:.3f}")
+    return found[0], found[1]
+
+
+def goodput_run(server: RunningServer, cell: Cell, saturation: float, plan: Plan, seed: int) -> None:
+    """One round of one cell."""
+    times = arrivals(cell.load * saturation, cell.cv2, plan.goodput_s, seed)
+    slo_ms = DEADLINE_MS if server.peer.module == OURS.module else None
+    connections = min(MAX_UNDER_WAY, len(times))
+    with awake(server):
+        done = _on_time(lambda: send(server, times, connections=connections, seconds=1.0, slo_ms=slo_ms))
+    cell.goodput.append(done.goodput(DEADLINE_MS))
+    cell.p99_ms.append(done.quantile_ms(0.99))
+    cell.late_ms.append(done.lateness_ms())

@@ -1,0 +1,120 @@
+"""SuperServe beside what has no peer: the model in process, its own simulator, and another load generator."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from peers.catalog import OURS
+from peers.figures import Cell, Elastic, Own
+from peers.generator import GeneratorError
+from peers.jobs import CNN, CNN_MODEL, NOOP
+from peers.measure import DEADLINE_MS, QUICK, Plan, Report, arrivals, awake, goodput_run, send
+from peers.processes import RunningServer, running
+from superserve.metrics import summarise
+from superserve.model_folder import ModelFolder
+from superserve.profiler import find_profile
+from superserve.scheduling.policy import DEFAULT_POLICY
+from superserve.serving.cores import available_cores, pinned
+from superserve.serving.worker_process import MALLOC_ENVIRONMENT, THREAD_ENVIRONMENT
+from superserve.simulator import simulate
+from superserve.traces.trace import Trace
+
+OVERLOAD: Final = 1.3
+BURSTS: Final = 16
+CONNECTIONS: Final = 64
+
+
+def measure_own(plan: Plan, folder: Path, report: Report) -> Own:
+    """Everything of `Own`."""
+    own = Own(quick=plan is QUICK)
+    with running(OURS, NOOP, folder / "superserve-noop.log") as noop:
+        _against_wrk(own, noop, plan, report)
+    default = replace(OURS, environ={"PEER_POLICY": "default"})
+    with (
+        running(OURS, CNN, folder / "superserve-cnn.log") as fixed,
+        running(default, CNN, folder / "superserve-default.log") as elastic,
+    ):
+        elastic.pause()
+        _against_in_process(own, fixed, plan, report)
+        own.elastic = _against_simulator(fixed, elastic, median(own.served), plan, report)
+    return own
+
+
+def _against_wrk(own: Own, server: RunningServer, plan: Plan, report: Report) -> None:
+    if shutil.which("wrk") is None:
+        report("wrk is not installed: the generator is not cross-checked")
+        return
+    for _ in range(plan.saturation_rounds):
+        own.generator.append(send(server, None, connections=CONNECTIONS, seconds=plan.saturation_s).rate())
+        own.wrk.append(_wrk(server, plan.saturation_s))
+        report(f"closed loop, {CONNECTIONS} connections: ours {own.generator[-1]:,.0f}/s, wrk {own.wrk[-1]:,.0f}/s")
+
+
+def _wrk(server: RunningServer, seconds: float) -> float:
+    head, _, body = server.peer.message(server.job).partition(b"\r\n\r\n")
+    request, *headers = head.decode().split("\r\n")
+    lines = ['wrk.method = "POST"', f"wrk.body = {_lua(body)}"]
+    for header in headers:
+        name, _, value = header.partition(": ")
+        if name not in {"Host", "Content-Length"}:
+            lines.append(f'wrk.headers["{name}"] = "{value}"')
+    url = f"http://127.0.0.1:{server.port}{request.split()[1]}"
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script, pinned(available_cores()[-1]):
+        script.write("\n".join(lines))
+        script.flush()
+        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}", "-s", script.name, url]
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 30).stdout
+    found = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    if found is None or "Non-2xx" in said:
+        raise GeneratorError(f"wrk said: {said}")
+    return float(found[1])
+
+
+def _lua(data: bytes) -> str:
+    return '"' + "".join(f"\\{byte:03d}" for byte in data) + '"'
+
+
+def _against_in_process(own: Own, server: RunningServer, plan: Plan, report: Report) -> None:
+    for _ in range(plan.saturation_rounds):
+        server.pause()
+        own.in_process.append(_in_process(plan.saturation_s))
+        with awake(server):
+            own.served.append(send(server, None, connections=CONNECTIONS, seconds=plan.saturation_s).rate())
+        report(f"the CNN in process: {own.in_process[-1]:,.0f} images/s, served: {own.served[-1]:,.0f}/s")
+
+
+def _in_process(seconds: float) -> float:
+    """Images per second of the extracted subnet on the servers' core, full batches one after the other."""
+    environment = os.environ | MALLOC_ENVIRONMENT | THREAD_ENVIRONMENT
+    with pinned(available_cores()[0]):
+        command = [sys.executable, "-m", "peers.in_process", str(seconds)]
+        said = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=seconds + 60, env=environment
+        ).stdout
+    return float(said)
+
+
+def _against_simulator(
+    fixed: RunningServer, elastic: RunningServer, saturation: float, plan: Plan, report: Report
+) -> Elastic:
+    profile = find_profile(ModelFolder.resolve(CNN_MODEL))
+    assert profile is not None, "the server made one"
+    found = Elastic(policy=DEFAULT_POLICY, rate=OVERLOAD * saturation, live=[], simulated=[], fixed=[])
+    cells = [Cell(cv2=BURSTS, load=OVERLOAD, goodput=[], p99_ms=[], late_ms=[]) for _ in range(2)]
+    for number in range(plan.goodput_rounds):
+        for server, cell in zip((elastic, fixed), cells, strict=True):
+            goodput_run(server, cell, saturation, plan, number)
+        trace = Trace("overload", arrivals(found.rate, BURSTS, plan.goodput_s, number))
+        log = simulate(trace, profile, policy=found.policy, workers=1, slo_ms=DEADLINE_MS, seed=number)
+        row = summarise(log, policy=found.policy, trace="overload", seed=number, workers=1, slo_ms=DEADLINE_MS)
+        found.simulated.append(row.slo_attainment)
+        report(f"default policy: {cells[0].goodput[-1]:.3f}, simulated {row.slo_attainment:.3f}")
+    found.live, found.fixed = cells[0].goodput, cells[1].goodput
+    return found

@@ -1,0 +1,103 @@
+"""SuperServe: the CNN through ``superserve serve``, the no-op through the same server with an engine of our own.
+
+The no-op passes the HTTP front end, the router, the scheduler, shared memory and a worker process like any model; only
+the engine in the worker is not torch.
+"""
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import uvloop
+
+from peers.jobs import CNN, OUTPUT_NAME, OUTPUT_VALUES
+from peers.servers.arguments import Arguments, parse
+from superserve.clock import MonotonicClock
+from superserve.frontend.server import Server
+from superserve.model_folder import ModelConfig, ModelFolder, TensorSpec, write_json
+from superserve.profile import Device, Profile, SubnetProfile
+from superserve.serving.config import Config, ModelSettings, ServerConfig
+from superserve.serving.cores import available_cores, pinned, plan_cores
+from superserve.serving.ipc import WorkerSpec
+from superserve.serving.local_pool import LocalPool
+
+#: What a batch of the no-op takes, and what the router adds, in microseconds: planning needs some figure.
+BATCH_US = 20.0
+OVERHEAD_US = 100.0
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    given = parse()
+    if given.job is CNN:
+        policy = os.environ.get("PEER_POLICY", "fixed:middle")
+        command = ["-m", "superserve", "serve", given.job.model, "--http-port", str(given.port)]
+        if policy != "default":
+            command += ["--policy", policy]
+        os.execv(sys.executable, [sys.executable, *command])  # noqa: S606  (no shell is wanted)
+    with pinned(plan_cores(available_cores()).router), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve_noop(given))
+
+
+def noop_folder(given: Arguments) -> ModelFolder:
+    """A folder with nothing but a configuration."""
+    job = given.job
+    config = ModelConfig(
+        format=1,
+        name=job.model,
+        family="none",
+        architecture={},
+        task="none",
+        dataset="none",
+        labels=(),
+        inputs=(TensorSpec(job.input_name, "UINT8", (-1, *job.row_shape)),),
+        outputs=(TensorSpec(OUTPUT_NAME, "FP32", (-1, OUTPUT_VALUES)),),
+        preprocessing={},
+        max_batch_size=given.rows,
+    )
+    path = Path(tempfile.mkdtemp(prefix="peers-noop-"))
+    write_json(path / "config.json", config)
+    return ModelFolder(path)
+
+
+def noop_profile(rows: int) -> Profile:
+    """One subnet that takes no time to speak of."""
+    batches = tuple(1 << bit for bit in range(rows.bit_length()))
+    row = (BATCH_US,) * len(batches)
+    subnet = SubnetProfile(id="noop", accuracy=100.0, p50_us=row, p95_us=row, p99_us=row)
+    device = Device(name="noop", kind="cpu", threads=1, engine="noop", dtype="float32", torch="none")
+    return Profile(
+        device=device, model_hash="noop", batches=batches, dispatch_overhead_us=OVERHEAD_US, subnets=(subnet,)
+    )
+
+
+async def serve_noop(given: Arguments) -> None:
+    """Serve the no-op until SIGTERM."""
+    loop = asyncio.get_running_loop()
+    folder, clock = noop_folder(given), MonotonicClock(loop)
+    spec = WorkerSpec(
+        engine="peers.servers.noop_engine:create_engine",
+        options={},
+        inputs=folder.config.inputs,
+        outputs=folder.config.outputs,
+        max_rows=given.rows,
+        warm_batches=(1, given.rows),
+    )
+    pool = LocalPool(spec, plan_cores(available_cores()).workers, clock)
+    config = Config(
+        server=ServerConfig(http_port=given.port), model=ModelSettings(policy="fixed:largest", slo_ms=10_000)
+    )
+    stopped = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stopped.set)
+    async with Server(config, folder, noop_profile(given.rows), pool, clock):
+        gc.collect()
+        gc.freeze()
+        await stopped.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from peers.catalog import OURS, PEERS
-from peers.figures import read_own, read_pair
+from peers.figures import Pair, read_own, read_pair
 from peers.measure import FULL, QUICK, Plan, measure_pair
 from peers.own import measure_own
 from peers.report import write_report
@@ -29,7 +29,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     failed = False
     for number, name in enumerate(options.only, 1):
-        if not options.again and (folder / f"{name}.json").exists():
+        if not options.again and _is_kept(name, plan, folder):
             continue
         print(f"[{number}/{len(options.only)}] {name}", flush=True)
         failed |= not _measure(name, plan, folder)
@@ -39,6 +39,14 @@ def main() -> int:
         pairs = [pair for name in PEERS if (pair := read_pair(folder, name)) is not None]
         options.json.write_bytes(msgspec.json.encode({"peers": pairs, "superserve": read_own(folder)}))
     return 1 if failed else 0
+
+
+def _is_kept(name: str, plan: Plan, folder: Path) -> bool:
+    """Whether there is a result without errors that is not of a shorter plan than this one."""
+    kept = read_own(folder) if name == OURS.name else read_pair(folder, name)
+    if kept is None or (kept.quick and plan is FULL):
+        return False
+    return not (isinstance(kept, Pair) and kept.errors)
 
 
 def _measure(name: str, plan: Plan, folder: Path) -> bool:

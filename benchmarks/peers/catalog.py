@@ -27,6 +27,7 @@ class Peer:
 
     ``module`` is started with `peers.servers.arguments`, in an environment with ``packages``. ``message`` gives the
     bytes of a request. ``pausable``: whether its processes may be stopped while another server is measured.
+    ``patch``: a module of `peers.servers` that every interpreter of its environment imports first.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Peer:
     environment_of: str = ""
     environ: Mapping[str, str] = field(default_factory=dict)
     pausable: bool = True
+    patch: str = ""
 
 
 def _both(noop: Tuning, cnn: Tuning) -> dict[str, Tuning]:
@@ -126,6 +128,7 @@ PEERS: Final = {
             message=messages.v2_binary,
             tuning=_both(Tuning(64, 1000), Tuning(16, 1000)),
             settings="pytriton, V2 binary over HTTP, dynamic batcher",
+            patch="older_locks",
             pausable=False,
         ),
         Peer(

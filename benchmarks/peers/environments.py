@@ -1,5 +1,6 @@
 """A virtual environment per peer, which sees the packages of this one behind its own: torch is there once."""
 
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -52,6 +53,9 @@ def _make(folder: Path, python: Path, peer: Peer) -> None:
     venv.create(folder, with_pip=False, symlinks=True)
     packages = next((folder / "lib").iterdir()) / "site-packages"
     (packages / "behind.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    if peer.patch:
+        shutil.copy(Path(__file__).parent / "servers" / f"{peer.patch}.py", packages)
+        (packages / f"{peer.patch}.pth").write_text(f"import {peer.patch}\n")
     command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
     command += ["--disable-pip-version-check", "--constraint", str(ROOT / "constraints.txt"), *peer.packages]
     try:

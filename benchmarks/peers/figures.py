@@ -10,9 +10,14 @@ CELLS: Final = tuple((cv2, load) for cv2 in (4, 16) for load in (0.5, 0.9, 1.3))
 
 
 class Saturation(msgspec.Struct, kw_only=True):
-    """Requests per second of each round, and the number of connections that was best."""
+    """Requests per second of each round, and the number of connections that was best.
+
+    ``per_cpu_s`` is requests per second of CPU time of all processes of the server: about what a core to itself would
+    do, on a machine that has others to run.
+    """
 
     rates: list[float]
+    per_cpu_s: list[float]
     connections: int
 
 

@@ -133,13 +133,19 @@ def _saturations(servers: Sequence[RunningServer], plan: Plan, report: Report) -
                 count: send(server, None, connections=count, seconds=plan.probe_s).rate()
                 for count in PROBED_CONNECTIONS
             }
-        found.append(Saturation(rates=[], connections=max(rates, key=lambda count: rates[count])))
+        found.append(Saturation(rates=[], per_cpu_s=[], connections=max(rates, key=lambda count: rates[count])))
     for _ in range(plan.saturation_rounds):
         for server, saturation in zip(servers, found, strict=True):
             with awake(server):
+                before_s = server.cpu_s()
                 done = send(server, None, connections=saturation.connections, seconds=plan.saturation_s)
+                used_s = server.cpu_s() - before_s
             saturation.rates.append(done.rate())
-            report(f"{server.peer.name} {server.job.name}: {done.rate():,.0f}/s")
+            saturation.per_cpu_s.append(float(done.ok.sum() / used_s))
+            report(
+                f"{server.peer.name} {server.job.name}: {done.rate():,.0f}/s, "
+                f"{saturation.per_cpu_s[-1]:,.0f} per second of CPU"
+            )
     return found
 
 

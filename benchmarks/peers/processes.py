@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from peers.catalog import Peer, Tuning
 from peers.environments import ROOT, python_of
 from peers.generator import GeneratorError, ask_once
@@ -32,7 +34,7 @@ class ServerError(Exception):
     """A server did not start; the message has the end of its log."""
 
 
-@dataclass
+@dataclass(eq=False)
 class RunningServer:
     """A server that answers. ``port`` is where."""
 
@@ -40,6 +42,15 @@ class RunningServer:
     job: Job
     port: int
     mark: str
+
+    def cpu_s(self) -> float:
+        """CPU time that its processes have used so far."""
+        total = 0.0
+        for pid in _marked(self.mark):
+            with suppress(psutil.NoSuchProcess):
+                times = psutil.Process(pid).cpu_times()
+                total += times.user + times.system
+        return total
 
     def pause(self) -> None:
         """Take the core from it while another server is measured."""

@@ -29,6 +29,8 @@ figures are of this machine; the ratios are what to read.
   the supernet as `fixed:middle`. Goodput: the share of all requests answered within 50 ms under gamma arrivals, at a
   share of that server's own saturation. SuperServe is told the deadline (`x-slo-ms`); the peers have no such thing.
 
+"Per CPU s": requests per second of CPU time of all of the server's processes.
+
 Latency counts from the scheduled arrival. A run is void, and made again, if the generator itself was more than 5 ms
 late (p99). Every server's answer was compared with the model's.
 """
@@ -54,8 +56,8 @@ def write_report(folder: Path, docs: Path) -> None:
 
 def _table_a(pairs: Sequence[Pair]) -> Iterator[str]:
     yield f"## {NOOP.title}\n"
-    yield "| server | requests/s | (range) | SuperServe, same rounds | ratio | p50 ms at half | p99 ms at half |"
-    yield "|---|--:|--:|--:|--:|--:|--:|"
+    yield "| server | requests/s | (range) | SuperServe, same rounds | ratio | per CPU s | p50 ms at half | p99 ms |"
+    yield "|---|--:|--:|--:|--:|--:|--:|--:|"
     ours = [pair.noop_ours for pair in pairs if pair.noop_ours is not None]
     if ours:
         yield _row_a(OURS.title, _together(ours), None)
@@ -69,8 +71,9 @@ def _row_a(title: str, figures: NoopFigures, ours: NoopFigures | None) -> str:
     rates = figures.saturation.rates
     beside = f"{_rate(ours):,.0f} | {_rate(ours) / _rate(figures):.1f}x" if ours is not None else f"{_NONE} | {_NONE}"
     spread = f"{min(rates):,.0f}-{max(rates):,.0f}"
+    per_cpu = f"{median(figures.saturation.per_cpu_s):,.0f}"
     latency = f"{median(figures.p50_ms):.2f} | {median(figures.p99_ms):.2f}"
-    return f"| {title} | {_rate(figures):,.0f} | {spread} | {beside} | {latency} |"
+    return f"| {title} | {_rate(figures):,.0f} | {spread} | {beside} | {per_cpu} | {latency} |"
 
 
 def _table_b(pairs: Sequence[Pair]) -> Iterator[str]:
@@ -153,6 +156,7 @@ def _together(many: Sequence[NoopFigures]) -> NoopFigures:
     return NoopFigures(
         saturation=type(first.saturation)(
             rates=[rate for figures in many for rate in figures.saturation.rates],
+            per_cpu_s=[rate for figures in many for rate in figures.saturation.per_cpu_s],
             connections=first.saturation.connections,
         ),
         p50_ms=[value for figures in many for value in figures.p50_ms],

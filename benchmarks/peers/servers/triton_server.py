@@ -1,7 +1,5 @@
 """Triton Inference Server through its Python wheel (pytriton), with its dynamic batcher."""
 
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,6 @@ from peers.servers.arguments import parse
 def main() -> None:
     """Serve until told to stop."""
     given = parse()
-    os.environ["PYTHONPATH"] = f"{Path(__file__).parent / 'triton_site'}:{os.environ['PYTHONPATH']}"
     job, model = given.job, load_model(given.job)
 
     @batch

@@ -1,4 +1,4 @@
-"""Only for Triton's Python backend, whose interpreter may be an older patch release than the standard library it finds.
+"""For Triton's Python backend: its interpreter may be an older patch release than the standard library that it finds.
 
 Then `multiprocessing.resource_tracker` asks a lock for what that interpreter's locks do not have.
 """

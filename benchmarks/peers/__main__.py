@@ -7,6 +7,7 @@ machine to itself for half an hour.
 """
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from peers.catalog import OURS, PEERS
-from peers.figures import Pair, read_own, read_pair
+from peers.figures import Own, Pair, read_own, read_pair
 from peers.measure import FULL, QUICK, Plan, measure_pair
 from peers.own import measure_own
 from peers.report import write_report
@@ -28,11 +29,11 @@ def main() -> int:
     folder: Path = options.runs
     folder.mkdir(parents=True, exist_ok=True)
     failed = False
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server is left behind
+    failed = False
     for number, name in enumerate(options.only, 1):
-        if not options.again and _is_kept(name, plan, folder):
-            continue
         print(f"[{number}/{len(options.only)}] {name}", flush=True)
-        failed |= not _measure(name, plan, folder)
+        failed |= not _measure(name, plan, folder, again=options.again)
     if options.docs is not None:
         write_report(folder, options.docs)
     if options.json is not None:
@@ -41,25 +42,26 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _is_kept(name: str, plan: Plan, folder: Path) -> bool:
-    """Whether there is a result without errors that is not of a shorter plan than this one."""
-    kept = read_own(folder) if name == OURS.name else read_pair(folder, name)
-    if kept is None or (kept.quick and plan is FULL):
-        return False
-    return not (isinstance(kept, Pair) and kept.errors)
-
-
-def _measure(name: str, plan: Plan, folder: Path) -> bool:
+def _measure(name: str, plan: Plan, folder: Path, *, again: bool) -> bool:
+    """Measure what is not there yet; a shorter plan's figures count as missing."""
     began_s = time.monotonic()
 
     def report(line: str) -> None:
         print(f"  {time.monotonic() - began_s:5.0f} s  {line}", flush=True)
 
+    def keep(result: Pair | Own) -> None:
+        write_json(folder / f"{name}.json", result)
+
+    quick = plan is QUICK
     if name == OURS.name:
-        write_json(folder / f"{name}.json", measure_own(plan, folder, report))
+        own = read_own(folder)
+        if again or own is None or own.quick > quick:
+            keep(measure_own(plan, folder, report))
         return True
-    pair = measure_pair(PEERS[name], plan, folder, report)
-    write_json(folder / f"{name}.json", pair)
+    pair = read_pair(folder, name)
+    if again or pair is None or pair.quick > quick:
+        pair = Pair(peer=name, quick=quick)
+    measure_pair(pair, plan, folder, report, keep)
     return not pair.errors
 
 

@@ -53,7 +53,7 @@ class Pair(msgspec.Struct, kw_only=True):
     peer: str
     version: str = ""
     quick: bool = False
-    errors: list[str] = []
+    errors: list[str] = msgspec.field(default_factory=list)
     noop: NoopFigures | None = None
     noop_ours: NoopFigures | None = None
     cnn: CnnFigures | None = None

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from peers.answers import check
-from peers.catalog import OURS, Peer
+from peers.catalog import OURS, PEERS, Peer
 from peers.environments import NotInstallableError, version_of
 from peers.figures import CELLS, Cell, CnnFigures, NoopFigures, Pair, Saturation
 from peers.generator import GeneratorError, Run, run
@@ -41,7 +41,7 @@ class Plan:
     saturation_s: float = 2.5
     latency_s: float = 3.0
     goodput_rounds: int = 2
-    goodput_s: float = 4.0
+    goodput_s: float = 3.0
 
 
 FULL: Final = Plan()
@@ -61,10 +61,13 @@ def arrivals(rate: float, cv2: float, seconds: float, seed: int) -> "np.ndarray[
     return stamps
 
 
-def measure_pair(peer: Peer, plan: Plan, folder: Path, report: Report) -> Pair:
-    """A peer and SuperServe on both jobs."""
-    pair = Pair(peer=peer.name, quick=plan is QUICK)
-    for job in (NOOP, CNN):
+def measure_pair(pair: Pair, plan: Plan, folder: Path, report: Report, keep: Callable[[Pair], None]) -> None:
+    """A peer and SuperServe on the jobs that ``pair`` has no figures of yet; it is kept after each."""
+    peer = PEERS[pair.peer]
+    pair.errors.clear()
+    for job, found in ((NOOP, pair.noop), (CNN, pair.cnn)):
+        if found is not None:
+            continue
         try:
             pair.version = version_of(peer)
             with _servers((OURS, peer), job, folder) as servers:
@@ -75,7 +78,7 @@ def measure_pair(peer: Peer, plan: Plan, folder: Path, report: Report) -> Pair:
         except (NotInstallableError, ServerError, GeneratorError, ValueError) as error:
             pair.errors.append(f"{job.title}: {error}")
             report(f"{peer.name}: {pair.errors[-1]}")
-    return pair
+        keep(pair)
 
 
 @contextmanager

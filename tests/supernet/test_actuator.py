@@ -8,7 +8,7 @@ from superserve.errors import IllegalSubnetError
 from superserve.subnet import SubnetSpec
 from superserve.supernet.actuator import Actuator, apply, bind
 from superserve.supernet.network import ElasticNetwork, Supernet
-from superserve.supernet.operators import SlicedConv2d, SlicedWeight, Statistics
+from superserve.supernet.operators import SlicedConv2d, SlicedWeight, Statistics, SubnetNorm
 from support.supernets import images, random_statistics, small_network, small_supernet, specs
 
 NETWORK = small_network()
@@ -85,7 +85,7 @@ def test_actuators_of_one_network_may_take_turns(supernet: Supernet) -> None:
 
 def test_statistics_do_not_change_while_serving(supernet: Supernet) -> None:
     before = {
-        key: [value.clone() for found in statistics.values() for value in found]
+        key: [value.clone() for found in statistics.values() for value in found.single()]
         for key, statistics in supernet.statistics.items()
     }
     actuator = Actuator.of_front(supernet)
@@ -94,8 +94,27 @@ def test_statistics_do_not_change_while_serving(supernet: Supernet) -> None:
             actuator.actuate(index)
             supernet.network(images(4, seed=index) * 100)
     for key, statistics in supernet.statistics.items():
-        after = [value for found in statistics.values() for value in found]
+        after = [value for found in statistics.values() for value in found.single()]
         assert all(torch.equal(a, b) for a, b in zip(before[key], after, strict=True))
+
+
+def test_subnets_share_the_views_that_they_have_in_common(supernet: Supernet) -> None:
+    """Views of one layer and size are one object: hundreds of subnets would fill memory with them."""
+    actuator, spec = Actuator.of_front(supernet), supernet.front.subnets[1].spec
+    statistics = random_statistics(supernet.network, spec, seed=9)
+    pair = Actuator(supernet.network, {0: (spec, statistics), 1: (spec, supernet.statistics["s1"])})
+    stem, norm = supernet.network.get_submodule("stem"), supernet.network.get_submodule("stem_norm")
+    assert isinstance(stem, SlicedConv2d)
+    assert isinstance(norm, SubnetNorm)
+    pair.actuate(0)
+    weights, first = stem.slot.value, norm.slot.value
+    pair.actuate(1)
+    assert stem.slot.value is weights
+    assert norm.slot.value.scale is first.scale
+    assert first.statistics is statistics["stem_norm"]
+    assert norm.slot.value.statistics is supernet.statistics["s1"]["stem_norm"]
+    actuator.actuate(1)
+    assert stem.slot.value is not weights, "another actuator made views of its own"
 
 
 def test_two_networks_do_not_influence_each_other() -> None:

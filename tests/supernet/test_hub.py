@@ -167,16 +167,6 @@ BAD = {
         WEIGHTS_FILE,
         "'head.bias' .* no place",
     ),
-    "missing statistics": (
-        edit_tensors(NORMS_FILE, lambda tensors: tensors.pop("s1/stem_norm/mean")),
-        NORMS_FILE,
-        "'s1/stem_norm/mean' is missing",
-    ),
-    "statistics of another size": (
-        edit_tensors(NORMS_FILE, lambda tensors: tensors.update({"s2/stem_norm/variance": torch.ones(3)})),
-        NORMS_FILE,
-        "'s2/stem_norm/variance' is",
-    ),
     "statistics of other weights": (reseed, NORMS_FILE, "calibrate again"),
     "statistics of another subnet": (other_subnet, NORMS_FILE, "'s1'.*calibrate again"),
     "unknown config key": (edit_json(CONFIG_FILE, lambda c: c.update(flavour="mint")), CONFIG_FILE, "flavour"),

@@ -1,6 +1,6 @@
 """Actuation: make a subnet the active one by swapping references that were made ahead."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -9,8 +9,10 @@ from torch import Tensor
 from superserve.subnet import SubnetSpec
 from superserve.supernet.network import ElasticNetwork, Supernet
 from superserve.supernet.operators import (
+    HalfStatistics,
     KeepSet,
     NormSlice,
+    NormStatistics,
     SlicedKernelConv2d,
     Slot,
     Statistics,
@@ -45,36 +47,75 @@ def bind(
     Raises:
         IllegalSubnetError: if the subnet lies outside the network's space.
     """
-    modules = dict(network.named_modules())
-    keep, slices, channels, kernels = network.geometry(spec)
-    small_kernels = {} if small_kernels is None else small_kernels
-    binding: list[tuple[Slot[Any], Any]] = []
-    for name, blocks in keep.items():
-        select = modules[name]
+    return _Binder(network, small_kernels).bind(spec, statistics)
+
+
+class _Binder:
+    """Binds subnets of one network; what two of them have in common is made once.
+
+    A view takes more memory than one would think (some 400 bytes), and a front of hundreds of subnets would need some
+    hundred thousand of them; but a layer has few sizes, so that hardly any of them differ.
+    """
+
+    def __init__(self, network: ElasticNetwork, small_kernels: SmallKernels | None = None) -> None:
+        self._network = network
+        self._modules = dict(network.named_modules())
+        self._small_kernels: SmallKernels = {} if small_kernels is None else small_kernels
+        self._parts: dict[tuple[Any, ...], tuple[Slot[Any], Any]] = {}
+        self._sets: list[NormStatistics | HalfStatistics] = []
+
+    def bind(self, spec: SubnetSpec, statistics: Statistics | None) -> Binding:
+        """See the function `bind`."""
+        keep, slices, channels, kernels = self._network.geometry(spec)
+        return (
+            *(self._shared(self._keep, name, blocks) for name, blocks in keep.items()),
+            *(self._shared(self._slice, name, sizes, kernels.get(name)) for name, sizes in slices.items()),
+            *(self._norm(name, count, statistics) for name, count in channels.items()),
+        )
+
+    def _shared(self, make: Callable[..., tuple[Slot[Any], Any]], *key: Any) -> tuple[Slot[Any], Any]:  # noqa: ANN401 (a key of any parts)
+        if key not in self._parts:
+            self._parts[key] = make(*key)
+        return self._parts[key]
+
+    def _keep(self, name: str, blocks: tuple[int, ...]) -> tuple[Slot[Any], Any]:
+        select = self._modules[name]
         assert isinstance(select, KeepSet)
-        binding.append((select.slot, select.bind(blocks)))
-    for name, (outputs, inputs) in slices.items():
-        layer = modules[name]
+        return select.slot, select.bind(blocks)
+
+    def _slice(self, name: str, sizes: tuple[int, int], kernel: int | None) -> tuple[Slot[Any], Any]:
+        layer = self._modules[name]
         assert isinstance(layer, WeightSlice)
-        if name in kernels:
-            assert isinstance(layer, SlicedKernelConv2d)
-            weight = _small_kernel(layer, (name, kernels[name]), small_kernels)
-            binding.append((layer.slot, layer.bind_kernel(outputs, inputs, weight)))
-        else:
-            binding.append((layer.slot, layer.bind(outputs, inputs)))
-    for name, count in channels.items():
-        norm = modules[name]
+        if kernel is None:
+            return layer.slot, layer.bind(*sizes)
+        assert isinstance(layer, SlicedKernelConv2d)
+        return layer.slot, layer.bind_kernel(*sizes, self._small_kernel(layer, (name, kernel)))
+
+    def _small_kernel(self, layer: SlicedKernelConv2d, key: tuple[str, int]) -> Tensor:
+        if key[1] == layer.kernels[-1]:
+            return layer.weight
+        if key not in self._small_kernels:
+            self._small_kernels[key] = layer.small_kernel(key[1])
+        return self._small_kernels[key]
+
+    def _norm(self, name: str, count: int, statistics: Statistics | None) -> tuple[Slot[Any], Any]:
+        bound = self._shared(self._norm_views, name, count)
+        if statistics is None:
+            return bound
+        found = statistics[name]
+        # By identity: a set that subnets share is one object. Held, so that no other one gets its identity.
+        key = (name, count, id(found))
+        if key not in self._parts:
+            norm = self._modules[name]
+            assert isinstance(norm, NormSlice)
+            self._sets.append(found)
+            self._parts[key] = bound[0], norm.with_statistics(bound[1], found)
+        return self._parts[key]
+
+    def _norm_views(self, name: str, count: int) -> tuple[Slot[Any], Any]:
+        norm = self._modules[name]
         assert isinstance(norm, NormSlice)
-        binding.append((norm.slot, norm.bind(count, None if statistics is None else statistics[name])))
-    return tuple(binding)
-
-
-def _small_kernel(layer: SlicedKernelConv2d, key: tuple[str, int], known: SmallKernels) -> Tensor:
-    if key[1] == layer.kernels[-1]:
-        return layer.weight
-    if key not in known:
-        known[key] = layer.small_kernel(key[1])
-    return known[key]
+        return norm.slot, norm.bind(count, None)
 
 
 def apply(binding: Binding) -> None:
@@ -96,11 +137,9 @@ class Actuator:
 
     def __init__(self, network: ElasticNetwork, subnets: Mapping[int, tuple[SubnetSpec, Statistics]]) -> None:
         self._small_kernels: SmallKernels = {}
+        binder = _Binder(network, self._small_kernels)
         with torch.inference_mode():
-            self._bindings = {
-                index: bind(network, spec, statistics, self._small_kernels)
-                for index, (spec, statistics) in subnets.items()
-            }
+            self._bindings = {index: binder.bind(spec, statistics) for index, (spec, statistics) in subnets.items()}
 
     @classmethod
     def of_front(cls, supernet: Supernet) -> "Actuator":

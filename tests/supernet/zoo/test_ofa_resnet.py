@@ -29,7 +29,7 @@ class Reference:
 
     def norm(self, x: Tensor, name: str) -> Tensor:
         count = x.size(1)
-        mean, variance = (value.view(-1, 1, 1) for value in self.statistics[name])
+        mean, variance = (value.view(-1, 1, 1) for value in self.statistics[name].single())
         scale, shift = (self.weights[f"{name}.{key}"][:count].view(-1, 1, 1) for key in ("weight", "bias"))
         out: Tensor = (x - mean) / (variance + 1e-5).sqrt() * scale + shift
         return out

@@ -15,7 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from superserve.supernet.operators import KeepSet, NormSlice, NormStatistics, SlicedWeight, Slot, WeightSlice
+from superserve.supernet.operators import (
+    HalfStatistics,
+    KeepSet,
+    NormSlice,
+    NormStatistics,
+    SlicedWeight,
+    Slot,
+    WeightSlice,
+)
 from superserve.supernet.operators.slot import owned
 
 Content = Mapping[str, Any]
@@ -26,6 +34,9 @@ _SIZES: Final = {"out_channels": 0, "out_features": 0, "num_features": 0, "num_c
 _INPUT_SIZES: Final = ("in_channels", "in_features")
 
 
+#: What a batch normalisation calls the parts of a set of statistics.
+_STATISTICS: Final = {"running_mean": "mean", "running_var": "variance"}
+
 #: Classes made so far: two modules of one class stay of one class.
 _CLASSES: dict[tuple[type, type, tuple[str, ...]], type[nn.Module]] = {}
 
@@ -33,7 +44,10 @@ _CLASSES: dict[tuple[type, type, tuple[str, ...]], type[nn.Module]] = {}
 def _from_slot(name: str) -> Any:  # noqa: ANN401 (a property of any type)
     def get(self: nn.Module) -> Any:  # noqa: ANN401
         content = getattr(self.slot, "value", None)
-        return original(self, name) if content is None or name not in content else content[name]
+        if content is None or name not in content:
+            return original(self, name)
+        found = content[name]
+        return getattr(found, _STATISTICS[name]) if isinstance(found, HalfStatistics) else found
 
     return property(get)
 
@@ -121,25 +135,29 @@ class ViewedLayer(_Original, WeightSlice[Content]):
 class ViewedNorm(_Original, NormSlice[Content]):
     """SubnetNorm for a batch normalisation with a ``forward`` of its own, such as one with its activation built in."""
 
-    def bind(self, channels: int, statistics: NormStatistics | None) -> Content:
+    def bind(self, channels: int, statistics: NormStatistics | HalfStatistics | None) -> Content:
         """Views of the leading scales and shifts, and the subnet's statistics (None: those of the batch)."""
-        content: dict[str, Any] = dict.fromkeys(("running_mean", "running_var", "num_batches_tracked"))
+        content: dict[str, Any] = dict.fromkeys((*_STATISTICS, "num_batches_tracked"))
         for name in ("weight", "bias"):
             value = original(self, name)  # type: ignore[arg-type]
             content[name] = None if value is None else value[:channels]
-        if statistics is not None:
-            content |= {"running_mean": statistics.mean, "running_var": statistics.variance}
-        return content
+        return content if statistics is None else self.with_statistics(content, statistics)
 
-    def extract(self: Any, channels: int, statistics: NormStatistics) -> nn.Module:
+    def with_statistics(self, bound: Content, statistics: NormStatistics | HalfStatistics) -> Content:
+        """See `NormSlice.with_statistics`; those in half precision are widened when the forward reads them."""
+        if isinstance(statistics, HalfStatistics):
+            return {**bound, **dict.fromkeys(_STATISTICS, statistics)}
+        return {**bound, "running_mean": statistics.mean, "running_var": statistics.variance}
+
+    def extract(self: Any, channels: int, statistics: NormStatistics | HalfStatistics) -> nn.Module:
         """See `NormSlice.extract`; of the original class."""
         plain: nn.Module = self._restored()
-        content = self.bind(channels, statistics)
+        content = self.bind(channels, None)
         for name in ("weight", "bias"):
             if content[name] is not None:
                 plain._parameters[name] = owned(content[name])  # noqa: SLF001
-        for name in ("running_mean", "running_var"):
-            plain._buffers[name] = owned(content[name]).data  # noqa: SLF001
+        mean, variance = statistics.single()
+        plain._buffers["running_mean"], plain._buffers["running_var"] = owned(mean).data, owned(variance).data  # noqa: SLF001
         plain.__dict__["num_features"] = channels
         return plain
 

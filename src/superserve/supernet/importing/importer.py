@@ -14,11 +14,11 @@ from torch import Tensor
 
 from superserve.errors import CheckpointError, ConfigError
 from superserve.evaluate import evaluate
-from superserve.model_folder import FORMAT, Front, ModelConfig, SubnetRecord
+from superserve.model_folder import FORMAT, Front, ModelConfig, ModelFolder, SubnetRecord
 from superserve.supernet.actuator import Actuator
 from superserve.supernet.calibrate import calibrate
 from superserve.supernet.engine import EagerEngine
-from superserve.supernet.hub import save_supernet
+from superserve.supernet.hub import load_supernet, save_supernet
 from superserve.supernet.importing.checkpoint import Picker, read_checkpoint
 from superserve.supernet.importing.choice import Chosen, Sizer, SubnetList, choose, listed, read_list
 from superserve.supernet.importing.download import download
@@ -30,6 +30,7 @@ from superserve.supernet.importing.ofa_mobilenet import OfaMobileNetV3Importer
 from superserve.supernet.importing.ofa_resnet50 import OfaResNet50Importer
 from superserve.supernet.importing.report import ImportReport, SubnetRow
 from superserve.supernet.network import ElasticNetwork, Supernet
+from superserve.supernet.norms_file import statistics_bytes
 from superserve.supernet.operators import Statistics
 from superserve.supernet.preprocess import parse_preprocessing
 
@@ -117,7 +118,7 @@ def import_model(
         kept = {record.id: statistics[record.id] for record in served}
         supernet = Supernet(loaded.config, front, loaded.network, kept)
         _save(supernet, out)
-    return _report(importer, loaded, supernet, records, examples)
+    return _report(importer, loaded, load_supernet(ModelFolder(out)), records, examples)
 
 
 @dataclass(frozen=True)
@@ -315,9 +316,7 @@ def _report(
         renamed=loaded.renamed,
         ignored=loaded.ignored,
         weight_bytes=sum(tensor.nbytes for tensor in state.values()),
-        statistics_bytes=sum(
-            tensor.nbytes for found in supernet.statistics.values() for norm in found.values() for tensor in norm
-        ),
+        statistics_bytes=statistics_bytes(supernet.statistics),
         small_kernel_bytes=Actuator.of_front(supernet).small_kernel_bytes,
         calibration_rows=0 if examples is None else examples.rows,
         measured_on=supernet.front.measured_on,

@@ -18,6 +18,7 @@ from superserve.supernet.operators.kernel import SlicedKernelConv2d
 from superserve.supernet.operators.linear import SlicedEmbedding, SlicedLayerNorm, SlicedLinear, SlicedWeight
 from superserve.supernet.operators.norm import (
     AnySubnetNorm,
+    HalfStatistics,
     NormSlice,
     NormStatistics,
     SlicedNorm,
@@ -33,6 +34,7 @@ __all__ = [
     "OPERATORS",
     "AnySubnetNorm",
     "Geometry",
+    "HalfStatistics",
     "KeepSet",
     "LayerSelect",
     "NormSlice",

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 import torch
@@ -20,9 +21,50 @@ class NormStatistics(NamedTuple):
     mean: Tensor
     variance: Tensor
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the set takes."""
+        return self.mean.nbytes + self.variance.nbytes
 
-Statistics = Mapping[str, NormStatistics]
-"""Statistics of one subnet: name of the SubnetNorm to its mean and variance."""
+    def single(self) -> "NormStatistics":
+        """The set in float32: this one."""
+        return self
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HalfStatistics:
+    """One set of statistics among others of its layer in half precision; widened when a forward needs it.
+
+    Hundreds of subnets times dozens of layers make tens of thousands of sets: tensor objects for all of them would
+    take half as much memory again as the statistics, in every worker. So a set is a tensor shared by all and a number.
+    """
+
+    group: Tensor
+    """(sets, 2, channels) float16: mean and biased variance of each set."""
+    number: int
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean per channel, float32 (channels,), computed anew."""
+        return self.group[self.number, 0].float()
+
+    @property
+    def variance(self) -> Tensor:
+        """Biased variance per channel, float32 (channels,), computed anew."""
+        return self.group[self.number, 1].float()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the set takes."""
+        return self.group.nbytes // len(self.group)
+
+    def single(self) -> NormStatistics:
+        """The set in float32, computed anew."""
+        return NormStatistics(*self.group[self.number].float().unbind())
+
+
+Statistics = Mapping[str, NormStatistics | HalfStatistics]
+"""Statistics of one subnet: name of the SubnetNorm to its set."""
 
 
 class SlicedNorm(NamedTuple):
@@ -30,7 +72,7 @@ class SlicedNorm(NamedTuple):
 
     scale: Tensor | None
     shift: Tensor | None
-    statistics: NormStatistics | None
+    statistics: NormStatistics | HalfStatistics | None
 
 
 class NormSlice(Generic[T]):
@@ -39,11 +81,15 @@ class NormSlice(Generic[T]):
     slot: Slot[T]
 
     @abstractmethod
-    def bind(self, channels: int, statistics: NormStatistics | None) -> T:
+    def bind(self, channels: int, statistics: NormStatistics | HalfStatistics | None) -> T:
         """What goes into the slot to run the leading ``channels`` with these statistics (None: of the batch)."""
 
     @abstractmethod
-    def extract(self, channels: int, statistics: NormStatistics) -> nn.Module:
+    def with_statistics(self, bound: T, statistics: NormStatistics | HalfStatistics) -> T:
+        """What `bind` made without statistics, with these; views are shared, not made again."""
+
+    @abstractmethod
+    def extract(self, channels: int, statistics: NormStatistics | HalfStatistics) -> nn.Module:
         """The same part as a plain module with parameters and statistics of its own."""
 
 
@@ -57,7 +103,7 @@ class AnySubnetNorm(_BatchNorm, NormSlice[SlicedNorm]):
 
     slot: Slot[SlicedNorm]
 
-    def bind(self, channels: int, statistics: NormStatistics | None) -> SlicedNorm:
+    def bind(self, channels: int, statistics: NormStatistics | HalfStatistics | None) -> SlicedNorm:
         """Views of the leading ``channels`` scales and shifts, with these statistics."""
         scale: Tensor | None = self.weight
         shift: Tensor | None = self.bias
@@ -65,7 +111,11 @@ class AnySubnetNorm(_BatchNorm, NormSlice[SlicedNorm]):
             None if scale is None else scale[:channels], None if shift is None else shift[:channels], statistics
         )
 
-    def extract(self, channels: int, statistics: NormStatistics) -> nn.Module:
+    def with_statistics(self, bound: SlicedNorm, statistics: NormStatistics | HalfStatistics) -> SlicedNorm:
+        """See `NormSlice.with_statistics`."""
+        return bound._replace(statistics=statistics)
+
+    def extract(self, channels: int, statistics: NormStatistics | HalfStatistics) -> nn.Module:
         """The part as a plain batch normalisation with this subnet's statistics as its running ones."""
         kind = nn.BatchNorm1d if isinstance(self, nn.BatchNorm1d) else nn.BatchNorm2d
         scale, shift, _ = self.bind(channels, statistics)
@@ -80,7 +130,7 @@ class AnySubnetNorm(_BatchNorm, NormSlice[SlicedNorm]):
         scale, shift, statistics = self.slot.value
         if statistics is None:
             return functional.batch_norm(x, None, None, scale, shift, training=True, eps=self.eps)
-        return functional.batch_norm(x, *statistics, scale, shift, training=False, eps=self.eps)
+        return functional.batch_norm(x, *statistics.single(), scale, shift, training=False, eps=self.eps)
 
 
 class SubnetNorm1d(nn.BatchNorm1d, AnySubnetNorm):

@@ -41,6 +41,11 @@ def monotonic_ns() -> int:
     return time.monotonic_ns()
 
 
+def epoch_ms() -> int:
+    """The date as milliseconds since 1970, for protocols that tell it. It may jump: never measure with it."""
+    return time.time_ns() // NS_PER_MS
+
+
 def process_cpu_ns() -> int:
     """Processor time that this process has used."""
     return time.process_time_ns()

@@ -46,9 +46,14 @@ DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "INT32": np.dtype("<i4"),
     "INT64": np.dtype("<i8"),
     "FP16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),  # numpy has none: the bits
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
 }
+
+#: The datatype whose elements differ in length. A model that declares it says how long they may be.
+BYTES: Final = "BYTES"
+_MAX_ELEMENT_BYTES: Final = 1 << 20
 
 
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,10 +62,14 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     datatype: str
     shape: tuple[int, ...]
+    max_bytes: int = 0
+    """Of BYTES: the longest element, in bytes. Each element takes that much room in a batch; 0 for other datatypes."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The numpy dtype, little-endian."""
+        """The numpy dtype, little-endian; of BYTES, fields ``size`` and ``content`` (``max_bytes`` long)."""
+        if self.datatype == BYTES:
+            return np.dtype([("size", "<u4"), ("content", f"V{self.max_bytes}")])
         return DTYPES[self.datatype]
 
     @property
@@ -243,8 +252,11 @@ class ModelFolder:
 
     def _check_tensor(self, tensor: TensorSpec) -> None:
         where = f"{self.path / CONFIG_FILE}: tensor {tensor.name!r}"
-        if tensor.datatype not in DTYPES:
-            raise ModelFolderError(f"{where}: datatype {tensor.datatype!r} is not one of {', '.join(DTYPES)}")
+        if tensor.datatype not in (*DTYPES, BYTES):
+            raise ModelFolderError(f"{where}: datatype {tensor.datatype!r} is not one of {', '.join((*DTYPES, BYTES))}")
+        lowest, highest = (1, _MAX_ELEMENT_BYTES) if tensor.datatype == BYTES else (0, 0)
+        if not lowest <= tensor.max_bytes <= highest:
+            raise ModelFolderError(f"{where}: max_bytes must be {lowest} to {highest} for {tensor.datatype}")
         if not tensor.shape or tensor.shape[0] != -1 or any(size < 1 for size in tensor.shape[1:]):
             raise ModelFolderError(f"{where}: shape must be -1 (the batch) followed by fixed sizes")
 

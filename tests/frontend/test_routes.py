@@ -1,10 +1,11 @@
+import gzip
 import json
 import struct
 from typing import Any
 
 import pytest
 
-from superserve.clock import NS_PER_MS, ManualClock
+from superserve.clock import NS_PER_MS, ManualClock, epoch_ms
 from superserve.frontend.http_server import HttpServer
 from superserve.frontend.routes import V2Routes
 from superserve.request import Outcome
@@ -84,6 +85,99 @@ async def test_health_and_server_metadata() -> None:
     status, metadata = bench.ask("GET", "/v2")
     assert (status, metadata["name"], metadata["version"]) == (200, "superserve", "9")
     assert "binary_tensor_data" in metadata["extensions"]
+
+
+@pytest.mark.parametrize("path", ["/v2/models/tiny/config", "/v2/models/tiny/versions/1/config"])
+async def test_the_configuration_is_what_perf_analyzer_reads(path: str) -> None:
+    """Triton's names; dims leave out the rows, and a tensor of numbers has one of them."""
+    status, config = (await Bench().started()).ask("GET", path)
+    assert status == 200
+    assert config == {
+        "name": "tiny",
+        "platform": "superserve_torch",
+        "backend": "superserve",
+        "max_batch_size": 4,
+        "input": [
+            {"name": "image", "data_type": "TYPE_UINT8", "dims": [2, 2]},
+            {"name": "scale", "data_type": "TYPE_FP32", "dims": [1]},
+        ],
+        "output": [
+            {"name": "pixels", "data_type": "TYPE_UINT8", "dims": [2, 2]},
+            {"name": "factor", "data_type": "TYPE_FP32", "dims": [1]},
+        ],
+        "dynamic_batching": {
+            "default_queue_policy": {
+                "timeout_action": "REJECT",
+                "default_timeout_microseconds": 50_000,
+                "allow_timeout_override": True,
+                "max_queue_size": 100,
+            }
+        },
+    }
+
+
+async def test_statistics_count_what_was_done() -> None:
+    """Of one model and of all; requests are charged with the time of their batch."""
+    bench = await Bench().started()
+    request = json.dumps({"inputs": TENSORS}).encode()
+    for _ in range(3):
+        bench.send("POST", INFER, request)
+    bench.clock.advance(2 * NS_PER_MS)
+    bench.pool.finish(0)  # the first one alone; the other two waited
+    bench.clock.advance(3 * NS_PER_MS)
+    bench.pool.finish(0)
+    bench.transport.written.clear()
+    assert bench.ask("POST", INFER, {"inputs": TENSORS, "parameters": {"timeout": 900}})[0] == 504
+    status, report = bench.ask("GET", "/v2/models/tiny/stats")
+    assert (status, report) == bench.ask("GET", "/v2/models/stats")
+    assert (status, report) == bench.ask("GET", "/v2/models/tiny/versions/1/stats")
+    (model,) = report["model_stats"]
+    assert (model["name"], model["version"], model["inference_count"], model["execution_count"]) == ("tiny", "1", 3, 2)
+    stats = model["inference_stats"]
+    assert stats["success"] == {"count": 3, "ns": (2 + 5 + 5) * NS_PER_MS}
+    assert stats["queue"] == {"count": 3, "ns": (2 + 2) * NS_PER_MS}
+    assert stats["compute_infer"] == {"count": 3, "ns": 3 * NS_PER_MS}  # 1 ms says the pool, for each
+    assert stats["compute_output"] == {"count": 3, "ns": (1 + 2 + 2) * NS_PER_MS}
+    assert stats["fail"] == {"count": 1, "ns": 0}
+    assert stats["cache_hit"] == {"count": 0, "ns": 0}
+    batches = [(batch["batch_size"], batch["compute_infer"]) for batch in model["batch_stats"]]
+    assert batches == [(1, {"count": 1, "ns": NS_PER_MS}), (2, {"count": 1, "ns": NS_PER_MS})]
+
+
+async def test_statistics_date_the_last_inference() -> None:
+    """In milliseconds since 1970; 0 before there was any."""
+    bench = await Bench().started()
+    found = [bench.ask("GET", "/v2/models/stats")[1]["model_stats"][0]["last_inference"]]
+    before_ms = epoch_ms()
+    bench.ask("POST", INFER, {"inputs": TENSORS})
+    found.append(bench.ask("GET", "/v2/models/stats")[1]["model_stats"][0]["last_inference"])
+    assert found[0] == 0
+    assert before_ms <= found[1] <= epoch_ms()
+
+
+async def test_infer_compressed_both_ways() -> None:
+    """The length of the JSON is that of the plain body, in both directions."""
+    bench = await Bench().started()
+    inputs = [
+        {"name": "image", "shape": [1, 2, 2], "datatype": "UINT8", "parameters": {"binary_data_size": 4}},
+        {"name": "scale", "shape": [1], "datatype": "FP32", "data": [0.5]},
+    ]
+    text = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
+    bench.send(
+        "POST",
+        INFER,
+        gzip.compress(text + bytes(range(4))),
+        Content_Encoding="gzip",
+        Accept_Encoding="gzip",
+        inference_header_content_length=str(len(text)),
+    )
+    bench.pool.finish(0)
+    status, headers, body = bench.received()
+    assert (status, headers["content-encoding"]) == (200, "gzip")
+    plain = gzip.decompress(body)
+    length = int(headers["inference-header-content-length"])
+    assert json.loads(plain[:length])["outputs"][0]["name"] == "pixels"
+    assert plain[length:] == bytes(range(4)) + struct.pack("<f", 0.5)
 
 
 async def test_infer_in_json() -> None:

@@ -13,10 +13,11 @@ from superserve.errors import InvalidRequestError
 from superserve.frontend.v2 import Decoded, decode_infer
 from superserve.frontend.v2_response import ResponseEncoder
 from superserve.model_folder import DTYPES, TensorSpec
+from superserve.serving.byte_strings import join, to_cells
 from superserve.serving.inference import Answer, InferRequest
 from support.serving import MODEL
 
-JSON_DATATYPES = sorted(set(DTYPES) - {"FP16"})
+JSON_DATATYPES = sorted(set(DTYPES) - {"FP16", "BF16"})
 
 
 def body(**changes: Any) -> dict[str, Any]:
@@ -69,6 +70,17 @@ def test_binary_tensors_are_views_of_the_body(tensors: list[tuple[str, np.ndarra
         assert bytes(found.data) == array.tobytes()
 
 
+@given(st.lists(st.text(max_size=10), min_size=4, max_size=4), st.booleans())
+def test_texts_arrive_as_bytes(texts: list[str], nested: bool) -> None:
+    """In UTF-8, each behind its length, as in binary data."""
+    expected = join(text.encode() for text in texts)
+    data = [texts[:2], texts[2:]] if nested else texts
+    tensor = {"name": "x", "shape": [2, 2], "datatype": "BYTES"}
+    assert decode({"inputs": [tensor | {"data": data}]}).request.inputs[0].data == expected
+    binary = decode({"inputs": [tensor | {"parameters": {"binary_data_size": len(expected)}}]}, expected)
+    assert bytes(binary.request.inputs[0].data) == expected
+
+
 def test_json_and_binary_tensors_mix() -> None:
     """The second tensor is binary, the first and third are not."""
     inputs = [
@@ -113,7 +125,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "shape of text": (body(tensor={"shape": ["two"]}), r"\$.inputs\[0\].shape\[0\]"),
     "negative shape": (body(tensor={"shape": [-2, -2]}), "shape"),
     "datatype": (body(tensor={"datatype": "FLOAT"}), "'x'.*'FLOAT'.*FP32"),
-    "bytes": (body(tensor={"datatype": "BYTES", "data": ["a"]}), "'x'.*'BYTES'"),
+    "bytes of numbers": (body(tensor={"datatype": "BYTES", "data": [1, 2, 3, 4]}), "'x'.*data.*str"),
+    "ragged bytes": (body(tensor={"datatype": "BYTES", "data": [["a"], ["b", "c", "d"]]}), "'x'"),
+    "too few bytes": (body(tensor={"datatype": "BYTES", "data": ["a"]}), r"'x'.*\[1\].*\[2, 2\]"),
+    "half a character": (body(tensor={"datatype": "BYTES", "data": ["\ud800", "", "", ""]}), "request JSON|data"),
+    "BF16 as JSON": (body(tensor={"datatype": "BF16", "data": [1, 2, 3, 4]}), "'x'.*BF16.*binary"),
     "too few elements": (body(tensor={"data": [1, 2, 3]}), r"'x'.*\[3\].*\[2, 2\]"),
     "too many elements": (body(tensor={"data": [1, 2, 3, 4, 5]}), r"'x'.*\[5\].*\[2, 2\]"),
     "ragged": (body(tensor={"data": [[1, 2], [3]]}), "'x'"),
@@ -332,9 +348,10 @@ def test_forms_of_responses_do_not_mix() -> None:
     assert found == [None, list(range(8)), list(range(8, 16)), None]
 
 
-def test_fp16_is_never_json() -> None:
+@pytest.mark.parametrize("datatype", ["FP16", "BF16"])
+def test_half_precision_is_never_json(datatype: str) -> None:
     """Refused before it runs, with what to set; as binary data it is fine."""
-    config = msgspec.structs.replace(MODEL, outputs=(TensorSpec("half", "FP16", (-1,)),))
+    config = msgspec.structs.replace(MODEL, outputs=(TensorSpec("half", datatype, (-1,)),))
     half = ResponseEncoder(config, IDS, (70.25, 71.0))
     with pytest.raises(InvalidRequestError, match=r"'half'.*binary_data"):
         half.plan(wish(binary=(False,)))
@@ -348,3 +365,19 @@ def test_ever_new_forms_of_responses_do_not_fill_the_memory() -> None:
         flags = tuple(bool(number >> bit & 1) for bit in range(10))
         same.plan(wish(["pixels"] * 10, flags))
     assert len(same._plans) <= 256
+
+
+@given(st.lists(st.lists(st.text(max_size=3), min_size=2, max_size=2), min_size=1, max_size=3))
+def test_texts_come_back(rows: list[list[str]]) -> None:
+    """As strings in JSON, behind their lengths as binary data; the same rows may have other sizes next time."""
+    spec = TensorSpec("text", "BYTES", (-1, 2), max_bytes=12)
+    same = ResponseEncoder(msgspec.structs.replace(MODEL, outputs=(spec,)), IDS, (70.25, 71.0))
+    for texts in (rows, [["", "x"] for _ in rows]):
+        flat = [text for row in texts for text in row]
+        cells = to_cells(join(text.encode() for text in flat), len(rows), spec)
+        result = Answer(1, 4, len(rows), 123, 4567, slo_met=True, outputs=[memoryview(cells)])
+        assert json.loads(same.plan(wish(binary=(False,))).encode("", result).json)["outputs"][0]["data"] == flat
+        encoded = same.plan(wish()).encode("", result)
+        assert list(encoded.tensors) == [join(text.encode() for text in flat)]
+        size = json.loads(encoded.json)["outputs"][0]["parameters"]["binary_data_size"]
+        assert size == len(encoded.tensors[0])

@@ -70,6 +70,26 @@ def test_infer(client: Any, binary_in: bool, binary_out: bool) -> None:
     assert parameters["superserve_infer_us"] > 1000
 
 
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_compression(client: Any, algorithm: str) -> None:
+    """Of request and response."""
+    result = client.infer(
+        "digits", [image(4)], request_compression_algorithm=algorithm, response_compression_algorithm=algorithm
+    )
+    assert result.as_numpy("logits").shape == (4, 10)
+
+
+def test_configuration_and_statistics(client: Any) -> None:
+    """What its load generator reads before and after a run."""
+    config = client.get_model_config("digits")
+    assert (config["max_batch_size"], config["input"][0]["dims"]) == (16, [8, 8])
+    before = client.get_inference_statistics("digits")["model_stats"][0]
+    client.infer("digits", [image(2)])
+    after = client.get_inference_statistics()["model_stats"][0]
+    assert after["inference_count"] - before["inference_count"] == 2
+    assert after["execution_count"] - before["execution_count"] == 1
+
+
 def test_defaults_timeout_and_priority(client: Any) -> None:
     """Without outputs it asks for binary data; a timeout of a millisecond cannot be met, one of a second can."""
     assert client.infer("digits", [image()], timeout=1_000_000, priority=1).as_numpy("logits").shape == (1, 10)

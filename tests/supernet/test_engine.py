@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import msgspec
 import numpy as np
 import pytest
@@ -50,6 +52,17 @@ def test_read_only_inputs_are_taken(supernet: Supernet) -> None:
     images = pixels(2)
     images.flags.writeable = False
     assert EagerEngine(supernet).run(0, [images])[0].shape == (2, 5)
+
+
+def test_bfloat16_inputs_are_bits_to_numpy_and_numbers_to_torch(supernet: Supernet) -> None:
+    """The same pixels in either datatype give the same logits."""
+    images = pixels(2)
+    bits = torch.from_numpy(images).to(torch.bfloat16).view(torch.uint16).numpy()
+    config = supernet.config
+    inputs = (msgspec.structs.replace(config.inputs[0], datatype="BF16"),)
+    half = replace(supernet, config=msgspec.structs.replace(config, inputs=inputs))
+    assert bits.dtype == inputs[0].dtype
+    np.testing.assert_array_equal(EagerEngine(half).run(0, [bits])[0], EagerEngine(supernet).run(0, [images])[0])
 
 
 @pytest.mark.parametrize("rows", [1, 5])

@@ -181,6 +181,16 @@ BAD = {
         CONFIG_FILE,
         "crop",
     ),
+    "texts of no length": (
+        edit_json(CONFIG_FILE, lambda c: c["inputs"][0].update(datatype="BYTES")),  # type: ignore[index]
+        CONFIG_FILE,
+        "max_bytes must be 1 to",
+    ),
+    "numbers of a length": (
+        edit_json(CONFIG_FILE, lambda c: c["inputs"][0].update(max_bytes=8)),  # type: ignore[index]
+        CONFIG_FILE,
+        "max_bytes must be 0 to 0 for UINT8",
+    ),
     "another architecture": (
         edit_json(CONFIG_FILE, lambda c: c["architecture"].update(stem_width=12)),  # type: ignore[attr-defined]
         WEIGHTS_FILE,

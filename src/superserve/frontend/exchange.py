@@ -7,6 +7,7 @@ from typing import Final, Protocol
 import msgspec
 
 from superserve.errors import QueueFullError, SuperServeError, UnavailableError
+from superserve.frontend.compression import choose, deflate
 from superserve.frontend.status import http_status, reason_phrase
 from superserve.serving.pool import Buffer
 
@@ -21,6 +22,8 @@ _TENSOR_HEAD: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n"
     b"Content-Length: %d\r\nx-request-id: %b\r\n%b\r\n"
 )
+
+_CODED: Final = b"Content-Encoding: %b\r\nVary: Accept-Encoding\r\n"
 
 
 class Cancellable(Protocol):
@@ -65,6 +68,10 @@ class Exchange:
     def respond_json(self, body: bytes, status: int = 200, extra_headers: bytes = b"") -> None:
         """Answer with JSON, or with nothing if ``body`` is empty."""
         phrase = reason_phrase(status).encode()
+        coding = self._coding(len(body))
+        if coding is not None:
+            body = deflate(body, coding)
+            extra_headers += _CODED % coding
         headers = extra_headers + self._connection_header()
         head = _JSON_HEAD % (status, phrase, len(body), self.request_id(), headers)
         self._connection.send(self, head if self.method == b"HEAD" else head + body)
@@ -72,6 +79,13 @@ class Exchange:
     def respond_tensors(self, json: bytes, tensors: Sequence[Buffer]) -> None:
         """Answer with JSON and binary tensors; they are copied here, once."""
         length = len(json) + sum(map(len, tensors))
+        coding = self._coding(length)
+        if coding is not None:
+            body = deflate(b"".join((json, *tensors)), coding)
+            headers = _CODED % coding + self._connection_header()
+            head = _TENSOR_HEAD % (len(json), len(body), self.request_id(), headers)
+            self._connection.send(self, head + body)
+            return
         head = _TENSOR_HEAD % (len(json), length, self.request_id(), self._connection_header())
         self._connection.send(self, b"".join((head, json, *tensors)))
 
@@ -101,6 +115,10 @@ class Exchange:
         if own and len(own) <= _MAX_ID_BYTES and not own.translate(None, _ID_CHARACTERS):
             return own
         return self._connection.next_request_id()
+
+    def _coding(self, size: int) -> bytes | None:
+        accepted = self.headers.get(b"accept-encoding")
+        return None if accepted is None else choose(accepted, size)
 
     def _connection_header(self) -> bytes:
         if not self.keep_alive:

@@ -13,7 +13,9 @@ import httptools
 
 from superserve.clock import NS_PER_S, Clock, Timer
 from superserve.errors import PayloadTooLargeError
+from superserve.frontend.compression import CODINGS, Inflater
 from superserve.frontend.exchange import Exchange, RequestHandler
+from superserve.frontend.expansion import Expansion
 from superserve.frontend.status import http_status
 from superserve.serving.config import HttpConfig
 
@@ -22,6 +24,7 @@ _logger = logging.getLogger(__name__)
 #: Request headers that anything here looks at.
 _KEPT: Final = frozenset(
     {
+        b"accept-encoding",
         b"content-encoding",
         b"content-length",
         b"connection",
@@ -37,6 +40,9 @@ _KEPT: Final = frozenset(
 #: How long a connection stays open after an error in mid-request, its input ignored: closing it at once would reset
 #: it, and the client could lose the answer that says what was wrong (RFC 9112, section 9.6).
 _LINGER_NS: Final = NS_PER_S
+
+_CODINGS: Final = CODINGS | {b"identity"}
+_CODINGS_OFFER: Final = b"Accept-Encoding: gzip, deflate\r\n"
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -195,8 +201,11 @@ class HttpProtocol(asyncio.Protocol):
             self._refuse_body()
         if b"upgrade" in headers and (length not in {None, b"0"} or b"transfer-encoding" in headers):
             self._refuse(400, "Upgrade: no other protocol is spoken here: send the request without this header")
-        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-            self._refuse(415, "Content-Encoding: send the body uncompressed")
+        coding = headers.get(b"content-encoding")
+        if coding is not None and coding.lower() not in _CODINGS:
+            self._refuse(
+                415, f"Content-Encoding: {coding[:32].decode('latin-1')!r} is not gzip or deflate", _CODINGS_OFFER
+            )
         if b"expect" in headers:
             self._expectation(headers[b"expect"])
 
@@ -225,7 +234,10 @@ class HttpProtocol(asyncio.Protocol):
         self._waiting.append(exchange)
         if len(self._waiting) >= self._config.max_pipelined:
             self._adjust_reading()
-        self._handle(exchange)
+        if b"content-encoding" in exchange.headers and exchange.body:
+            self._expand(exchange)
+        else:
+            self._handle(exchange)
 
     # ---- what exchanges and the server call
 
@@ -279,8 +291,8 @@ class HttpProtocol(asyncio.Protocol):
         error = PayloadTooLargeError(f"the body is larger than {limit} bytes (max_body_bytes): send fewer rows at once")
         self._refuse(http_status(error), str(error))
 
-    def _refuse(self, status: int, message: str) -> None:
-        self._reject(status, message)
+    def _refuse(self, status: int, message: str, extra_headers: bytes = b"") -> None:
+        self._reject(status, message, extra_headers)
         raise _RefusedError
 
     def _reject(self, status: int, message: str, extra_headers: bytes = b"", *, linger: bool = True) -> None:
@@ -304,6 +316,15 @@ class HttpProtocol(asyncio.Protocol):
             self._write(_CONTINUE)
 
     # ---- the rest
+
+    def _expand(self, exchange: Exchange) -> None:
+        coding = exchange.headers[b"content-encoding"].lower()
+        if coding == b"identity":
+            self._handle(exchange)
+            return
+        expansion = Expansion(Inflater(exchange.body, coding, self._config.max_body_bytes), exchange, self._clock)
+        exchange.work = expansion
+        expansion.go_on(self._handle)
 
     def _handle(self, exchange: Exchange) -> None:
         try:

@@ -114,9 +114,12 @@ class V2Routes(RouteTable):
         self.add(b"GET", "/v2", self._server_metadata)
         self.add(b"GET", "/v2/health/live", self._live)
         self.add(b"GET", "/v2/health/ready", self._ready)
+        self.add(b"GET", "/v2/models/stats", self._statistics)  # before the metadata of a model that is named so
         for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
             self.add(b"GET", model, self._model_metadata)
             self.add(b"GET", f"{model}/ready", self._model_ready)
+            self.add(b"GET", f"{model}/config", self._model_configuration)
+            self.add(b"GET", f"{model}/stats", self._statistics)
             self.add(b"POST", f"{model}/infer", self._infer)
 
     def _server_metadata(self, exchange: Exchange, _: PathArguments) -> None:
@@ -136,6 +139,12 @@ class V2Routes(RouteTable):
         model = self._model(path)
         ready = model.router.ready
         exchange.respond_json(msgspec.json.encode({"name": model.config.name, "ready": ready}), 200 if ready else 503)
+
+    def _model_configuration(self, exchange: Exchange, path: PathArguments) -> None:
+        exchange.respond_json(msgspec.json.encode(self._model(path).configuration))
+
+    def _statistics(self, exchange: Exchange, path: PathArguments) -> None:
+        exchange.respond_json(msgspec.json.encode(self._plane.statistics(path.model, path.version)))
 
     def _infer(self, exchange: Exchange, path: PathArguments) -> None:
         model = self._model(path)

@@ -5,17 +5,14 @@ tensor data extension (``docs/protocol/extension_binary_data.md`` of triton-infe
 first, its length in the header ``Inference-Header-Content-Length``, then the tensors in the order of the JSON.
 """
 
-import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from math import prod
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
-import numpy as np
 
 from superserve.errors import InvalidRequestError
-from superserve.model_folder import DTYPES
+from superserve.frontend.v2_tensors import dtype_of, from_json
 from superserve.serving.inference import InferRequest, InputTensor
 from superserve.serving.pool import Buffer
 
@@ -24,11 +21,6 @@ Parameter = bool | int | float | str
 #: Request parameters of our own. Any other with the prefix is a misspelling, and would be missed silently.
 _OWN_PREFIX: Final = "superserve_"
 _OWN_PARAMETERS: Final = frozenset({"superserve_min_accuracy"})
-
-#: numpy has no more dimensions than this.
-_MAX_DIMENSIONS: Final = 32
-
-_OPENING: Final = re.compile(rb"[\s\[]*")
 
 _NO_PARAMETERS: Final[dict[str, Parameter]] = {}
 
@@ -170,7 +162,7 @@ def _tensors(inputs: Sequence[_Input], rest: memoryview, *, has_binary_part: boo
     for tensor in inputs:
         size = tensor.parameters.get("binary_data_size")
         if size is None:
-            data = _from_json(tensor)
+            data = from_json(tensor.name, tensor.datatype, tensor.shape, tensor.data)
         else:
             if not has_binary_part:
                 raise InvalidRequestError(
@@ -188,22 +180,14 @@ def _tensors(inputs: Sequence[_Input], rest: memoryview, *, has_binary_part: boo
     return tensors
 
 
-def _dtype(tensor: _Input) -> np.dtype[Any]:
-    dtype = DTYPES.get(tensor.datatype)
-    if dtype is None:
-        known = ", ".join(DTYPES)
-        raise InvalidRequestError(f"input {tensor.name!r}: datatype {tensor.datatype!r} is not one of {known}")
-    return dtype
-
-
 def _from_binary(tensor: _Input, size: Parameter, rest: memoryview) -> memoryview:
     where = f"input {tensor.name!r}: parameters.binary_data_size"
     if type(size) is not int or size < 0:
         raise InvalidRequestError(f"{where} must be a number of bytes, not {size!r}")
     if memoryview(tensor.data).nbytes:
         raise InvalidRequestError(f"{where} and data must not both be given")
-    expected = prod(tensor.shape) * _dtype(tensor).itemsize
-    if size != expected:
+    expected = _size(tensor)
+    if expected not in {None, size}:
         raise InvalidRequestError(
             f"{where} is {size}, but shape {tensor.shape} of {tensor.datatype} has {expected} bytes"
         )
@@ -212,50 +196,7 @@ def _from_binary(tensor: _Input, size: Parameter, rest: memoryview) -> memoryvie
     return rest[:size]
 
 
-def _from_json(tensor: _Input) -> Buffer:
-    where = f"input {tensor.name!r}"
-    dtype = _dtype(tensor)
-    if tensor.datatype == "FP16":
-        raise InvalidRequestError(f"{where}: FP16 has no JSON form: send it as binary data (binary_data_size)")
-    raw = memoryview(tensor.data)
-    if not raw.nbytes:
-        raise InvalidRequestError(f"{where}: data is missing (or parameters.binary_data_size, for binary data)")
-    values = _elements(where, tensor, raw)
-    try:
-        with np.errstate(over="raise"):
-            array = np.array(values, dtype)
-    except (ValueError, OverflowError, FloatingPointError) as error:
-        raise InvalidRequestError(f"{where}: data does not fit {tensor.datatype}: {error}") from None
-    if (array.ndim > 1 and array.shape != tuple(tensor.shape)) or array.size != prod(tensor.shape):
-        raise InvalidRequestError(f"{where}: data has shape {list(array.shape)}, but shape says {tensor.shape}")
-    return array.tobytes()
-
-
-def _elements(where: str, tensor: _Input, raw: memoryview) -> list[Any]:
-    opening = _OPENING.match(raw)
-    assert opening is not None, "the pattern matches anything"
-    depth = opening.group().count(b"[")
-    if depth != 1 and (depth != len(tensor.shape) or depth > _MAX_DIMENSIONS):
-        raise InvalidRequestError(
-            f"{where}: data must be flat or nested as deeply as shape {tensor.shape}, not {depth} deep"
-        )
-    try:
-        return _data_decoder(tensor.datatype, depth).decode(raw)
-    except msgspec.MsgspecError as error:
-        raise InvalidRequestError(f"{where}: data: {error}") from None
-
-
-@lru_cache(maxsize=128)
-def _data_decoder(datatype: str, depth: int) -> "msgspec.json.Decoder[list[Any]]":
-    kind: Any = float
-    if datatype == "BOOL":
-        kind = bool
-    elif DTYPES[datatype].kind in "iu":
-        bounds = np.iinfo(DTYPES[datatype])
-        # msgspec takes no bounds beyond 64 bits with sign; numpy refuses what is above.
-        kind = Annotated[int, msgspec.Meta(ge=int(bounds.min), le=min(int(bounds.max), _INT64_MAX))]
-        if datatype == "UINT64":
-            kind = Annotated[int, msgspec.Meta(ge=0)]
-    for _ in range(depth):
-        kind = list[kind]
-    return msgspec.json.Decoder(kind)
+def _size(tensor: _Input) -> int | None:
+    """Bytes of its data; None if that depends on the elements."""
+    dtype = dtype_of(tensor.name, tensor.datatype)
+    return None if dtype is None else prod(tensor.shape) * dtype.itemsize

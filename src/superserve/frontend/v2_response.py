@@ -8,8 +8,11 @@ import numpy as np
 
 from superserve.errors import InvalidRequestError
 from superserve.frontend.v2 import Decoded
-from superserve.model_folder import ModelConfig, TensorSpec
+from superserve.frontend.v2_tensors import RAW_ONLY
+from superserve.model_folder import BYTES, ModelConfig, TensorSpec
+from superserve.serving.byte_strings import from_cells, wire
 from superserve.serving.inference import Answer
+from superserve.serving.pool import Buffer
 
 #: Clients choose among few forms of a response; one that asks for ever new ones must not fill the memory.
 _MAX_PLANS: Final = 256
@@ -27,7 +30,7 @@ class Encoded(NamedTuple):
     """A response body: JSON, then the binary tensors, which are views of the answer that was encoded."""
 
     json: bytes
-    tensors: Sequence[memoryview]
+    tensors: Sequence[Buffer]
 
 
 class ResponsePlan:
@@ -44,13 +47,16 @@ class ResponsePlan:
         self._prefix = prefix
         self._subnets = subnets
         self._binary_positions = [item.position for item in wanted if item.binary]
-        self._all_binary = all(item.binary for item in wanted)
+        self._strings = any(item.spec.datatype == BYTES for item in wanted)
+        self._sizes_known = all(item.binary for item in wanted) and not self._strings
         self._tails: dict[int, bytes] = {}
 
     def encode(self, request_id: str, answer: Answer) -> Encoded:
         """The body of a response."""
         outputs = answer.outputs
-        tensors = [outputs[position] for position in self._binary_positions]
+        tensors: list[Buffer] = [outputs[position] for position in self._binary_positions]
+        if self._strings:
+            tensors = [wire(outputs[item.position], item.spec) for item in self._wanted if item.binary]
         numbers = _NUMBERS % (
             answer.batch_rows,
             answer.queue_us,
@@ -65,7 +71,7 @@ class ResponsePlan:
 
     def _tail(self, answer: Answer) -> bytes:
         tail = b",".join(_output_json(item, answer) for item in self._wanted) + b"]}"
-        if self._all_binary:  # then it depends on the number of rows only
+        if self._sizes_known:  # then it depends on the number of rows only
             self._tails[answer.rows] = tail
         return tail
 
@@ -95,7 +101,7 @@ class ResponseEncoder:
         """The form of the response that a request asks for; its output names must be the model's.
 
         Raises:
-            InvalidRequestError: for FP16 as JSON, which the protocol does not have.
+            InvalidRequestError: for FP16 or BF16 as JSON, which the protocol does not have.
         """
         names = decoded.request.outputs
         key = (None if names is None else tuple(names), decoded.binary)
@@ -117,9 +123,9 @@ class ResponseEncoder:
                 for position, binary in zip(positions, decoded.binary, strict=True)
             ]
         for _, spec, binary in wanted:
-            if spec.datatype == "FP16" and not binary:
+            if spec.datatype in RAW_ONLY and not binary:
                 raise InvalidRequestError(
-                    f"output {spec.name!r}: FP16 has no JSON form: set its parameters.binary_data to true"
+                    f"output {spec.name!r}: {spec.datatype} has no JSON form: set its parameters.binary_data to true"
                 )
         return wanted
 
@@ -140,7 +146,9 @@ def _output_json(wanted: _Wanted, answer: Answer) -> bytes:
         "shape": [answer.rows, *spec.row_shape],
     }
     if wanted.binary:
-        output["parameters"] = {"binary_data_size": len(view)}
+        output["parameters"] = {"binary_data_size": len(wire(view, spec))}
+    elif spec.datatype == BYTES:  # JSON holds text: what is none comes back whole only as binary data
+        output["data"] = [element.decode("utf-8", "replace") for element in from_cells(view, spec)]
     else:
         output["data"] = np.frombuffer(view, spec.dtype).tolist()
     return msgspec.json.encode(output)

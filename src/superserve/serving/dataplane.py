@@ -8,46 +8,18 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Final, NamedTuple, NoReturn
 
-import msgspec
-
 from superserve.clock import NS_PER_MS, NS_PER_US
 from superserve.errors import InvalidRequestError, UnknownModelError
-from superserve.model_folder import ModelConfig, TensorSpec
+from superserve.model_folder import BYTES, ModelConfig, TensorSpec
+from superserve.serving.byte_strings import to_cells
 from superserve.serving.inference import InferRequest, InputTensor, Responder
+from superserve.serving.metadata import EXTENSIONS, ModelConfiguration, ModelMetadata, ServerMetadata
 from superserve.serving.pool import Buffer
 from superserve.serving.router import Pending, Router
+from superserve.serving.statistics import ModelStatistics, StatisticsReport
 
 #: No deadline lies farther ahead than a day: more is a mistake in the unit.
 MAX_TIMEOUT_US: Final = 24 * 3600 * 1_000_000
-
-#: Open Inference Protocol extensions that are served.
-EXTENSIONS: Final = ("binary_tensor_data", "parameters", "schedule_policy")
-
-
-class ServerMetadata(msgspec.Struct, frozen=True):
-    """What the server says of itself."""
-
-    name: str
-    version: str
-    extensions: tuple[str, ...]
-
-
-class TensorMetadata(msgspec.Struct, frozen=True):
-    """Name, datatype and shape of a tensor; -1 is a variable dimension."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-
-
-class ModelMetadata(msgspec.Struct, frozen=True):
-    """What the server says of a model."""
-
-    name: str
-    versions: tuple[str, ...]
-    platform: str
-    inputs: tuple[TensorMetadata, ...]
-    outputs: tuple[TensorMetadata, ...]
 
 
 class _Expected(NamedTuple):
@@ -55,10 +27,12 @@ class _Expected(NamedTuple):
     datatype: str
     row_shape: list[int]
     row_bytes: int
+    """0 where rows differ in length."""
 
     @classmethod
     def of(cls, spec: TensorSpec) -> "_Expected":
-        return cls(spec.name, spec.datatype, list(spec.row_shape), spec.row_bytes)
+        row_bytes = 0 if spec.datatype == BYTES else spec.row_bytes
+        return cls(spec.name, spec.datatype, list(spec.row_shape), row_bytes)
 
 
 class Checked(NamedTuple):
@@ -89,18 +63,34 @@ class ServedModel:
         """The most rows of one request."""
         self._inputs = [_Expected.of(spec) for spec in config.inputs]
         self._outputs = {spec.name for spec in config.outputs}
+        self._strings = [position for position, spec in enumerate(config.inputs) if spec.datatype == BYTES]
+
+    @property
+    def platform(self) -> str:
+        """What runs it, as metadata call it."""
+        return "superserve_emulated" if self.emulated else "superserve_torch"
 
     @property
     def metadata(self) -> ModelMetadata:
         """Name, versions and tensors."""
-        config = self.config
-        return ModelMetadata(
-            name=config.name,
-            versions=(config.version,),
-            platform="superserve_emulated" if self.emulated else "superserve_torch",
-            inputs=tuple(TensorMetadata(spec.name, spec.datatype, spec.shape) for spec in config.inputs),
-            outputs=tuple(TensorMetadata(spec.name, spec.datatype, spec.shape) for spec in config.outputs),
+        return ModelMetadata.of(self.config, self.platform)
+
+    @property
+    def configuration(self) -> ModelConfiguration:
+        """The same with how it is scheduled, in Triton's words."""
+        return ModelConfiguration.of(
+            self.config,
+            self.platform,
+            max_rows=self.max_rows,
+            slo_ms=self.slo_ms,
+            timeout_action=self.router.timeout_action,
+            max_queued=self.router.max_queued,
         )
+
+    @property
+    def statistics(self) -> ModelStatistics:
+        """What it has done so far."""
+        return self.router.statistics.told(self.config.name, self.config.version)
 
     def check(self, request: InferRequest) -> Checked:
         """Check a request against the model.
@@ -115,7 +105,10 @@ class ServedModel:
             raise InvalidRequestError("parameters.superserve_min_accuracy must be a per cent value from 0 to 100")
         if request.priority < 0:
             raise InvalidRequestError("parameters.priority must be 0 (default) or a positive integer (1: most urgent)")
-        return Checked(request, rows, self._relative_deadline_ns(request), [tensor.data for tensor in tensors])
+        inputs: list[Buffer] = [tensor.data for tensor in tensors]
+        for position in self._strings:
+            inputs[position] = to_cells(inputs[position], rows, self.config.inputs[position])
+        return Checked(request, rows, self._relative_deadline_ns(request), inputs)
 
     def submit(self, checked: Checked, arrival_ns: int, responder: Responder) -> Pending:
         """Offer a checked request to the router; ``responder`` hears of its end, perhaps before this returns."""
@@ -182,7 +175,7 @@ class ServedModel:
                 raise InvalidRequestError(
                     f"input {name!r}: a request may have 1 to {self.max_rows} rows, not {rows}: send several requests"
                 )
-            if len(tensor.data) != rows * row_bytes:
+            if row_bytes and len(tensor.data) != rows * row_bytes:
                 raise InvalidRequestError(
                     f"input {name!r}: {len(tensor.data)} bytes of data, but {rows} rows of {row_bytes} bytes expected"
                 )
@@ -224,6 +217,15 @@ class DataPlane:
     def metadata(self) -> ServerMetadata:
         """What the server is and can do."""
         return ServerMetadata("superserve", self._version, EXTENSIONS)
+
+    def statistics(self, name: str | None = None, version: str | None = None) -> StatisticsReport:
+        """What one model has done so far, or each of them.
+
+        Raises:
+            UnknownModelError: if the model is not served.
+        """
+        models = self.models.values() if name is None else (self.model(name, version),)
+        return StatisticsReport(tuple(model.statistics for model in models))
 
     def model(self, name: str, version: str | None = None) -> ServedModel:
         """The model of a name; of a version, if one is given.

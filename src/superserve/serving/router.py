@@ -24,9 +24,11 @@ from superserve.errors import (
 )
 from superserve.profile import LatencyTable
 from superserve.request import Outcome, Reason, Request, RequestState
+from superserve.scheduling.policy import TimeoutAction
 from superserve.scheduling.scheduler import Action, Finish, Launch, Scheduler
 from superserve.serving.inference import Answer, Responder
 from superserve.serving.pool import Batch, BatchResult, Buffer, WorkerPool
+from superserve.serving.statistics import BatchTimes, Statistics
 
 _logger = logging.getLogger(__name__)
 
@@ -72,6 +74,7 @@ class Router:
     ) -> None:
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         """How many requests ended in each outcome so far."""
+        self.statistics = Statistics()
         self._scheduler = scheduler
         self._pool = pool
         self._clock = clock
@@ -81,6 +84,8 @@ class Router:
         self._admitting = False
         self._timer: Timer | None = None
         self._timer_ns = 0
+        self._input_ns: dict[int, int] = {}
+        """By worker: how long it took to hand over its last batch."""
         self._idle: asyncio.Event | None = None
 
     @property
@@ -92,6 +97,16 @@ class Router:
     def policy_name(self) -> str:
         """Name of the scheduling policy."""
         return self._scheduler.policy.name
+
+    @property
+    def timeout_action(self) -> TimeoutAction:
+        """What becomes of requests whose deadline cannot be met."""
+        return self._scheduler.policy.timeout_action
+
+    @property
+    def max_queued(self) -> int:
+        """How many requests may wait."""
+        return self._scheduler.limits.max_queued
 
     @property
     def ready(self) -> bool:
@@ -189,11 +204,27 @@ class Router:
     def on_batch_done(self, worker: int, result: BatchResult) -> None:
         """See `PoolListener`."""
         actions = self._scheduler.on_batch_done(self._clock.now_ns(), worker)
+        input_ns = self._input_ns[worker]
         # The worker gets its next batch before the answers of this one are encoded: it has nothing else to do.
         self._act(actions, result, launches_first=True)
-        ended = next((action.launch for action in actions if isinstance(action, Finish) and action.launch), None)
-        if ended is not None:
-            self._scheduler.observe_overhead(self._clock.now_ns() - ended.launched_ns - result.infer_ns)
+        answered = [action.request for action in actions if isinstance(action, Finish) and action.launch is not None]
+        if answered:
+            launch = next(action.launch for action in actions if isinstance(action, Finish) and action.launch)
+            self._observe(launch, answered, input_ns, result.infer_ns)
+
+    def _observe(self, launch: Launch, answered: Sequence[Request], input_ns: int, infer_ns: int) -> None:
+        """Learn and count where the time of a batch went; its answers are out."""
+        now_ns, count = self._clock.now_ns(), len(answered)
+        overhead_ns = now_ns - launch.launched_ns - infer_ns
+        self._scheduler.observe_overhead(overhead_ns)
+        arrivals_ns = sum([request.arrival_ns for request in answered])
+        self.statistics.on_batch(
+            launch.rows,
+            BatchTimes(input_ns, infer_ns, max(0, overhead_ns - input_ns)),
+            count,
+            count * launch.launched_ns - arrivals_ns,
+            count * now_ns - arrivals_ns,
+        )
 
     def on_batch_failed(self, worker: int, message: str) -> None:
         """See `PoolListener`."""
@@ -226,7 +257,9 @@ class Router:
             pending.offset = rows
             rows += pending.rows
             inputs.append(pending.inputs)
+        began_ns = self._clock.now_ns()
         self._pool.launch(launch.worker, Batch(launch.subnet, rows, inputs))
+        self._input_ns[launch.worker] = self._clock.now_ns() - began_ns
 
     def _end(self, finish: Finish, result: BatchResult | None) -> None:
         pending = cast("Pending", finish.request)
@@ -236,6 +269,7 @@ class Router:
             if finish.launch is not None and result is not None:
                 pending.responder.answered(self._answer(pending, finish, finish.launch, result))
             else:
+                self.statistics.on_failure(self._clock.now_ns() - pending.arrival_ns)
                 pending.responder.refused(self._error(pending, finish.reason))
         except Exception:  # one client's answer must not keep those of its batch-mates from being sent
             _logger.exception("cannot answer request %d", pending.id)

@@ -30,6 +30,7 @@ class EagerEngine:
         self.subnet_ids: Final = tuple(record.id for record in supernet.front.subnets)
         self._network = supernet.network.eval()
         self._preprocess = parse_preprocessing(supernet.config.preprocessing).build()
+        self._datatypes = [tensor.datatype for tensor in supernet.config.inputs]
         self._actuator = Actuator.of_front(supernet)
 
     @classmethod
@@ -61,14 +62,15 @@ class EagerEngine:
     def run(self, subnet: int, inputs: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
         """See `Engine.run`."""
         self._actuator.actuate(subnet)
-        arguments = self._preprocess([_tensor(array) for array in inputs])
+        arguments = self._preprocess([_tensor(*item) for item in zip(inputs, self._datatypes, strict=True)])
         logits: Tensor = self._network(*(channels_last(x) for x in arguments))
         return [logits.numpy()]
 
 
-def _tensor(array: np.ndarray[Any, Any]) -> Tensor:
+def _tensor(array: np.ndarray[Any, Any], datatype: str) -> Tensor:
     # torch has no read-only tensors and warns about read-only arrays: those are copied, others shared.
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+    tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+    return tensor.view(torch.bfloat16) if datatype == "BF16" else tensor
 
 
 def channels_last(x: Tensor) -> Tensor:

@@ -1,0 +1,128 @@
+"""What a server and its models say of themselves.
+
+Fields are named as in the Open Inference Protocol and in Triton's model configuration extension
+(``docs/protocol/extension_model_configuration.md`` of triton-inference-server/server), so that JSON and protobuf are
+both made from these values without another table of names.
+"""
+
+from typing import Final
+
+import msgspec
+
+from superserve.model_folder import BYTES, ModelConfig, TensorSpec
+from superserve.scheduling.policy import TimeoutAction
+
+#: Open Inference Protocol extensions that are always served.
+EXTENSIONS: Final = ("binary_tensor_data", "parameters", "schedule_policy", "model_configuration", "statistics")
+
+
+class ServerMetadata(msgspec.Struct, frozen=True):
+    """What the server says of itself."""
+
+    name: str
+    version: str
+    extensions: tuple[str, ...]
+
+
+class TensorMetadata(msgspec.Struct, frozen=True):
+    """Name, datatype and shape of a tensor; -1 is a variable dimension."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, spec: TensorSpec) -> "TensorMetadata":
+        """What is told of a tensor."""
+        return cls(spec.name, spec.datatype, spec.shape)
+
+
+class ModelMetadata(msgspec.Struct, frozen=True):
+    """What the server says of a model."""
+
+    name: str
+    versions: tuple[str, ...]
+    platform: str
+    inputs: tuple[TensorMetadata, ...]
+    outputs: tuple[TensorMetadata, ...]
+
+    @classmethod
+    def of(cls, config: ModelConfig, platform: str) -> "ModelMetadata":
+        """What is told of a model."""
+        return cls(
+            name=config.name,
+            versions=(config.version,),
+            platform=platform,
+            inputs=tuple(map(TensorMetadata.of, config.inputs)),
+            outputs=tuple(map(TensorMetadata.of, config.outputs)),
+        )
+
+
+class TensorConfiguration(msgspec.Struct, frozen=True):
+    """A tensor in a model's configuration; ``dims`` leaves out the rows."""
+
+    name: str
+    data_type: str
+    dims: tuple[int, ...]
+
+    @classmethod
+    def of(cls, spec: TensorSpec) -> "TensorConfiguration":
+        """What is told of a tensor."""
+        kind = "STRING" if spec.datatype == BYTES else spec.datatype
+        # Triton has no tensors without dimensions: a model whose rows are numbers says so like this.
+        return cls(spec.name, f"TYPE_{kind}", spec.row_shape or (1,))
+
+
+class QueuePolicy(msgspec.Struct, frozen=True):
+    """How the requests of a model wait."""
+
+    timeout_action: str
+    default_timeout_microseconds: int
+    allow_timeout_override: bool
+    max_queue_size: int
+
+
+class DynamicBatching(msgspec.Struct, frozen=True):
+    """That a model's requests share batches."""
+
+    default_queue_policy: QueuePolicy
+
+
+class ModelConfiguration(msgspec.Struct, frozen=True):
+    """A model's configuration."""
+
+    name: str
+    platform: str
+    backend: str
+    max_batch_size: int
+    input: tuple[TensorConfiguration, ...]
+    output: tuple[TensorConfiguration, ...]
+    dynamic_batching: DynamicBatching
+
+    @classmethod
+    def of(
+        cls,
+        config: ModelConfig,
+        platform: str,
+        *,
+        max_rows: int,
+        slo_ms: float,
+        timeout_action: TimeoutAction,
+        max_queued: int,
+    ) -> "ModelConfiguration":
+        """What is told of a model that is scheduled as the arguments say."""
+        policy = QueuePolicy(
+            timeout_action=timeout_action.upper(),
+            default_timeout_microseconds=round(slo_ms * 1000),
+            allow_timeout_override=True,
+            max_queue_size=max_queued,
+        )
+        return cls(
+            name=config.name,
+            platform=platform,
+            backend="superserve",
+            max_batch_size=max_rows,
+            input=tuple(map(TensorConfiguration.of, config.inputs)),
+            output=tuple(map(TensorConfiguration.of, config.outputs)),
+            dynamic_batching=DynamicBatching(policy),
+        )

@@ -56,7 +56,7 @@ BYTES: Final = "BYTES"
 _MAX_ELEMENT_BYTES: Final = 1 << 20
 
 
-class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Name, Open Inference Protocol datatype and shape of one tensor; the leading -1 is the batch dimension."""
 
     name: str
@@ -64,6 +64,8 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shape: tuple[int, ...]
     max_bytes: int = 0
     """Of BYTES: the longest element, in bytes. Each element takes that much room in a batch; 0 for other datatypes."""
+    range: tuple[int, int] | None = None
+    """Least and greatest value that the model can take, such as the ids of a vocabulary; None: any. Integers only."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -259,6 +261,9 @@ class ModelFolder:
             raise ModelFolderError(f"{where}: max_bytes must be {lowest} to {highest} for {tensor.datatype}")
         if not tensor.shape or tensor.shape[0] != -1 or any(size < 1 for size in tensor.shape[1:]):
             raise ModelFolderError(f"{where}: shape must be -1 (the batch) followed by fixed sizes")
+        whole = tensor.datatype.startswith(("INT", "UINT"))
+        if tensor.range is not None and (not whole or tensor.range[0] > tensor.range[1]):
+            raise ModelFolderError(f"{where}: range {list(tensor.range)} must rise, and be of an integer datatype")
 
 
 def load_examples(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -2,10 +2,12 @@ import struct
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from superserve.clock import NS_PER_MS, ManualClock
 from superserve.errors import InvalidRequestError, UnknownModelError
+from superserve.model_folder import TensorSpec
 from superserve.serving.dataplane import Checked, DataPlane, ServedModel
 from superserve.serving.fake_pool import FakePool
 from superserve.serving.inference import InferRequest, InputTensor
@@ -142,3 +144,39 @@ def test_metadata_says_what_is_served(model: ServedModel) -> None:
     assert metadata.outputs[0].shape == (-1, 2, 2)
     assert metadata.platform == "superserve_torch"
     assert make_model(model.router, emulated=True).metadata.platform == "superserve_emulated"
+
+
+def tokens(*rows: list[int]) -> InputTensor:
+    content = np.array(rows, "<i8")
+    return InputTensor("input_ids", "INT64", list(content.shape), content.tobytes())
+
+
+@pytest.fixture
+def texts(pool: FakePool) -> ServedModel:
+    """A model that looks its input up in a table of ten."""
+    inputs = (TensorSpec("input_ids", "INT64", (-1, 3), range=(0, 9)),)
+    return make_model(make_router(pool, ManualClock()), config=msgspec.structs.replace(MODEL, inputs=inputs))
+
+
+def test_values_up_to_the_limits_are_taken(texts: ServedModel) -> None:
+    assert check(texts, tokens([0, 9, 5], [9, 9, 0])).rows == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "row", "value"),
+    [
+        (([1, 2, 10],), 0, 10),
+        (([1, 2, 3], [0, 0, -1]), 1, -1),
+        (([1, 2, 3], [4, 5, 6], [2**62, -(2**62), 0]), 2, 2**62),
+    ],
+)
+def test_values_that_the_model_cannot_take_are_refused_by_row(
+    texts: ServedModel, rows: tuple[list[int], ...], row: int, value: int
+) -> None:
+    """A worker that looked them up would fail with the whole batch; this one never hears of them."""
+    with pytest.raises(InvalidRequestError, match=f"'input_ids': row {row} holds {value}, outside of 0 to 9"):
+        check(texts, tokens(*rows))
+
+
+def test_a_model_without_limits_takes_any_value(model: ServedModel) -> None:
+    assert check(model, image(data=b"\xff" * 4), scale(data=struct.pack("<f", float("nan")))).rows == 1

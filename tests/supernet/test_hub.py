@@ -191,6 +191,11 @@ BAD = {
         CONFIG_FILE,
         "max_bytes must be 0 to 0 for UINT8",
     ),
+    "a range of an input that has none": (
+        edit_json(CONFIG_FILE, lambda c: c["inputs"][0].update(range=[5, 4])),  # type: ignore[index]
+        CONFIG_FILE,
+        r"'image': range \[5, 4\] must rise",
+    ),
     "another architecture": (
         edit_json(CONFIG_FILE, lambda c: c["architecture"].update(stem_width=12)),  # type: ignore[attr-defined]
         WEIGHTS_FILE,

@@ -5,8 +5,10 @@ model is checked here, once for all protocols.
 """
 
 from collections.abc import Sequence
-from math import isfinite
+from math import isfinite, prod
 from typing import Final, NamedTuple, NoReturn
+
+import numpy as np
 
 from superserve.clock import NS_PER_MS, NS_PER_US
 from superserve.errors import InvalidRequestError, UnknownModelError
@@ -28,11 +30,12 @@ class _Expected(NamedTuple):
     row_shape: list[int]
     row_bytes: int
     """0 where rows differ in length."""
+    spec: TensorSpec
 
     @classmethod
     def of(cls, spec: TensorSpec) -> "_Expected":
         row_bytes = 0 if spec.datatype == BYTES else spec.row_bytes
-        return cls(spec.name, spec.datatype, list(spec.row_shape), row_bytes)
+        return cls(spec.name, spec.datatype, list(spec.row_shape), row_bytes, spec)
 
 
 class Checked(NamedTuple):
@@ -160,7 +163,7 @@ class ServedModel:
     def _rows(self, tensors: Sequence[InputTensor]) -> int:
         """The number of rows, after checking every tensor against the model."""
         rows = 0
-        for tensor, (name, datatype, row_shape, row_bytes) in zip(tensors, self._inputs, strict=True):
+        for tensor, (name, datatype, row_shape, row_bytes, spec) in zip(tensors, self._inputs, strict=True):
             shape = tensor.shape
             if tensor.datatype != datatype:
                 raise InvalidRequestError(f"input {name!r}: datatype must be {datatype}, not {tensor.datatype!r}")
@@ -179,6 +182,8 @@ class ServedModel:
                 raise InvalidRequestError(
                     f"input {name!r}: {len(tensor.data)} bytes of data, but {rows} rows of {row_bytes} bytes expected"
                 )
+            if spec.range is not None:
+                _check_values(spec, tensor.data)
         return rows
 
     def _check_outputs(self, names: Sequence[str] | None) -> None:
@@ -189,6 +194,17 @@ class ServedModel:
                 raise InvalidRequestError(f"outputs: {name!r} is unknown; the model gives {sorted(self._outputs)}")
         if len(set(names)) != len(names):
             raise InvalidRequestError("outputs: each tensor may be asked for once")
+
+
+def _check_values(spec: TensorSpec, data: Buffer) -> None:
+    """Refuse values that the model cannot take: an index outside of its table would end the whole batch."""
+    assert spec.range is not None
+    low, high = spec.range
+    values = np.frombuffer(data, spec.dtype)
+    if values.size and (values.min() < low or values.max() > high):
+        place = int(np.argmax((values < low) | (values > high)))
+        row = place // max(1, prod(spec.row_shape))
+        raise InvalidRequestError(f"input {spec.name!r}: row {row} holds {values[place]}, outside of {low} to {high}")
 
 
 class DataPlane:

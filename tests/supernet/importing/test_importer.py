@@ -42,6 +42,8 @@ def test_a_bert_folder_becomes_a_model(tmp_path: Path) -> None:
     report = _import_bert(tmp_path, subnets=12)
     folder = ModelFolder(tmp_path / "out")
     assert [tensor.name for tensor in folder.config.inputs] == ["input_ids", "attention_mask", "token_type_ids"]
+    rows = len(load_supernet(folder).network.state_dict()["bert.embeddings.word_embeddings.weight"])
+    assert [tensor.range for tensor in folder.config.inputs] == [(0, rows - 1), (0, 1), (0, 1)]
     assert folder.config.labels == ("contradiction", "entailment", "neutral")
     assert folder.config.dataset == "GLUE mnli"
     assert folder.front.measured_on == "data.npz, 30 examples"

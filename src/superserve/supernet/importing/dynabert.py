@@ -97,7 +97,9 @@ class DynaBertImporter(Family[DynaBertConfig, DynaBert]):
         if serving.tokens > architecture.positions:
             raise ConfigError(f"tokens {serving.tokens} is more than the {architecture.positions} of the checkpoint")
         pairs = task.pairs if serving.token_types is None else serving.token_types
-        inputs = ("input_ids", "attention_mask", *(["token_type_ids"] if pairs else []))
+        limits = {"input_ids": architecture.vocabulary, "attention_mask": 2}
+        if pairs:
+            limits["token_type_ids"] = architecture.token_types
         return ModelConfig(
             format=FORMAT,
             name=serving.name,
@@ -106,7 +108,9 @@ class DynaBertImporter(Family[DynaBertConfig, DynaBert]):
             task="text-classification",
             dataset=f"GLUE {task.name}" if task.name else "texts",
             labels=class_labels(serving.labels or task.labels, architecture.classes),
-            inputs=tuple(TensorSpec(name, "INT64", (-1, serving.tokens)) for name in inputs),
+            inputs=tuple(
+                TensorSpec(name, "INT64", (-1, serving.tokens), range=(0, count - 1)) for name, count in limits.items()
+            ),
             outputs=(TensorSpec("logits", "FP32", (-1, architecture.classes)),),
             preprocessing=msgspec.to_builtins(NoPreprocessing()),
         )

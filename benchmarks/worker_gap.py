@@ -115,7 +115,13 @@ async def gap(folder: ModelFolder, device: str, profile: Profile, policy: str, s
     return row
 
 
-async def main() -> None:
+def pinned_gap(folder: ModelFolder, device: str, profile: Profile, policy: str, seconds: float) -> dict[str, Any]:
+    """The same from the router's core."""
+    with pinned(plan_cores(available_cores()).router):
+        return uvloop.run(gap(folder, device, profile, policy, seconds))
+
+
+def main() -> None:
     """A real worker with its smallest and middle subnet, and an emulated one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="digits", help="bundled model or folder")
@@ -126,10 +132,9 @@ async def main() -> None:
     profile = find_profile(folder) or measure(folder, quick=True).profile
     runs = [("cpu", profile, "fixed:smallest"), ("cpu", profile, "fixed:middle")]
     runs.append(("emulated:r-profile", Profile.load("r-profile"), "fixed:smallest"))
-    rows = [await gap(folder, device, table, policy, args.seconds) for device, table, policy in runs]
+    rows = [pinned_gap(folder, device, table, policy, args.seconds) for device, table, policy in runs]
     write(args.json, rows)
 
 
 if __name__ == "__main__":
-    with pinned(plan_cores(available_cores()).router):
-        uvloop.run(main())
+    main()

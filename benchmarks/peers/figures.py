@@ -22,7 +22,7 @@ class Saturation(msgspec.Struct, kw_only=True):
 
 
 class Cell(msgspec.Struct, kw_only=True):
-    """Goodput of each round at one load; ``late_ms`` is how late the generator sent, p99, of each."""
+    """Goodput of each round at one load; ``late_ms`` is how late the generator sent, p99. Void rounds are left out."""
 
     cv2: int
     load: float
@@ -39,12 +39,22 @@ class NoopFigures(msgspec.Struct, kw_only=True):
     p99_ms: list[float]
     late_ms: list[float]
 
+    @property
+    def whole(self) -> bool:
+        """Whether a run of each kind was not void."""
+        return bool(self.p50_ms)
+
 
 class CnnFigures(msgspec.Struct, kw_only=True):
     """Job (B)."""
 
     saturation: Saturation
     cells: list[Cell]
+
+    @property
+    def whole(self) -> bool:
+        """Whether a run of each kind was not void."""
+        return all(cell.goodput for cell in self.cells)
 
 
 class Pair(msgspec.Struct, kw_only=True):

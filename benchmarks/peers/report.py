@@ -72,15 +72,15 @@ def _row_a(title: str, figures: NoopFigures, ours: NoopFigures | None) -> str:
     beside = f"{_rate(ours):,.0f} | {_rate(ours) / _rate(figures):.1f}x" if ours is not None else f"{_NONE} | {_NONE}"
     spread = f"{min(rates):,.0f}-{max(rates):,.0f}"
     per_cpu = f"{median(figures.saturation.per_cpu_s):,.0f}"
-    latency = f"{median(figures.p50_ms):.2f} | {median(figures.p99_ms):.2f}"
+    latency = f"{_median(figures.p50_ms, 2)} | {_median(figures.p99_ms, 2)}"
     return f"| {title} | {_rate(figures):,.0f} | {spread} | {beside} | {per_cpu} | {latency} |"
 
 
 def _table_b(pairs: Sequence[Pair]) -> Iterator[str]:
     yield f"## {CNN.title}\n"
     heads = " | ".join(f"CV² {cv2}, {load}x" for cv2, load in CELLS)
-    yield f"| server | images/s | SuperServe, same rounds | p99 ms at half | {heads} |"
-    yield "|---|--:|--:|--:|" + "--:|" * len(CELLS)
+    yield f"| server | images/s | SuperServe, same rounds | per CPU s | p99 ms at half | {heads} |"
+    yield "|---|--:|--:|--:|--:|" + "--:|" * len(CELLS)
     ours = [pair.cnn_ours for pair in pairs if pair.cnn_ours is not None]
     if ours:
         yield _row_b(OURS.title, ours, None)
@@ -93,9 +93,11 @@ def _table_b(pairs: Sequence[Pair]) -> Iterator[str]:
 def _row_b(title: str, many: Sequence[CnnFigures], ours: CnnFigures | None) -> str:
     rate = median(rate for figures in many for rate in figures.saturation.rates)
     beside = f"{_rate(ours):,.0f}" if ours is not None else _NONE
-    p99 = median(value for figures in many for value in figures.cells[0].p99_ms)
-    cells = [median(v for figures in many for v in figures.cells[index].goodput) for index in range(len(CELLS))]
-    return f"| {title} | {rate:,.0f} | {beside} | {p99:.1f} | " + " | ".join(f"{cell:.2f}" for cell in cells) + " |"
+    p99 = _median([value for figures in many for value in figures.cells[0].p99_ms], 1)
+    columns = [[value for figures in many for value in figures.cells[index].goodput] for index in range(len(CELLS))]
+    cells = " | ".join(_median(column, 2) for column in columns)
+    per_cpu = median(rate for figures in many for rate in figures.saturation.per_cpu_s)
+    return f"| {title} | {rate:,.0f} | {beside} | {per_cpu:,.0f} | {p99} | {cells} |"
 
 
 def _own(own: Own | None) -> Iterator[str]:
@@ -109,10 +111,10 @@ def _own(own: Own | None) -> Iterator[str]:
         yield f"| (B) served, images/s | {served:,.0f} | {served / alone:.2f} of the model in process, {alone:,.0f} |"
     if own.elastic is not None:
         found = own.elastic
-        live, simulated, fixed = median(found.live), median(found.simulated), median(found.fixed)
+        live, simulated, fixed = (_median(values, 3) for values in (found.live, found.simulated, found.fixed))
         yield (
-            f"| goodput at 1.3x, CV² 16, default policy ({found.policy}) | {live:.3f} | simulated {simulated:.3f}; "
-            f"`fixed:middle` in the same rounds {fixed:.3f} |"
+            f"| goodput at 1.3x, CV² 16, default policy ({found.policy}) | {live} | simulated {simulated}; "
+            f"`fixed:middle` in the same rounds {fixed} |"
         )
     if own.wrk:
         ours, theirs = median(own.generator), median(own.wrk)
@@ -144,6 +146,10 @@ def _missing(pairs: Sequence[Pair]) -> Iterator[str]:
     if lines:
         yield "## Not measured\n"
         yield from lines
+
+
+def _median(values: Sequence[float], digits: int) -> str:
+    return f"{median(values):.{digits}f}" if values else "void"
 
 
 def _rate(figures: NoopFigures | CnnFigures | None) -> float:
@@ -189,4 +195,4 @@ def _good(figures: CnnFigures | None) -> float:
     if figures is None:
         return 0.0
     cell = next(cell for cell in figures.cells if (cell.cv2, cell.load) == (16, 0.9))
-    return median(cell.goodput)
+    return median(cell.goodput) if cell.goodput else 0.0

@@ -37,12 +37,12 @@ _ATTEMPTS: Final = 3
 class Plan:
     """Rounds and seconds of each kind of run."""
 
-    probe_s: float = 1.0
+    probe_s: float = 0.7
     saturation_rounds: int = 3
-    saturation_s: float = 2.5
-    latency_s: float = 3.0
+    saturation_s: float = 2.0
+    latency_s: float = 2.5
     goodput_rounds: int = 2
-    goodput_s: float = 3.0
+    goodput_s: float = 2.5
 
 
 FULL: Final = Plan()

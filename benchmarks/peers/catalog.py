@@ -85,8 +85,8 @@ PEERS: Final = {
             packages=("grpcio",),
             module="grpc_server",
             message=messages.grpc_raw,
-            tuning=_both(Tuning(64), Tuning(16)),
-            settings="the bytes are the message (no protobuf), a micro-batcher over one thread, gc.freeze",
+            tuning=_both(Tuning(1), Tuning(16)),
+            settings="the bytes are the message (no protobuf), gc.freeze; a micro-batcher over one thread for (B)",
             protocol="grpc",
         ),
         Peer(

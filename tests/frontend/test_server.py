@@ -13,6 +13,7 @@ from superserve.model_folder import ModelFolder, write_json
 from superserve.profile import Device, Profile, SubnetProfile
 from superserve.profiler import Progress, save_profile
 from superserve.profiler.store import THREADS, cpu_name
+from superserve.scheduling.policy import DEFAULT_POLICY
 from superserve.serving.config import Config, resolve
 from superserve.serving.fake_pool import FakePool
 
@@ -99,7 +100,7 @@ def test_a_server_is_assembled_as_configured(folder: ModelFolder) -> None:
 
     server = model_of()
     assert (server.model.slo_ms, server.model.max_rows, server.model.emulated) == (50.0, 16, False)
-    assert server.router.policy_name == "slackfit"
+    assert server.router.policy_name == DEFAULT_POLICY
     other = model_of(model__policy="maxacc", model__slo_ms=7.5, workers__device="emulated:r-profile")
     assert (other.router.policy_name, other.model.slo_ms, other.model.emulated) == ("maxacc", 7.5, True)
     with pytest.raises(ConfigError, match="fixed:huge"):

@@ -31,6 +31,7 @@ class ArrivalEstimate:
         "_windows",
         "bursts",
         "slo_ns",
+        "typical_rows",
     )
 
     def __init__(self) -> None:
@@ -38,6 +39,8 @@ class ArrivalEstimate:
         """Mean time from arrival to deadline of recent requests, in nanoseconds; 0 before the first."""
         self.bursts: list[int] = []
         """Rows of recent windows, largest first."""
+        self.typical_rows = 0.0
+        """Rows within a usual deadline at the rate of the median window: what bursts do not change."""
         self._count = 0.0
         self._weight = 0.0
         self._first_ns = self._last_ns = 0
@@ -80,3 +83,4 @@ class ArrivalEstimate:
         self._windows.extend([0] * empty)
         self._window_end_ns = max(self._window_end_ns + length * (empty + 1), now_ns + 1.0 if empty == WINDOWS else 0.0)
         self.bursts = sorted(self._windows, reverse=True)
+        self.typical_rows = self.bursts[len(self.bursts) // 2] / WINDOW_SPAN

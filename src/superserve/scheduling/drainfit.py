@@ -6,6 +6,7 @@ from typing import ClassVar, Final, NamedTuple
 
 from superserve.errors import ConfigError
 from superserve.profile import LatencyTable
+from superserve.scheduling.arrivals import WINDOW_SPAN
 from superserve.scheduling.policy import (
     Decision,
     Placement,
@@ -20,6 +21,8 @@ _STRIDE: Final = 1.3
 #: Arrivals are foreseen this many usual deadlines ahead. Later ones can be met by later decisions; between 0.25 and 1
 #: it hardly matters.
 _AHEAD: Final = 0.5
+#: When the mean request of a burst is due, in usual deadlines from now: it arrives in the middle of its window.
+_BURST_DUE: Final = 1.0 + WINDOW_SPAN / 2
 
 
 class _Due(NamedTuple):
@@ -38,9 +41,15 @@ class _Outlook(NamedTuple):
     slack_ns: int
     """Of the batch's head."""
     workers: int
-    deadline_worker_ns: int | float
-    """Worker time until a request that arrives now is due."""
+    burst_worker_ns: float
+    """Worker time until the mean request of a burst that begins now is due."""
     bursts: Sequence[int]
+    standing_rows: float
+    """Waiting rows beyond one full batch, and those that typically arrive within a usual deadline."""
+    standing_worker_ns: float
+    """Worker time of a usual deadline."""
+    head_slo_ns: int
+    """Time from the head's arrival to its deadline."""
 
 
 class _Candidate(NamedTuple):
@@ -70,6 +79,15 @@ class DrainFit(Policy):
       keeps inefficient small batches of large subnets out while a queue stands (what sends SlackFit into a spiral);
     - ``extra``: what this batch costs beyond that pace;
     - ``reserve``: half a batch per worker, since work comes in whole batches (the mean of a part that is cut off).
+
+
+    One more thing is refused: a standing queue served in batches that are too small. When the slack left no longer
+    holds a subnet's most efficient batch, a smaller one of it may still keep up with the arrivals, and the queue would
+    stand for good: full batches of a cheaper subnet shorten it, give the slack back, and are more accurate from then
+    on. While rows stay behind, a batch smaller than the most efficient one that the head's whole deadline allows is
+    therefore accepted only if batches like it would, within a usual deadline, remove the queue but for one full batch
+    (from which the next ones are filled) beside what *typically* arrives: the median of recent windows, so that a
+    burst that has passed is not expected again.
 
     Among accepted subnets, the expected loss from a burst decides: with the arrivals of recent half-deadline windows
     as samples, rows that even the fastest subnet could not serve in time after this batch are counted against it.
@@ -126,6 +144,7 @@ class DrainFit(Policy):
 
     def _outlook(self, view: SchedulerView, start: int) -> _Outlook:
         """All work in sight from a position of the queue on, at a logarithmic number of instants."""
+        head = view.queue.peek(start)
         queue, arrivals, workers = view.queue, view.arrivals, view.workers_total
         count = view.depth - start
         row_share = queue.rows / view.depth
@@ -150,8 +169,11 @@ class DrainFit(Policy):
             rows=round(count * row_share),
             slack_ns=view.slack_ns(start),
             workers=workers,
-            deadline_worker_ns=workers * (view.now_ns + slo_ns) - free_ns,
+            burst_worker_ns=workers * (view.now_ns + _BURST_DUE * slo_ns) - free_ns,
             bursts=arrivals.bursts,
+            standing_rows=count * row_share - self.table.max_rows + arrivals.typical_rows,
+            standing_worker_ns=workers * slo_ns,
+            head_slo_ns=head.deadline_ns - head.arrival_ns,
         )
 
     def _placed(self, outlook: _Outlook, usable: Sequence[int], head_rows: int) -> Placement | None:
@@ -202,6 +224,9 @@ class DrainFit(Policy):
         pace_ns = self._pace_ns[cheaper]
         if taken < outlook.rows:
             pace_ns = max(pace_ns, batch_ns / taken)
+            spiral = outlook.standing_rows * batch_ns > outlook.standing_worker_ns * taken
+            if spiral and rows < self._efficient_rows(subnet, outlook.head_slo_ns):
+                return False
         extra_ns = max(0.0, batch_ns - taken * pace_ns)
         half, row = outlook.workers / 2, self.table.latency_ns[cheaper]
         most, overhead_ns = self.table.max_rows, self._overhead_ns
@@ -213,12 +238,18 @@ class DrainFit(Policy):
                 return False
         return True
 
+    def _efficient_rows(self, subnet: int, slack_ns: int) -> int:
+        """The batch with the least time per row among those below a slack; 0 if there is none."""
+        row, overhead_ns = self.table.latency_ns[subnet], self._overhead_ns
+        fitting = [size for size in self.table.batches if row[size] + overhead_ns < slack_ns]
+        return min(fitting, key=lambda size: (row[size] + overhead_ns) / size, default=0)
+
     def _expected_victims(self, outlook: _Outlook, subnet: int, rows: int) -> float:
         """Rows of a burst right after this batch's launch that the fastest subnet could not serve in time."""
         fastest = self.subnets[0]
         batch_ns = self.table.latency_ns[subnet][rows] + self._overhead_ns
         reserve_ns = outlook.workers / 2 * (self.table.latency_ns[fastest][-1] + self._overhead_ns)
-        spare_ns = outlook.deadline_worker_ns - batch_ns - reserve_ns
+        spare_ns = outlook.burst_worker_ns - batch_ns - reserve_ns
         spare_rows = spare_ns / self._pace_ns[fastest] - max(0, outlook.rows - rows)
         victims = 0.0
         for burst in outlook.bursts:

@@ -16,7 +16,7 @@ from superserve.scheduling.queue import EDFQueue
 TimeoutAction = Literal["reject", "delay"]
 
 #: What a server runs if it is told nothing, and what the name ``default`` stands for.
-DEFAULT_POLICY: Final = "slackfit"
+DEFAULT_POLICY: Final = "drainfit"
 
 #: Third parties register policies here: the entry point's name is the policy's, its value the factory.
 ENTRY_POINT_GROUP: Final = "superserve.policies"

@@ -17,6 +17,7 @@ from rich.console import Console
 from superserve.errors import ConfigError, ModelFolderError, SuperServeError, UnknownModelError
 from superserve.experiments.demo import DemoOptions, fixed_policies, run_demo
 from superserve.model_folder import write_json
+from superserve.scheduling.policy import DEFAULT_POLICY
 from support.folders import write_digits_like_folder
 from support.profiles import make_profile
 
@@ -63,7 +64,7 @@ def test_demo_runs_every_policy_live_and_simulated_and_reports(
     options: DemoOptions, capfd: pytest.CaptureFixture[str]
 ) -> None:
     report = run_demo(options, Console())
-    policies = ["slackfit", "fixed:s1", "fixed:s0"]
+    policies = [DEFAULT_POLICY, "fixed:s1", "fixed:s0"]
     assert [row.policy for row in report.live] == policies
     assert [row.policy for row in report.simulated] == policies
     assert report.slo_ms == pytest.approx(1.17 * 60.0)

@@ -4,15 +4,17 @@
 #   VENV      where the environment lives
 #   PIP_ARGS  extra arguments for pip, e.g. an index of CPU-only torch builds (README, "Install")
 #   MODELS_VENV  the environment of test-models
+#   BENCH_VENV   the environment of bench-subnetact
 PYTHON ?= python3
 VENV ?= .venv
 MODELS_VENV ?= .venv-models
+BENCH_VENV ?= .venv-bench
 PIP_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help demo test test-all test-models check format bench bench-policies bench-peers clean
+.PHONY: help demo test test-all test-models check format bench bench-policies bench-subnetact bench-peers clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -74,5 +76,14 @@ bench-policies: $(VENV)/.installed-test  ## The grid of policies behind docs/pol
 bench-peers: $(VENV)/.installed-core  ## SuperServe beside other servers: docs/peers.md (half an hour, wants the machine to itself)
 	PYTHONPATH=benchmarks $(BIN)/python -m peers --docs docs $(BENCH_ARGS)
 
+# The runtimes that it compares with, and what writes models for them, are nothing that SuperServe needs.
+$(VENV)/.installed-bench: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP_INSTALL) --editable . onnx onnxruntime openvino
+	@touch $@
+
+bench-subnetact:  ## Subnets in the supernet against extracted ones and static runtimes, in an environment of its own
+	@$(MAKE) --no-print-directory VENV=$(BENCH_VENV) $(BENCH_VENV)/.installed-bench
+	PYTHONPATH=benchmarks $(BENCH_VENV)/bin/python -m subnetact $(BENCH_ARGS)
+
 clean:  ## Remove the environment and everything generated
-	rm -rf $(VENV) $(MODELS_VENV) .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(MODELS_VENV) $(BENCH_VENV) .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

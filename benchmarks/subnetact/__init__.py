@@ -1,0 +1,1 @@
+"""The benchmark of SubNetAct: ``make bench-subnetact``."""

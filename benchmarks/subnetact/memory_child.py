@@ -1,0 +1,68 @@
+"""A process that holds a model in one way or another: ``python -m subnetact.memory_child MODE FOLDER``.
+
+It prints ``ready`` once every operating point has run, and lives until its standard input is closed.
+"""
+
+import gc
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from subnetact.families import request
+from subnetact.static import StaticSubnet, empty_subnet, load_private
+from superserve.model_folder import ModelFolder
+from superserve.supernet.engine import EagerEngine
+
+Arrays = list[Any]
+
+
+def nothing(_folder: ModelFolder, _zoo: Path) -> Callable[[Arrays], object]:
+    """No model: what Python, torch and one convolution take."""
+    layer = torch.nn.Conv2d(3, 8, 3)
+    return lambda _inputs: layer(torch.zeros(1, 3, 8, 8))
+
+
+def supernet(folder: ModelFolder, _zoo: Path) -> Callable[[Arrays], object]:
+    """Every subnet of the front from the one mapped copy."""
+    engine = EagerEngine.load(folder)
+    return lambda inputs: [engine.run(index, inputs) for index in range(len(engine.subnet_ids))]
+
+
+def zoo(folder: ModelFolder, zoo: Path) -> Callable[[Arrays], object]:
+    """Each subnet extracted, all of them in memory of this process."""
+    models = [_extracted(folder, zoo, index) for index in range(len(folder.front.subnets))]
+    return lambda inputs: [model.run(inputs) for model in models]
+
+
+def reloading(folder: ModelFolder, zoo: Path) -> Callable[[Arrays], object]:
+    """One subnet in memory at a time: the largest stays."""
+    model = _extracted(folder, zoo, len(folder.front.subnets) - 1)
+    return model.run
+
+
+def _extracted(folder: ModelFolder, zoo: Path, index: int) -> StaticSubnet:
+    """A subnet from the file of its own weights, into private memory."""
+    model = empty_subnet(folder, index)
+    load_private(model, zoo / f"{index}.safetensors")
+    return model
+
+
+MODES: Final = {mode.__name__: mode for mode in (nothing, supernet, zoo, reloading)}
+
+
+def main() -> None:
+    """Load, run, wait."""
+    torch.set_num_threads(1)
+    folder = ModelFolder(Path(sys.argv[2]))
+    with torch.inference_mode():
+        MODES[sys.argv[1]](folder, Path(sys.argv[3]))(request(folder.config, 1))
+    gc.collect()
+    print("ready", flush=True)
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

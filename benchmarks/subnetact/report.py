@@ -1,0 +1,134 @@
+"""The tables of a run as Markdown, each target beside what was reached."""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from subnetact.families import CASES, Case
+from subnetact.figure import draw
+
+Rows = Sequence[dict[str, Any]]
+
+
+def write_page(results: dict[str, Any], path: Path) -> None:
+    """Write the page, and its figure into ``images/`` beside it."""
+    figure = path.parent / "images" / f"{path.stem}.png"
+    figure.parent.mkdir(parents=True, exist_ok=True)
+    draw(results, figure)
+    path.write_text("\n".join(_page(results, figure.relative_to(path.parent))) + "\n")
+
+
+def _page(results: dict[str, Any], figure: Path) -> Iterator[str]:
+    machine = results["machine"]
+    yield "# SubNetAct: what it costs, and what it saves"
+    yield ""
+    yield "Written by `make bench-subnetact`. One thread pinned to one core, alternatives interleaved, medians"
+    yield f"(range). torch {machine['torch']}, {machine['cores']} cores. All weights but those of digits are random."
+    yield ""
+    yield f"![Latency, memory and switching]({figure})"
+    for title, part in (("Latency", _latency), ("Memory", _memory), ("Switching", _switching), ("Start", _start)):
+        key = {"Latency": "latency", "Memory": "memory", "Switching": "switch", "Start": "start"}[title]
+        if key in results:
+            yield f"\n## {title}\n"
+            yield from part(results[key])
+    if "hundreds" in results:
+        yield f"\n## {results['hundreds']['all']['subnets']} subnets of OFA-ResNet50\n"
+        yield from _hundreds(results["hundreds"]["all"])
+
+
+def _cases(found: dict[str, Any]) -> Iterator[tuple[Case, dict[str, Any]]]:
+    return ((one, found[one.name]) for one in CASES if one.name in found)
+
+
+def _latency(found: dict[str, Any]) -> Iterator[str]:
+    for one, part in _cases(found):
+        rows = part["rows"]
+        names = list(dict.fromkeys(row["alternative"] for row in rows))
+        yield f"### {one.title}, milliseconds per batch\n"
+        yield "| subnet, batch | " + " | ".join([*names, *part["missing"]]) + " |"
+        yield "|---" * (len(names) + len(part["missing"]) + 1) + "|"
+        for subnet, batch in dict.fromkeys((row["subnet"], row["batch"]) for row in rows):
+            cells = {r["alternative"]: _ms(r) for r in rows if (r["subnet"], r["batch"]) == (subnet, batch)}
+            yield f"| {subnet}, {batch} | " + " | ".join([*cells.values(), *part["missing"].values()]) + " |"
+        yield f"\nActuated against extracted, eager float32, median: {tax(rows):.3f}.\n"
+
+
+def tax(rows: Rows) -> float:
+    """Median over subnets and batches of actuated over extracted latency."""
+    ratios = []
+    for row in rows:
+        if row["alternative"] == "actuated eager fp32":
+            twin = next(
+                r
+                for r in rows
+                if r["alternative"] == "extracted eager fp32"
+                and (r["subnet"], r["batch"]) == (row["subnet"], row["batch"])
+            )
+            ratios.append(row["median_us"] / twin["median_us"])
+    return float(statistics.median(ratios))
+
+
+def _ms(row: dict[str, Any]) -> str:
+    low, middle, high = (row[key] / 1000 for key in ("min_us", "median_us", "max_us"))
+    return f"{middle:.3g} ({low:.3g}-{high:.3g})"
+
+
+def _memory(found: dict[str, Any]) -> Iterator[str]:
+    yield "Weights and statistics in memory (PSS less that of processes without a model), MB:\n"
+    yield "| family | workers | one supernet | six extracted in each | the largest, reloaded | six / one |"
+    yield "|---|---|---|---|---|---|"
+    for one, part in _cases(found):
+        for workers in dict.fromkeys(row["workers"] for row in part["rows"]):
+            used = {row["mode"]: row["model_mb"] for row in part["rows"] if row["workers"] == workers}
+            cells = " | ".join(f"{used[mode]:.1f}" for mode in ("supernet", "zoo", "reloading"))
+            yield f"| {one.title} | {workers} | {cells} | {used['zoo'] / used['supernet']:.1f} |"
+    yield "\nTarget: at least 4 times less at two workers."
+
+
+def _switching(found: dict[str, Any]) -> Iterator[str]:
+    yield "| family | way | subnet | milliseconds | actuations in that time |"
+    yield "|---|---|---|---|---|"
+    for one, part in _cases(found):
+        (actuation,) = (row for row in part["rows"] if row["way"] == "actuation")
+        for row in part["rows"]:
+            times = row["median_us"] / actuation["median_us"]
+            yield f"| {one.title} | {row['way']} | {row['subnet']} | {row['median_us'] / 1000:.4g} | {times:,.0f} |"
+    yield "\nTargets: actuation within 0.05 ms; 100 of them in a warm load of the smallest subnet, 1,000 in one of the"
+    yield "largest."
+
+
+def _start(found: dict[str, Any]) -> Iterator[str]:
+    yield "From the start of a worker process to its first batch, milliseconds:\n"
+    yield "| family | interpreter | torch and model | warm-up, every subnet once |"
+    yield "|---|---|---|---|"
+    for one, part in _cases(found):
+        yield f"| {one.title} | " + " | ".join(f"{value:.0f}" for value in part.values()) + " |"
+
+
+def _hundreds(found: dict[str, Any]) -> Iterator[str]:
+    total = found["weights_mb"] + found["statistics_mb"]
+    half, digits = found["half"], found["digits"]
+    yield "| what | figure |"
+    yield "|---|---|"
+    yield f"| weights | {found['weights_mb']:.1f} MB |"
+    share = found["statistics_mb"] / found["weights_mb"]
+    yield f"| statistics, halved, equal sets once | {found['statistics_mb']:.1f} MB, {share:.1%} of the weights |"
+    yield f"| the same in single precision | {found['statistics_single_mb']:.1f} MB |"
+    yield f"| the same, nothing shared | {found['statistics_unshared_single_mb']:.1f} MB |"
+    yield f"| six extracted subnets | {found['six_extracted_mb']:.0f} MB, {found['six_extracted_mb'] / total:.2f}x |"
+    yield f"| ResNet18, 34, 50 and 101, by shape | {found['resnets_mb']:.0f} MB, {found['resnets_mb'] / total:.2f}x |"
+    private = found["private"]
+    yield f"| private memory of loading, of binding | {private['load_mb']:.1f}, {private['bind_mb']:.1f} MB |"
+    yield f"| actuation, median | {found['actuation']['median_us']:.1f} us |"
+    yield (
+        f"| half against single precision, {half['subnets']} subnets, {half['images']} random images, random weights | "
+        f"largest difference {half['largest_difference']:.4f} standard deviations of the logits; same class in "
+        f"{half['same_class']:.2%} |"
+    )
+    yield (
+        f"| the same on digits, {digits['subnets']} subnets, {digits['images']} test images | "
+        f"{digits['mean_points_lost']:.3f} points lost on average, {digits['worst_points_lost']:.2f} at worst "
+        f"(one image is {100 / digits['images']:.2f}) |"
+    )
+    yield "\nTargets: statistics within 25 % of the weights, within 0.05 points lost. The paper's figure is 2.6x."

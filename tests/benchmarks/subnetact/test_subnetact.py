@@ -1,0 +1,74 @@
+"""What the benchmark of SubNetAct counts and reports; its measurements are no tests."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from subnetact.families import request
+from subnetact.report import tax, write_page
+from subnetact.resnets import RESNETS, parameters
+from subnetact.subset import with_subnets
+from subnetact.timing import MIN_ROUNDS, interleaved
+from superserve.model_folder import ModelFolder
+from superserve.supernet.hub import load_supernet
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("ResNet18", 11_689_512), ("ResNet34", 21_797_672), ("ResNet50", 25_557_032), ("ResNet101", 44_549_160)],
+)
+def test_resnets_have_the_parameters_of_torchvisions(name: str, count: int) -> None:
+    assert parameters(name) == count
+    assert name in RESNETS
+
+
+def test_alternatives_take_turns() -> None:
+    calls: list[str] = []
+    found = interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, budget_s=0)
+    assert calls == ["a", "b"] * (MIN_ROUNDS + 1)
+    assert all(spread.min_us <= spread.median_us <= spread.max_us for spread in found.values())
+
+
+def test_a_subset_of_a_folder_keeps_what_its_subnets_are(tmp_path: Path) -> None:
+    digits = ModelFolder.resolve("digits")
+    some = with_subnets(digits, [0, 2], tmp_path / "some")
+    assert some.front.subnets == (digits.front.subnets[0], digits.front.subnets[2])
+    assert set(load_supernet(some).statistics) == {record.id for record in some.front.subnets}
+
+
+def test_requests_are_of_the_models_tensors() -> None:
+    config = ModelFolder.resolve("digits").config
+    (image,) = request(config, 3)
+    assert (image.shape, image.dtype) == ((3, 8, 8), config.inputs[0].dtype)
+
+
+def latency_row(alternative: str, batch: int, median_us: float) -> dict[str, Any]:
+    return {
+        "subnet": "s0", "macs": 1, "batch": batch, "alternative": alternative, "median_us": median_us,
+        "min_us": median_us, "max_us": median_us, "rounds": 3,
+    }  # fmt: skip
+
+
+ROWS = [
+    latency_row("actuated eager fp32", 1, 12.0),
+    latency_row("extracted eager fp32", 1, 10.0),
+    latency_row("actuated eager fp32", 16, 22.0),
+    latency_row("extracted eager fp32", 16, 20.0),
+]
+
+
+def test_the_tax_is_the_median_of_the_ratios() -> None:
+    assert tax(ROWS) == pytest.approx((1.2 + 1.1) / 2)
+
+
+def test_a_page_of_one_part_says_what_is_not_installed(tmp_path: Path) -> None:
+    results = {
+        "machine": {"cpu": "some", "cores": 2, "torch": "2", "python": "3"},
+        "latency": {"digits": {"rows": ROWS, "missing": {"openvino": "not installed"}}},
+    }
+    write_page(results, tmp_path / "subnetact.md")
+    page = (tmp_path / "subnetact.md").read_text()
+    assert "| s0, 1 | 0.012 (0.012-0.012) | 0.01 (0.01-0.01) | not installed |" in page
+    assert "## Memory" not in page
+    assert (tmp_path / "images" / "subnetact.png").stat().st_size > 0

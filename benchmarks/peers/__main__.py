@@ -1,6 +1,7 @@
 """SuperServe and its peers, side by side: ``make bench-peers``.
 
-    PYTHONPATH=benchmarks python -m peers [--quick] [--only PEER...] [--again] [--json FILE] [--runs DIR] [--docs DIR]
+    PYTHONPATH=benchmarks python -m peers [--quick] [--only PEER...] [--jobs JOB...] [--again]
+                                          [--json FILE] [--runs DIR] [--docs DIR]
 
 Results are kept per peer, and a later run goes on with those that are missing; ``--again`` measures anew. Wants the
 machine to itself for half an hour.
@@ -10,12 +11,14 @@ import argparse
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from peers.catalog import OURS, PEERS
 from peers.figures import Own, Pair, read_own, read_pair
+from peers.jobs import JOBS
 from peers.measure import FULL, QUICK, Plan, measure_pair
 from peers.own import measure_own
 from peers.report import write_report
@@ -25,7 +28,7 @@ from superserve.model_folder import write_json
 def main() -> int:
     """Measure what is asked for, then write page and figure; the exit status is 1 if anything failed."""
     options = _options()
-    plan = QUICK if options.quick else FULL
+    plan = replace(QUICK if options.quick else FULL, jobs=tuple(options.jobs))
     folder: Path = options.runs
     folder.mkdir(parents=True, exist_ok=True)
     failed = False
@@ -52,7 +55,7 @@ def _measure(name: str, plan: Plan, folder: Path, *, again: bool) -> bool:
     def keep(result: Pair | Own) -> None:
         write_json(folder / f"{name}.json", result)
 
-    quick = plan is QUICK
+    quick = plan.quick
     if name == OURS.name:
         own = read_own(folder)
         if again or own is None or own.quick > quick:
@@ -70,6 +73,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="peers", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one short round of each: to see that it works")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="PEER", help=", ".join(names))
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS), help="which of the two jobs")
     parser.add_argument("--again", action="store_true", help="measure anew what has been measured")
     parser.add_argument("--runs", type=Path, default=Path("runs/peers"), help="where results are kept per peer")
     parser.add_argument("--docs", type=Path, default=None, help="where page and figure go")

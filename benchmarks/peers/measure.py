@@ -16,7 +16,7 @@ from peers.catalog import OURS, PEERS, Peer
 from peers.environments import NotInstallableError, version_of
 from peers.figures import CELLS, Cell, CnnFigures, NoopFigures, Pair, Saturation
 from peers.generator import GeneratorError, Run, run
-from peers.jobs import CNN, NOOP, Job
+from peers.jobs import CNN, JOBS, NOOP, Job
 from peers.messages import v2_binary
 from peers.processes import RunningServer, ServerError, running
 from superserve.clock import NS_PER_S
@@ -43,10 +43,12 @@ class Plan:
     latency_s: float = 2.5
     goodput_rounds: int = 2
     goodput_s: float = 2.5
+    jobs: tuple[str, ...] = tuple(JOBS)
+    quick: bool = False
 
 
 FULL: Final = Plan()
-QUICK: Final = Plan(0.5, 1, 1.0, 1.0, 1, 1.5)
+QUICK: Final = Plan(0.5, 1, 1.0, 1.0, 1, 1.5, quick=True)
 
 Report = Callable[[str], None]
 
@@ -67,7 +69,7 @@ def measure_pair(pair: Pair, plan: Plan, folder: Path, report: Report, keep: Cal
     peer = PEERS[pair.peer]
     pair.errors.clear()
     for job, found in ((NOOP, pair.noop), (CNN, pair.cnn)):
-        if found is not None and found.whole:
+        if job.name not in plan.jobs or (found is not None and found.whole):
             continue
         try:
             pair.version = version_of(peer)

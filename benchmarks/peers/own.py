@@ -15,7 +15,7 @@ from peers.catalog import OURS
 from peers.figures import Cell, Elastic, Own
 from peers.generator import GeneratorError
 from peers.jobs import CNN, CNN_MODEL, NOOP
-from peers.measure import DEADLINE_MS, QUICK, Plan, Report, arrivals, awake, goodput_run, send
+from peers.measure import DEADLINE_MS, Plan, Report, arrivals, awake, goodput_run, send
 from peers.processes import RunningServer, running
 from superserve.metrics import summarise
 from superserve.model_folder import ModelFolder
@@ -33,7 +33,7 @@ CONNECTIONS: Final = 64
 
 def measure_own(plan: Plan, folder: Path, report: Report) -> Own:
     """Everything of `Own`."""
-    own = Own(quick=plan is QUICK)
+    own = Own(quick=plan.quick)
     with running(OURS, NOOP, folder / "superserve-noop.log") as noop:
         _against_wrk(own, noop, plan, report)
     default = replace(OURS, environ={"PEER_POLICY": "default"})

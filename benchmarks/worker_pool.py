@@ -15,6 +15,7 @@ from superserve.clock import NS_PER_MS, NS_PER_US, MonotonicClock, monotonic_ns
 from superserve.model_folder import ModelFolder
 from superserve.profiler.probe import Probe
 from superserve.serving import worker_process
+from superserve.serving.choice import choose_engine
 from superserve.serving.cores import available_cores, pinned, plan_cores
 from superserve.serving.devices import workers_for
 from superserve.serving.local_pool import LocalPool
@@ -27,7 +28,9 @@ async def start(folder: ModelFolder, device: str, malloc: dict[str, str]) -> tup
     worker_process.MALLOC_ENVIRONMENT.clear()
     worker_process.MALLOC_ENVIRONMENT.update(malloc)
     clock = MonotonicClock(asyncio.get_running_loop())
-    pool = LocalPool(workers_for(folder, device), plan_cores(available_cores(), 1).workers, clock)
+    pool = LocalPool(
+        workers_for(folder, choose_engine(folder, device)), plan_cores(available_cores(), 1).workers, clock
+    )
     probe = Probe(pool, clock)
     began_ns = monotonic_ns()
     await probe.start()

@@ -21,6 +21,7 @@ from superserve.metrics import summarise
 from superserve.model_folder import ModelFolder
 from superserve.profiler import find_profile
 from superserve.scheduling.policy import DEFAULT_POLICY
+from superserve.serving.choice import choose_engine
 from superserve.serving.cores import available_cores, pinned
 from superserve.serving.worker_process import MALLOC_ENVIRONMENT, THREAD_ENVIRONMENT
 from superserve.simulator import simulate
@@ -104,7 +105,8 @@ def _in_process(seconds: float) -> float:
 def _against_simulator(
     fixed: RunningServer, elastic: RunningServer, saturation: float, plan: Plan, report: Report
 ) -> Elastic:
-    profile = find_profile(ModelFolder.resolve(CNN_MODEL))
+    folder = ModelFolder.resolve(CNN_MODEL)
+    profile = find_profile(folder, choose_engine(folder))
     assert profile is not None, "the server made one"
     found = Elastic(policy=DEFAULT_POLICY, rate=OVERLOAD * saturation, live=[], simulated=[], fixed=[])
     cells = [Cell(cv2=BURSTS, load=OVERLOAD, goodput=[], p99_ms=[], late_ms=[]) for _ in range(2)]

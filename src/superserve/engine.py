@@ -5,9 +5,29 @@ need no model.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
+
+EngineName = Literal["auto", "eager", "compiled"]
+"""What a user may ask for: ``auto`` is compiled code where a build for this machine is kept, else eager."""
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+"""What a user may ask to compute in: ``auto`` is the fastest that was built, else float32."""
+
+
+class EngineChoice(NamedTuple):
+    """What runs a model, decided: by ``serving/choice.py``, and by nothing else."""
+
+    device: str
+    """``cpu``, ``cuda``, or ``emulated:PROFILE``."""
+    engine: str
+    """As `Engine.name`."""
+    dtype: str
+    """As `Engine.dtype`."""
+
+    def __str__(self) -> str:
+        return f"{self.engine} {self.dtype} on {self.device}"
 
 
 class Engine(Protocol):
@@ -18,11 +38,11 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """The kind of engine, as profiles name it: ``"eager"``."""
+        """The kind of engine, as profiles name it: ``"eager"``, ``"compiled"``."""
 
     @property
     def dtype(self) -> str:
-        """What it computes in: ``"float32"``."""
+        """What it computes in: ``"float32"``, ``"bfloat16"``."""
 
     @property
     def subnet_ids(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ This module knows files and shapes, not torch: the router and the front end read
 import hashlib
 import itertools
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from importlib import resources
 from math import prod
@@ -233,6 +234,21 @@ class ModelFolder:
         """
         return load_examples(self._file(TEST_FILE))
 
+    def example_inputs(
+        self, rows: int, rng: np.random.Generator, inputs: Sequence[TensorSpec] | None = None
+    ) -> list[np.ndarray[Any, Any]]:
+        """Rows to try the model with: of the bundled test data if it fits, else random; at most ``rows`` of them.
+
+        Random numbers are such that every model can take them: in 0..1, and 0 or 1 where they are whole (token ids
+        have a limit). ``inputs`` are the tensors to make, by default those of ``config.json``.
+        """
+        inputs = self.config.inputs if inputs is None else inputs
+        if len(inputs) == 1 and (self.path / TEST_FILE).is_file():
+            found = self.test_data()[0][:rows]
+            if found.dtype == inputs[0].dtype and found.shape[1:] == inputs[0].row_shape:
+                return [found]
+        return [_random_rows(tensor, rows, rng) for tensor in inputs]
+
     def _file(self, name: str) -> Path:
         path = self.path / name
         if not path.is_file():
@@ -264,6 +280,12 @@ class ModelFolder:
         whole = tensor.datatype.startswith(("INT", "UINT"))
         if tensor.range is not None and (not whole or tensor.range[0] > tensor.range[1]):
             raise ModelFolderError(f"{where}: range {list(tensor.range)} must rise, and be of an integer datatype")
+
+
+def _random_rows(tensor: TensorSpec, rows: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    shape = (rows, *tensor.row_shape)
+    values = rng.random(shape) if tensor.dtype.kind == "f" else rng.integers(0, 2, shape)
+    return values.astype(tensor.dtype)
 
 
 def load_examples(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -13,18 +13,20 @@ SURFACE = {
         "--traces", "--policies", "--profile", "--slo-ms", "--workers", "--seeds", "--overhead-ms", "--figure",
         "--json",
     },
+    "compile": {"MODEL", "--dtype", "--jobs", "--force", "--json"},
     "config show": {"--config"},
-    "demo": {"--seconds", "--seed", "--workers", "--device", "--cv2", "--out", "--json"},
-    "evaluate": {"MODEL", "--data", "--subnet", "--json"},
+    "demo": {"--seconds", "--seed", "--workers", "--device", "--engine", "--dtype", "--cv2", "--out", "--json"},
+    "evaluate": {"MODEL", "--data", "--subnet", "--engine", "--dtype", "--json"},
     "import": {
         "FAMILY", "--out", "--checkpoint", "--folder", "--download", "--calibrate-with", "--data", "--subnets",
         "--seed", "--json",
     },
     "models": {"--json"},
-    "profile": {"MODEL", "--quick", "--device", "--seed", "--json"},
+    "profile": {"MODEL", "--quick", "--device", "--engine", "--dtype", "--seed", "--json"},
     "replay": {"TRACE", "--url", "--model", "--slo-ms", "--seed", "--json"},
     "serve": {
         "MODEL", "--host", "--http-port", "--workers", "--policy", "--slo-ms", "--timeout-action", "--device",
+        "--engine", "--dtype",
         "--profile", "--config", "--ready-file",
     },
     "simulate": {
@@ -71,6 +73,9 @@ def test_help_explains_itself(command: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "named"),
     [
+        (["serve", "digits", "--engine", "packed"], 2, "compiled"),
+        (["evaluate", "digits", "--dtype", "float16"], 2, "bfloat16"),
+        (["compile", "digits", "--dtype", "float64"], 2, "bfloat16"),
         (["serve", "no-such-model"], 2, "no-such-model"),
         (["serve", "no-such-model", "--policy", "slackfitt"], 2, "slackfit"),
         (["train", "imagenet", "--out", "unused"], 2, "digits"),

@@ -7,15 +7,19 @@ import pytest
 
 from superserve import profiler
 from superserve.clock import ManualClock
+from superserve.engine import EngineChoice
 from superserve.errors import ConfigError, ProfileError
 from superserve.frontend.server import Server, choose_profile
 from superserve.model_folder import ModelFolder, write_json
+from superserve.processor import cpu_name
 from superserve.profile import Device, Profile, SubnetProfile
 from superserve.profiler import Progress, save_profile
-from superserve.profiler.store import THREADS, cpu_name
+from superserve.profiler.store import THREADS
 from superserve.scheduling.policy import DEFAULT_POLICY
-from superserve.serving.config import Config, resolve
+from superserve.serving.config import resolve
 from superserve.serving.fake_pool import FakePool
+
+EAGER = EngineChoice("cpu", "eager", "float32")
 
 
 @pytest.fixture
@@ -47,8 +51,8 @@ def write(path: Path, profile: Profile) -> Path:
 
 def test_an_emulated_device_plans_with_its_own_profile(folder: ModelFolder) -> None:
     """Whatever the model's subnets are."""
-    config = resolve({"workers.device": "emulated:r-profile"}, {}).config
-    assert choose_profile(folder, config) == Profile.load("r-profile")
+    choice = EngineChoice("emulated:r-profile", "emulated", "none")
+    assert choose_profile(folder, choice) == Profile.load("r-profile")
 
 
 def test_a_given_profile_comes_before_the_kept_one(folder: ModelFolder, tmp_path: Path) -> None:
@@ -56,24 +60,35 @@ def test_a_given_profile_comes_before_the_kept_one(folder: ModelFolder, tmp_path
     kept = profile_of(folder)
     given = msgspec.structs.replace(kept, dispatch_overhead_us=1.0)
     save_profile(folder, kept)
-    assert choose_profile(folder, Config()) == kept
-    assert choose_profile(folder, Config(), write(tmp_path / "given.json", given)) == given
+    assert choose_profile(folder, EAGER) == kept
+    assert choose_profile(folder, EAGER, write(tmp_path / "given.json", given)) == given
 
 
 def test_without_any_profile_one_is_measured_and_kept(folder: ModelFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Quickly, telling of progress; the next start finds it."""
     steps: list[tuple[float, float, str]] = []
 
-    def measure(model: ModelFolder, *, quick: bool, report: Callable[[Progress], None]) -> SimpleNamespace:
-        assert quick
+    def measure(
+        model: ModelFolder, *, quick: bool, choice: EngineChoice, report: Callable[[Progress], None]
+    ) -> SimpleNamespace:
+        assert (quick, choice) == (True, EAGER)
         report(Progress("scan", 3, 7))
         return SimpleNamespace(profile=profile_of(model))
 
     monkeypatch.setattr(profiler, "measure", measure)
-    measured = choose_profile(folder, Config(), report=lambda *step: steps.append(step))
+    measured = choose_profile(folder, EAGER, report=lambda *step: steps.append(step))
     assert steps == [(3, 7, "profile: scan")]
     monkeypatch.setattr(profiler, "measure", None)
-    assert choose_profile(folder, Config()) == measured == profile_of(folder)
+    assert choose_profile(folder, EAGER) == measured == profile_of(folder)
+
+
+def test_a_given_profile_of_another_engine_is_used_with_a_warning(
+    folder: ModelFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = profile_of(folder)
+    compiled = EngineChoice("cpu", "compiled", "bfloat16")
+    assert choose_profile(folder, compiled, write(tmp_path / "given.json", given)) == given
+    assert "measured on engine eager float32, but workers run compiled bfloat16 on cpu" in caplog.text
 
 
 @pytest.mark.parametrize("wrong", ["hash", "subnets", "order", "batches"])
@@ -87,7 +102,7 @@ def test_a_profile_of_another_model_is_refused(folder: ModelFolder, tmp_path: Pa
         "batches": profile_of(folder, (1, 16, 32)),
     }[wrong]
     with pytest.raises(ProfileError, match=r"superserve profile"):
-        choose_profile(folder, Config(), write(tmp_path / "bad.json", bad))
+        choose_profile(folder, EAGER, write(tmp_path / "bad.json", bad))
 
 
 def test_a_server_is_assembled_as_configured(folder: ModelFolder) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import psutil
 import pytest
 
+from superserve.engine import EngineChoice
 from superserve.errors import ProfileError, WorkerError
 from superserve.model_folder import Front, ModelFolder, SubnetRecord, write_json
 from superserve.profiler import Progress, measure
@@ -18,6 +19,10 @@ from support.profiles import make_profile
 pytestmark = pytest.mark.integration
 
 EFFORT = Effort(seconds=1.5, least=4, most=20, rounds=3)
+
+
+def emulated(profile: str) -> EngineChoice:
+    return EngineChoice(f"emulated:{profile}", "emulated", "none")
 
 
 @pytest.fixture
@@ -35,7 +40,7 @@ def test_an_emulated_device_gives_its_profile_back(folder: ModelFolder, tmp_path
     write_json(tmp_path / "source.json", source)
     steps: list[Progress] = []
     before = available_cores()
-    found = measure(folder, device=f"emulated:{tmp_path / 'source.json'}", report=steps.append, effort=EFFORT)
+    found = measure(folder, choice=emulated(str(tmp_path / "source.json")), report=steps.append, effort=EFFORT)
     profile = found.profile
     assert profile.batches == source.batches
     assert profile.model_hash == folder.model_hash
@@ -59,13 +64,13 @@ def test_an_emulated_device_gives_its_profile_back(folder: ModelFolder, tmp_path
 
 def test_a_worker_that_cannot_start_leaves_nothing(folder: ModelFolder) -> None:
     with pytest.raises(WorkerError, match=r"worker 0 cannot start: .*config\.json"):  # no such family
-        measure(folder, effort=EFFORT)
+        measure(folder, choice=EngineChoice("cpu", "eager", "float32"), effort=EFFORT)
     assert _left_behind() == []
 
 
 def test_an_unknown_profile_is_refused_before_anything_starts(folder: ModelFolder) -> None:
     with pytest.raises(ProfileError, match="no-such-profile"):
-        measure(folder, device="emulated:no-such-profile")
+        measure(folder, choice=emulated("no-such-profile"))
 
 
 def _left_behind() -> list[psutil.Process]:

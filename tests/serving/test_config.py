@@ -32,6 +32,8 @@ OTHER: dict[str, tuple[Any, str]] = {
     "model.max_queued": (10, "10"),
     "workers.count": (3, "3"),
     "workers.device": ("emulated:r-profile", "emulated:r-profile"),
+    "workers.engine": ("compiled", "compiled"),
+    "workers.dtype": ("bfloat16", "bfloat16"),
 }
 
 

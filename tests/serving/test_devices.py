@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from superserve.errors import ConfigError
+from superserve.engine import EngineChoice
 from superserve.model_folder import ModelFolder, write_json
+from superserve.serving.choice import choose_engine
 from superserve.serving.devices import batch_grid, emulated_profile, workers_for
 from support.serving import MODEL
 
@@ -17,15 +18,17 @@ def folder(tmp_path: Path) -> ModelFolder:
 
 
 def test_the_cpu_runs_the_folder_itself(folder: ModelFolder) -> None:
-    spec = workers_for(folder)
-    assert spec.engine == "superserve.serving.engines:eager"
-    assert spec.options == {"folder": str(folder.path), "bundled": False}
+    spec = workers_for(folder, EngineChoice("cpu", "compiled", "bfloat16"))
+    assert spec.engine == "superserve.serving.engines:create"
+    assert spec.options == {
+        "folder": str(folder.path), "bundled": False, "device": "cpu", "engine": "compiled", "dtype": "bfloat16",
+    }  # fmt: skip
     assert (spec.inputs, spec.outputs) == (MODEL.inputs, MODEL.outputs)
     assert (spec.max_rows, spec.warm_batches) == (16, (1, 2, 4, 8, 16))
 
 
 def test_an_emulated_device_runs_its_profile(folder: ModelFolder) -> None:
-    spec = workers_for(folder, "emulated:r-profile", seed=3)
+    spec = workers_for(folder, choose_engine(folder, "emulated:r-profile"), seed=3)
     assert spec.options == {"profile": "r-profile", "seed": 3}
 
 
@@ -36,12 +39,7 @@ def test_a_profile_file_is_found_from_wherever_the_worker_runs(
 
     write_json(tmp_path / "p.json", Profile.load("r-profile"))
     monkeypatch.chdir(tmp_path)
-    assert workers_for(folder, "emulated:p.json").options["profile"] == str(tmp_path / "p.json")
-
-
-def test_an_unknown_device_is_refused(folder: ModelFolder) -> None:
-    with pytest.raises(ConfigError, match="device 'tpu' is neither 'cpu' nor 'emulated:PROFILE'"):
-        workers_for(folder, "tpu")
+    assert workers_for(folder, choose_engine(folder, "emulated:p.json")).options["profile"] == str(tmp_path / "p.json")
 
 
 def test_the_profile_of_an_emulated_device() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from superserve.engine import Engine
-from superserve.errors import ModelFolderError
+from superserve.errors import ConfigError, ModelFolderError
 from superserve.model_folder import CONFIG_FILE, ModelFolder, write_json
 from superserve.supernet.engine import EagerEngine, channels_last
 from superserve.supernet.extract import extract
@@ -95,3 +95,19 @@ def test_tensors_that_do_not_fit_are_refused(folder: ModelFolder, change: dict[s
     write_json(folder.path / CONFIG_FILE, msgspec.convert(content, type(folder.config)))
     with pytest.raises(ModelFolderError, match=f"{CONFIG_FILE}: .*{message}"):
         EagerEngine.load(ModelFolder(folder.path))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_cuda_is_refused(folder: ModelFolder) -> None:
+    with pytest.raises(ConfigError, match=r"no GPU here .*--device cpu"):
+        EagerEngine.load(folder, device="cuda")
+
+
+def test_a_copy_in_a_devices_memory_computes_the_same(supernet: Supernet) -> None:
+    """The way that weights and statistics take to a GPU, with the CPU as its end."""
+    copy, images = supernet.to("cpu"), pixels(3)
+    shared = {tensor.data_ptr() for tensor in supernet.network.parameters()}
+    assert shared.isdisjoint(tensor.data_ptr() for tensor in copy.network.parameters())
+    found, expected = EagerEngine(copy), EagerEngine(supernet)
+    for subnet in range(3):
+        np.testing.assert_array_equal(found.run(subnet, [images])[0], expected.run(subnet, [images])[0])

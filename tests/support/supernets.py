@@ -25,6 +25,17 @@ SMALL = OfaResNetConfig(
     divisor=4,
 )
 
+#: Inputs and outputs like those of `SMALL`, and so few layers that a subnet compiles in seconds.
+TINY = OfaResNetConfig(
+    in_channels=2,
+    classes=5,
+    stem_width=8,
+    stages=(StageConfig(width=16, stride=2, depths=(1, 2)),),
+    width_ratios=(0.5, 1.0),
+    expand_ratios=(0.25, 0.5),
+    divisor=4,
+)
+
 
 @st.composite
 def specs(draw: st.DrawFn, space: SearchSpace) -> SubnetSpec:
@@ -33,11 +44,11 @@ def specs(draw: st.DrawFn, space: SearchSpace) -> SubnetSpec:
     return space.spec(depths, {width.name: draw(st.sampled_from(width.ratios)) for width in space.widths})
 
 
-def small_network(seed: int = 0) -> OfaResNet:
+def small_network(seed: int = 0, architecture: OfaResNetConfig = SMALL) -> OfaResNet:
     """A network of which every weight matters: no scale or shift is 0 or 1."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = OfaResNet(SMALL)
+        network = OfaResNet(architecture)
         for module in network.modules():
             if isinstance(module, SubnetNorm):
                 nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -64,9 +75,9 @@ def pixels(rows: int, seed: int = 0) -> np.ndarray[tuple[int, ...], np.dtype[np.
     return np.random.default_rng(seed).integers(0, 256, (rows, 9, 9, 2), dtype=np.uint8)
 
 
-def small_supernet(count: int = 3) -> Supernet:
-    """A supernet with a front of ``count`` random subnets between the smallest and the largest."""
-    network = small_network()
+def small_supernet(count: int = 3, architecture: OfaResNetConfig = SMALL) -> Supernet:
+    """A supernet with a front of ``count`` subnets: the smallest, the largest, and random ones between them."""
+    network = small_network(architecture=architecture)
     space, rng = network.space, np.random.default_rng(0)
     chosen = [space.smallest(), *(space.sample(rng) for _ in range(count - 2)), space.largest()]
     records = tuple(
@@ -77,7 +88,7 @@ def small_supernet(count: int = 3) -> Supernet:
         format=FORMAT,
         name="small",
         family="ofa_resnet",
-        architecture=msgspec.to_builtins(SMALL),
+        architecture=msgspec.to_builtins(architecture),
         task="image-classification",
         dataset="random",
         labels=("a", "b", "c", "d", "e"),

@@ -1,5 +1,6 @@
 """What all commands share: the program, its consoles, options and progress bars."""
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,9 @@ TraceFile = Annotated[
     Path, typer.Argument(metavar="TRACE", help="A canonical trace (.npz), or a folder of recorded segments.")
 ]
 SloMs = Annotated[float | None, typer.Option(min=0.001, help="Deadline of each request, milliseconds from arrival.")]
-Device = Annotated[str, typer.Option(help="cpu, or emulated:PROFILE for workers that only pretend.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, or emulated:PROFILE for workers that only pretend.")]
+EngineWish = Annotated[str, typer.Option("--engine", help="eager, compiled (see `superserve compile`), or auto.")]
+DtypeWish = Annotated[str, typer.Option("--dtype", help="float32, bfloat16, or auto.")]
 
 
 class ManyValues(typer.core.TyperCommand):
@@ -45,6 +48,20 @@ class ManyValues(typer.core.TyperCommand):
                 spread.append(option)
             spread.append(token)
         return super().parse_args(ctx, spread)
+
+
+@contextmanager
+def end_on_sigterm() -> Iterator[None]:
+    """Have ``SIGTERM`` end the block as an error does, so that it cleans up, with the status that shells expect."""
+
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Commands that make and measure models: train, profile, evaluate, models."""
+"""Commands that make and measure models: train, import, compile, profile, evaluate, models."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
-from superserve.cli.base import Device, JsonFile, ModelName, Seed, app, err, out, progress_bar
+from superserve.cli.base import (
+    Device,
+    DtypeWish,
+    EngineWish,
+    JsonFile,
+    ModelName,
+    Seed,
+    app,
+    end_on_sigterm,
+    err,
+    out,
+    progress_bar,
+)
 from superserve.errors import ConfigError
 
 #: Share of the time that a profiled worker may wait for its core before the profile is called doubtful.
@@ -74,24 +86,57 @@ def import_checkpoint(
         write_json(json_file, report)
 
 
+@app.command("compile")
+def compile_subnets(
+    model: ModelName,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes at a time; default: one per core.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Compile even what is kept already.")] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Compile each subnet for this machine; serving uses the result by default. Needs a C++ compiler."""
+    from superserve.model_folder import ModelFolder, write_json
+    from superserve.supernet.compile import compile_model
+    from superserve.tables import print_table
+
+    with end_on_sigterm(), progress_bar("compile") as advance:
+        compiled = compile_model(ModelFolder.resolve(model), dtype=dtype, jobs=jobs, force=force, report=advance)
+    rows = [
+        [subnet.id, subnet.seconds, f"{subnet.error:.1e}", f"{subnet.full_batch_us / 1000:.2f}"]
+        for subnet in compiled.build.subnets
+    ]
+    columns = ("subnet", "seconds to compile", "difference from eager float32", "largest batch, ms")
+    print_table(out, f"Compiled code of {model}, {dtype}", columns, rows)
+    out.print(
+        f"{'kept' if compiled.fresh else 'was there already:'} in {compiled.path}", highlight=False, soft_wrap=True
+    )
+    if json_file is not None:
+        write_json(json_file, compiled.build)
+
+
 @app.command()
 def profile(
     model: ModelName,
     quick: Annotated[bool, typer.Option("--quick", help="About 10 s instead of about 75.")] = False,
     device: Device = "cpu",
+    engine: EngineWish = "auto",
+    dtype: DtypeWish = "auto",
     seed: Seed = 0,
     json_file: JsonFile = None,
 ) -> None:
     """Measure how long each subnet takes at each batch size on this machine, and keep it."""
     from superserve.model_folder import ModelFolder, write_json
     from superserve.profiler import measure, save_profile
+    from superserve.serving.choice import choose_engine
+    from superserve.serving.devices import emulated_profile
 
     folder = ModelFolder.resolve(model)
+    choice = choose_engine(folder, device, engine, dtype)
     with progress_bar("profile") as advance:
         measured = measure(
             folder,
             quick=quick,
-            device=device,
+            choice=choice,
             seed=seed,
             report=lambda step: advance(step.done, step.total, step.stage),
         )
@@ -103,7 +148,7 @@ def profile(
             f"[bold red]doubtful:[/] other processes had the worker's core {measured.worker_waited:.0%} of the time; "
             "measure again when the machine is idle"
         )
-    if device == "cpu":
+    if emulated_profile(device) is None:
         out.print(f"kept in {save_profile(folder, measured.profile)}", highlight=False, soft_wrap=True)
     if json_file is not None:
         write_json(json_file, measured.profile)
@@ -116,19 +161,22 @@ def evaluate(
         Path | None, typer.Option(metavar="FILE", help="An .npz with inputs and labels; default: bundled test data.")
     ] = None,
     subnet: Annotated[list[str] | None, typer.Option(help="Subnets to measure; default: all.")] = None,
+    engine: EngineWish = "auto",
+    dtype: DtypeWish = "auto",
     json_file: JsonFile = None,
 ) -> None:
     """Measure the accuracy of subnets against labels."""
     from superserve.evaluate import evaluate as measure_accuracy
     from superserve.model_folder import ModelFolder, load_examples
-    from superserve.supernet.engine import EagerEngine
+    from superserve.serving.choice import choose_engine
+    from superserve.serving.engines import load_engine
     from superserve.tables import print_table, write_rows
 
     folder = ModelFolder.resolve(model)
     inputs, labels = folder.test_data() if data is None else load_examples(data)
     with progress_bar("evaluate") as advance:
         rows = measure_accuracy(
-            EagerEngine.load(folder),
+            load_engine(folder, choose_engine(folder, engine=engine, dtype=dtype)),
             inputs,
             labels,
             subnets=subnet,
@@ -173,6 +221,7 @@ def _print_profile(measured: Any) -> None:  # noqa: ANN401  (typing it would imp
         for subnet in measured.subnets
     ]
     print_table(out, f"p50 / p95 in ms on {measured.device.name}, one thread", columns, rows)
+    out.print(f"engine {measured.device.engine}, {measured.device.dtype}", highlight=False)
     out.print(f"dispatch overhead (p95): {measured.dispatch_overhead_us / 1000:.2f} ms", highlight=False)
 
 

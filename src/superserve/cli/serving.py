@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from superserve.cli.base import Device, JsonFile, ModelName, Seed, SloMs, TraceFile, app, err, out, progress_bar
+from superserve.cli.base import (
+    Device,
+    DtypeWish,
+    EngineWish,
+    JsonFile,
+    ModelName,
+    Seed,
+    SloMs,
+    TraceFile,
+    app,
+    err,
+    out,
+    progress_bar,
+)
 
 config_app = typer.Typer(help="Look at the server's configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
@@ -19,6 +32,8 @@ def demo(
     seed: Seed = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: one per core left.")] = None,
     device: Device = "cpu",
+    engine: EngineWish = "auto",
+    dtype: DtypeWish = "auto",
     cv2: Annotated[float, typer.Option(min=0.0, help="Burstiness: squared variation of the gaps.")] = 2.0,
     folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the report goes.")] = Path("demo-report"),
     json_file: JsonFile = None,
@@ -27,7 +42,9 @@ def demo(
     from superserve.experiments.demo import DemoOptions, run_demo
     from superserve.model_folder import write_json
 
-    options = DemoOptions(seconds=seconds, seed=seed, workers=workers, device=device, cv2=cv2, out=folder)
+    options = DemoOptions(
+        seconds=seconds, seed=seed, workers=workers, device=device, engine=engine, dtype=dtype, cv2=cv2, out=folder
+    )
     report = run_demo(options, out)
     if json_file is not None:
         write_json(json_file, report)
@@ -46,7 +63,9 @@ def serve(
     timeout_action: Annotated[
         str | None, typer.Option(help="What becomes of hopeless requests: reject or delay.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, or emulated:PROFILE.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, or emulated:PROFILE.")] = None,
+    engine: Annotated[str | None, typer.Option(help="eager, compiled, or auto: compiled if it is there.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, or auto.")] = None,
     profile: Annotated[Path | None, typer.Option(metavar="FILE", help="Profile to plan with.")] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML configuration.")] = None,
     ready_file: Annotated[
@@ -56,6 +75,7 @@ def serve(
     """Serve a model over the Open Inference Protocol until told to stop."""
     from superserve.frontend.server import choose_profile, serve_model
     from superserve.model_folder import ModelFolder
+    from superserve.serving.choice import choose_engine
     from superserve.serving.config import resolve
 
     flags = {
@@ -63,6 +83,8 @@ def serve(
         "server.http_port": http_port,
         "workers.count": workers,
         "workers.device": device,
+        "workers.engine": engine,
+        "workers.dtype": dtype,
         "model.policy": policy,
         "model.slo_ms": slo_ms,
         "model.timeout_action": timeout_action,
@@ -70,9 +92,11 @@ def serve(
     settings = resolve(flags, os.environ, config).config
     folder = ModelFolder.resolve(model)
     _log_to_stderr()
+    wish = settings.workers
+    choice = choose_engine(folder, wish.device, wish.engine, wish.dtype)
     with progress_bar("profile") as advance:
-        planned = choose_profile(folder, settings, profile, advance)
-    serve_model(folder, settings, planned, ready_file=ready_file)
+        planned = choose_profile(folder, choice, profile, advance)
+    serve_model(folder, settings, choice, planned, ready_file=ready_file)
 
 
 @app.command()

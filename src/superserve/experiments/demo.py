@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from rich.console import Console
 
+from superserve.engine import EngineChoice
 from superserve.errors import ConfigError
 from superserve.experiments.live import LiveRun, LiveSetup, run_live
 from superserve.experiments.load import Load, derive_load
@@ -26,11 +27,12 @@ from superserve.experiments.verdict import check, summary
 from superserve.metrics import ResultRow, summarise
 from superserve.model_folder import ModelFolder, write_json
 from superserve.plots import NamedRun
+from superserve.processor import cpu_name
 from superserve.profile import Profile
 from superserve.profiler import Progress, measure_async
 from superserve.profiler.plan import Effort
-from superserve.profiler.store import cpu_name
 from superserve.scheduling.policy import DEFAULT_POLICY
+from superserve.serving.choice import choose_engine
 from superserve.serving.cores import available_cores, plan_cores
 from superserve.serving.devices import emulated_profile
 from superserve.simulator import simulate
@@ -65,6 +67,8 @@ class DemoOptions:
     seed: int = 0
     workers: int | None = None
     device: str = "cpu"
+    engine: str = "auto"
+    dtype: str = "auto"
     cv2: float = JUDGED_CV2
     out: Path = Path("demo-report")
 
@@ -133,12 +137,13 @@ def fixed_policies(subnet_ids: Sequence[str]) -> list[str]:
 async def _demo(options: DemoOptions, console: Console) -> tuple[DemoReport, list[NamedRun]]:
     folder = ModelFolder.resolve(options.model)
     folder.test_data()  # without it there is nothing to send: better said now than after the profile
+    choice = choose_engine(folder, options.device, options.engine, options.dtype)
     workers = len(plan_cores(available_cores(), options.workers).workers)
     with tempfile.TemporaryDirectory(prefix="superserve-demo-") as scratch, Screen(console) as screen:
-        profile = await _profile(options, folder, screen)
+        profile = await _profile(options, folder, choice, screen)
         load = derive_load(profile, workers=workers, cv2=options.cv2)
         trace = load.trace(options.seconds, options.seed)
-        setup = _setup(options, Path(scratch), profile=profile, load=load, trace=trace, workers=workers)
+        setup = _setup(options, Path(scratch), choice, profile=profile, load=load, trace=trace, workers=workers)
         policies = (ELASTIC_POLICY, *fixed_policies(setup.subnet_ids))
         runs = [await _live(setup, policy, screen) for policy in policies]
         simulated = [await _simulated(run.row, trace, profile, screen) for run in runs]
@@ -156,7 +161,7 @@ async def _demo(options: DemoOptions, console: Console) -> tuple[DemoReport, lis
     return report, shown
 
 
-async def _profile(options: DemoOptions, folder: ModelFolder, screen: Screen) -> Profile:
+async def _profile(options: DemoOptions, folder: ModelFolder, choice: EngineChoice, screen: Screen) -> Profile:
     """The profile of the device that serves, as the servers and the simulator are to plan with it.
 
     An emulated device has the latencies that it emulates, but its batches are dispatched by this machine's router: that
@@ -173,7 +178,7 @@ async def _profile(options: DemoOptions, folder: ModelFolder, screen: Screen) ->
     source = emulated_profile(options.device)
     effort = None if source is None else _OVERHEAD_EFFORT
     measurement = await measure_async(
-        folder, quick=True, device=options.device, seed=options.seed, report=report, effort=effort
+        folder, quick=True, choice=choice, seed=options.seed, report=report, effort=effort
     )
     profile, overhead_us = measurement.profile, measurement.profile.dispatch_overhead_us
     typical_us = measurement.profile.dispatch_overhead_mean_us
@@ -186,7 +191,14 @@ async def _profile(options: DemoOptions, folder: ModelFolder, screen: Screen) ->
 
 
 def _setup(
-    options: DemoOptions, scratch: Path, *, profile: Profile, load: Load, trace: Trace, workers: int
+    options: DemoOptions,
+    scratch: Path,
+    choice: EngineChoice,
+    *,
+    profile: Profile,
+    load: Load,
+    trace: Trace,
+    workers: int,
 ) -> LiveSetup:
     trace_file, profile_file = scratch / "trace.npz", scratch / "profile.json"
     trace.save(trace_file)
@@ -194,7 +206,7 @@ def _setup(
     emulated = emulated_profile(options.device) is not None
     return LiveSetup(
         model=options.model,
-        device=f"emulated:{profile_file}" if emulated else options.device,
+        choice=choice._replace(device=f"emulated:{profile_file}") if emulated else choice,
         workers=workers,
         trace_name=trace.name,
         trace_file=trace_file,

@@ -10,6 +10,7 @@ import msgspec
 from superserve.client.replay_process import Job
 from superserve.client.result import Progress, ReplayResult
 from superserve.clock import NS_PER_S, monotonic_ns
+from superserve.engine import EngineChoice
 from superserve.experiments.children import ChildProcess
 from superserve.experiments.server_process import RunningServer, running_server
 from superserve.metrics import ResultRow, RunLog, summarise
@@ -28,7 +29,7 @@ class LiveSetup:
     """
 
     model: str
-    device: str
+    choice: EngineChoice
     workers: int
     trace_name: str
     trace_file: Path
@@ -92,12 +93,12 @@ async def run_live(setup: LiveSetup, policy: str, on_progress: Callable[[Progres
         setup.model,
         policy=policy,
         workers=setup.workers,
-        device=setup.device,
+        choice=setup.choice,
         profile=setup.profile_file,
         log=setup.scratch / f"server-{name}.log",
     ) as server:
         result, router_share = await _replay(setup, server, name, on_progress)
-    if pick_generator_core(setup.device) == plan_cores(available_cores()).router:
+    if pick_generator_core(setup.choice.device) == plan_cores(available_cores()).router:
         router_share += result.cpu_share
     row = summarise(
         result.log,
@@ -121,7 +122,7 @@ async def run_live(setup: LiveSetup, policy: str, on_progress: Callable[[Progres
 async def _replay(
     setup: LiveSetup, server: RunningServer, name: str, on_progress: Callable[[Progress], None]
 ) -> tuple[ReplayResult, float]:
-    generator_core = pick_generator_core(setup.device)
+    generator_core = pick_generator_core(setup.choice.device)
     result_file = setup.scratch / f"result-{name}.npz"
     job = Job(
         trace=str(setup.trace_file),

@@ -10,7 +10,9 @@ from typing import Final
 import msgspec
 import psutil
 
+from superserve.engine import EngineChoice
 from superserve.experiments.children import ChildProcess
+from superserve.serving.devices import emulated_profile
 
 READY_TIMEOUT_S: Final = 120.0
 #: Between looks at whether it is ready; start-up takes seconds.
@@ -32,7 +34,7 @@ class RunningServer:
 
 @asynccontextmanager
 async def running_server(
-    model: str, *, policy: str, workers: int, device: str, profile: Path | None, log: Path
+    model: str, *, policy: str, workers: int, choice: EngineChoice, profile: Path | None, log: Path
 ) -> AsyncIterator[RunningServer]:
     """``superserve serve`` as a child process.
 
@@ -40,7 +42,7 @@ async def running_server(
         model: a bundled model or a model folder.
         policy: what it schedules with.
         workers: how many it has.
-        device: of the workers.
+        choice: what the workers run.
         profile: what it plans with; None leaves that to the server.
         log: takes what it says.
 
@@ -48,7 +50,10 @@ async def running_server(
         ChildFailedError: if it ends, or is not ready in time; the message has the end of its log.
     """
     ready_file = log.with_suffix(".ready")
-    arguments = ["serve", model, "--policy", policy, "--http-port", "0", "--workers", str(workers), "--device", device]
+    arguments = ["serve", model, "--policy", policy, "--http-port", "0", "--workers", str(workers)]
+    arguments += ["--device", choice.device]
+    if emulated_profile(choice.device) is None:
+        arguments += ["--engine", choice.engine, "--dtype", choice.dtype]
     arguments += ["--ready-file", str(ready_file)]
     arguments += ["--profile", str(profile)] if profile is not None else []
     async with ChildProcess("superserve", arguments, log=log) as child:

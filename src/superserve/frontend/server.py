@@ -15,6 +15,7 @@ import uvloop
 
 from superserve import __version__
 from superserve.clock import NS_PER_US, Clock, MonotonicClock
+from superserve.engine import EngineChoice
 from superserve.errors import ProfileError
 from superserve.frontend.http_server import HttpServer
 from superserve.frontend.routes import V2Routes
@@ -24,7 +25,7 @@ from superserve.scheduling import Scheduler, SchedulerLimits, create_policy
 from superserve.serving.config import Config
 from superserve.serving.cores import available_cores, pinned, plan_cores
 from superserve.serving.dataplane import DataPlane, ServedModel
-from superserve.serving.devices import emulated_profile, workers_for
+from superserve.serving.devices import CUDA, emulated_profile, workers_for
 from superserve.serving.local_pool import LocalPool
 from superserve.serving.pool import WorkerPool
 from superserve.serving.router import Router
@@ -131,7 +132,7 @@ class Server:
 
 
 def choose_profile(
-    folder: ModelFolder, config: Config, profile_file: Path | None = None, report: Report | None = None
+    folder: ModelFolder, choice: EngineChoice, profile_file: Path | None = None, report: Report | None = None
 ) -> Profile:
     """The profile to plan with: the emulated device's, the given file, the kept one, or one measured now (10 s).
 
@@ -139,29 +140,42 @@ def choose_profile(
         ProfileError: if it cannot be read or does not fit the model.
         WorkerError: if it has to be measured and a worker fails.
     """
-    emulated = emulated_profile(config.workers.device)
+    emulated = emulated_profile(choice.device)
     if emulated is not None:
         return Profile.load(emulated)
-    profile = Profile.load(profile_file) if profile_file is not None else _kept_or_measured(folder, report)
+    profile = Profile.load(profile_file) if profile_file is not None else _kept_or_measured(folder, choice, report)
+    _check_engine(profile, choice)
     _check_fits(profile, folder)
     return profile
 
 
-def _kept_or_measured(folder: ModelFolder, report: Report | None) -> Profile:
+def _kept_or_measured(folder: ModelFolder, choice: EngineChoice, report: Report | None) -> Profile:
     from superserve.profiler import find_profile, measure, save_profile  # noqa: PLC0415  (needed only without a file)
 
-    found = find_profile(folder)
+    found = find_profile(folder, choice)
     if found is not None:
         return found
-    _logger.info("no profile of %s for this machine yet: measuring one, about 10 s", folder.config.name)
+    _logger.info("no profile of %s, %s, on this machine yet: measuring one, about 10 s", folder.config.name, choice)
 
     def progress(step: "Progress") -> None:
         if report is not None:
             report(step.done, step.total, f"profile: {step.stage}")
 
-    measured = measure(folder, quick=True, report=progress).profile
+    measured = measure(folder, quick=True, choice=choice, report=progress).profile
     save_profile(folder, measured)
     return measured
+
+
+def _check_engine(profile: Profile, choice: EngineChoice) -> None:
+    """A profile that somebody chose is planned with, whatever it was measured on; a mistake is worth a warning."""
+    device = profile.device
+    if (device.engine, device.dtype) != (choice.engine, choice.dtype):
+        _logger.warning(
+            "the profile was measured on engine %s %s, but workers run %s: latencies will differ from the plan",
+            device.engine,
+            device.dtype,
+            choice,
+        )
 
 
 def _check_fits(profile: Profile, folder: ModelFolder) -> None:
@@ -177,12 +191,15 @@ def _check_fits(profile: Profile, folder: ModelFolder) -> None:
         )
 
 
-def serve_model(folder: ModelFolder, config: Config, profile: Profile, *, ready_file: Path | None = None) -> None:
+def serve_model(
+    folder: ModelFolder, config: Config, choice: EngineChoice, profile: Profile, *, ready_file: Path | None = None
+) -> None:
     """``superserve serve``: serve a model until SIGINT or SIGTERM; a second signal does not wait for answers.
 
     Args:
         folder: the model.
         config: everything that can be set.
+        choice: what the workers run; see `choose_engine`.
         profile: to plan with; see `choose_profile`.
         ready_file: written once ready, with the URL and the process id as JSON.
 
@@ -190,13 +207,14 @@ def serve_model(folder: ModelFolder, config: Config, profile: Profile, *, ready_
         UsageError: if the model, the configuration or the port cannot be used.
         WorkerError: if a worker fails to start.
     """
-    plan = plan_cores(available_cores(), config.workers.count)
+    plan = plan_cores(available_cores(), config.workers.count or (1 if choice.device == CUDA else None))
+    _logger.info("workers run %s", choice)
     if plan.shared:
         _logger.info("%d workers share cores: latencies will vary", len(plan.workers))
 
     async def serve() -> None:
         clock = MonotonicClock(asyncio.get_running_loop())
-        pool = LocalPool(workers_for(folder, config.workers.device), plan.workers, clock)
+        pool = LocalPool(workers_for(folder, choice), plan.workers, clock)
         await _until_signalled(Server(config, folder, profile, pool, clock), ready_file)
 
     with pinned(plan.router), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

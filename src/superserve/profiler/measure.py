@@ -4,23 +4,24 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import uvloop
 
 from superserve.clock import NS_PER_US, Clock, MonotonicClock
-from superserve.model_folder import TEST_FILE, ModelFolder, TensorSpec
+from superserve.engine import EngineChoice
+from superserve.model_folder import ModelFolder, TensorSpec
 from superserve.profile import Device, Profile, SubnetProfile
 from superserve.profiler.estimate import cell_quantiles
 from superserve.profiler.plan import FULL, QUICK, Effort
 from superserve.profiler.probe import Probe
 from superserve.profiler.sampling import CellSamples, Progress, Report, Sampler
-from superserve.profiler.store import THREADS, cpu_name
+from superserve.profiler.store import THREADS, device_name
 from superserve.profiler.traffic import RouterTraffic
+from superserve.serving.choice import choose_engine
 from superserve.serving.cores import available_cores, pinned, plan_cores
-from superserve.serving.devices import CPU, batch_grid, emulated_profile, workers_for
+from superserve.serving.devices import batch_grid, emulated_profile, workers_for
 from superserve.serving.ipc import Ready
 from superserve.serving.local_pool import LocalPool
 from superserve.serving.pool import Batch
@@ -50,7 +51,7 @@ def measure(
     folder: ModelFolder,
     *,
     quick: bool = False,
-    device: str = CPU,
+    choice: EngineChoice | None = None,
     seed: int = 0,
     report: Report | None = None,
     effort: Effort | None = None,
@@ -63,7 +64,8 @@ def measure(
     Args:
         folder: the model.
         quick: about 10 s for a small model, instead of about 75.
-        device: as for ``--device``; an emulated one gives back the profile that it was made from.
+        choice: what the worker runs, by default what `choose_engine` says; an emulated device gives back the profile
+            that it was made from.
         seed: of the order of samples, the input data and the traffic.
         report: told of progress, in the calling thread, before the first and after every sample.
         effort: overrides ``quick``.
@@ -72,7 +74,7 @@ def measure(
         UsageError: for a device, folder or profile that cannot be used.
         WorkerError: if a process fails.
     """
-    work = measure_async(folder, quick=quick, device=device, seed=seed, report=report, effort=effort)
+    work = measure_async(folder, quick=quick, choice=choice, seed=seed, report=report, effort=effort)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work)
 
@@ -81,15 +83,16 @@ async def measure_async(
     folder: ModelFolder,
     *,
     quick: bool = False,
-    device: str = CPU,
+    choice: EngineChoice | None = None,
     seed: int = 0,
     report: Report | None = None,
     effort: Effort | None = None,
 ) -> Measurement:
     """`measure` inside a running event loop, whose thread it pins to the router's core meanwhile."""
     report = report or (lambda _: None)
-    spec = workers_for(folder, device, seed)
-    batches, accuracies = _table_axes(folder, device)
+    choice = choice or choose_engine(folder)
+    spec = workers_for(folder, choice, seed)
+    batches, accuracies = _table_axes(folder, choice.device)
     plan = plan_cores(available_cores(), 1)
     clock = MonotonicClock(asyncio.get_running_loop())
     pool = LocalPool(spec, plan.workers, clock)
@@ -115,7 +118,7 @@ async def measure_async(
         finally:
             traffic.stop()
             await pool.stop()
-    measured = build_profile(samples, _device(pool.engine, device), folder.model_hash, batches, accuracies)
+    measured = build_profile(samples, _device(pool.engine, choice.device), folder.model_hash, batches, accuracies)
     counts = [len(cell) for cell in samples.loaded]
     width = len(batches)
     return Measurement(
@@ -195,19 +198,8 @@ def build_profile(
 
 def example_rows(folder: ModelFolder, inputs: Sequence[TensorSpec], rng: np.random.Generator) -> list[list[bytes]]:
     """Rows to measure with, each as the bytes of its tensors: bundled test data if it fits, else random numbers."""
-    arrays = [_random(tensor, rng) for tensor in inputs]
-    if len(inputs) == 1 and (folder.path / TEST_FILE).is_file():
-        found = folder.test_data()[0][:_EXAMPLES]
-        if found.dtype == inputs[0].dtype and found.shape[1:] == inputs[0].row_shape:
-            arrays = [found]
+    arrays = folder.example_inputs(_EXAMPLES, rng, inputs)
     return [[np.ascontiguousarray(array[row]).tobytes() for array in arrays] for row in range(len(arrays[0]))]
-
-
-def _random(tensor: TensorSpec, rng: np.random.Generator) -> npt.NDArray[Any]:
-    """Numbers that every model can take: in 0..1, and 0 or 1 where they are whole (token ids have a limit)."""
-    shape = (_EXAMPLES, *tensor.row_shape)
-    values = rng.random(shape) if tensor.dtype.kind == "f" else rng.integers(0, 2, shape)
-    return values.astype(tensor.dtype)
 
 
 def _table_axes(folder: ModelFolder, device: str) -> tuple[tuple[int, ...], dict[str, float]]:
@@ -223,8 +215,8 @@ def _table_axes(folder: ModelFolder, device: str) -> tuple[tuple[int, ...], dict
 def _device(engine: Ready, device: str) -> Device:
     source = emulated_profile(device)
     return Device(
-        name=cpu_name() if source is None else f"emulated from {source}",
-        kind="cpu" if source is None else "fixture",
+        name=device_name(device) if source is None else f"emulated from {source}",
+        kind=device if source is None else "fixture",
         threads=THREADS,
         engine=engine.engine,
         dtype=engine.dtype,

@@ -1,30 +1,23 @@
 """Where profiles are kept: one file per device in the model folder, or in the user's cache for bundled models."""
 
 import logging
-import platform
 import re
 from pathlib import Path
 from typing import Final
 
+from superserve.engine import EngineChoice
 from superserve.errors import ProfileError
 from superserve.model_folder import ModelFolder, write_json
+from superserve.processor import cpu_name
 from superserve.profile import Device, Profile
+from superserve.serving.devices import CUDA
 
 logger = logging.getLogger(__name__)
 
 #: Workers run on one thread each; see ``serving/worker_process.py``.
 THREADS: Final = 1
 
-
-def cpu_name() -> str:
-    """The processor's name as the operating system gives it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name" and value.strip():
-                return value.strip()
-    return platform.processor() or platform.machine()
+_GPUS: Final = Path("/proc/driver/nvidia/gpus")
 
 
 def file_name(device: Device) -> str:
@@ -46,11 +39,13 @@ def save_profile(folder: ModelFolder, profile: Profile) -> Path:
     return path
 
 
-def find_profile(folder: ModelFolder, engine: str = "eager") -> Profile | None:
-    """The kept profile of a model on this machine's CPU, for workers with one thread and an engine.
+def find_profile(folder: ModelFolder, choice: EngineChoice) -> Profile | None:
+    """The kept profile of a model on this machine, for workers with one thread that run this choice.
 
-    A file that cannot be read, or that was measured before the model was changed, is ignored with a warning.
+    One of another engine or dtype is not used, which the log says. A file that cannot be read, or that was measured
+    before the model was changed, is ignored with a warning.
     """
+    wanted = (device_name(choice.device), choice.device, THREADS)
     for path in sorted(folder.profiles_path.glob("*.json")):
         try:
             profile = Profile.load(path)
@@ -58,9 +53,27 @@ def find_profile(folder: ModelFolder, engine: str = "eager") -> Profile | None:
             logger.warning("ignoring a profile: %s", error)
             continue
         device = profile.device
-        if (device.name, device.kind, device.threads, device.engine) != (cpu_name(), "cpu", THREADS, engine):
+        if (device.name, device.kind, device.threads) != wanted:
             continue
-        if profile.model_hash == folder.model_hash:
+        if profile.model_hash != folder.model_hash:
+            logger.warning("ignoring %s: the model has changed since it was measured; profile again", path)
+        elif (device.engine, device.dtype) == (choice.engine, choice.dtype):
             return profile
-        logger.warning("ignoring %s: the model has changed since it was measured; profile again", path)
+        else:
+            logger.info("not planning with %s: workers run %s", path, choice)
     return None
+
+
+def device_name(device: str) -> str:
+    """The name of what a device is on this machine, as profiles have it.
+
+    A GPU's is read from its driver: the router, which asks, knows no torch.
+    """
+    if device != CUDA:
+        return cpu_name()
+    for path in sorted(_GPUS.glob("*/information")):
+        for line in path.read_text(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "Model" and value.strip():
+                return value.strip()
+    return CUDA

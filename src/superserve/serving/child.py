@@ -8,8 +8,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-# prctl(2) options.
-_PR_SET_PDEATHSIG: Final = 1
+from superserve.processes import end_with_parent
+
+#: prctl(2).
 _PR_SET_TIMERSLACK: Final = 29
 
 
@@ -66,8 +67,7 @@ def adopt() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
     # A child notices the end of its sockets when it looks at them; this ends it at once, whatever it does.
-    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     # By default the kernel may end any sleep 50 us late.
-    prctl(_PR_SET_TIMERSLACK, 1)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_TIMERSLACK, 1)

@@ -8,15 +8,16 @@ import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple, get_type_hints
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
 from superserve.clock import NS_PER_S
+from superserve.engine import Dtype, EngineName
 from superserve.errors import ConfigError
 from superserve.scheduling.policy import DEFAULT_POLICY, TimeoutAction, policy_names
-from superserve.serving.devices import CPU, emulated_profile
+from superserve.serving.devices import CPU, CUDA, emulated_profile
 
 _ENVIRONMENT_PREFIX: Final = "SUPERSERVE_"
 
@@ -89,9 +90,13 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """``[workers]``: the processes that run batches."""
 
     count: _Count | None = None
-    """How many; default: one per core that the router leaves."""
+    """How many; default: one per core that the router leaves, and one on a GPU."""
     device: str = CPU
-    """``cpu``, or ``emulated:PROFILE`` (a file or a bundled profile) for workers that only pretend."""
+    """``cpu``, ``cuda``, or ``emulated:PROFILE`` (a file or a bundled profile) for workers that only pretend."""
+    engine: EngineName = "auto"
+    """``eager`` (plain torch), ``compiled`` (what `superserve compile` built), or ``auto``: compiled if it is there."""
+    dtype: Dtype = "auto"
+    """``float32``, ``bfloat16``, or ``auto``: the fastest that was compiled, else float32."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -202,7 +207,9 @@ def _convert(given: _Given) -> object:
     try:
         value: object = msgspec.convert(given.value, _KEYS[given.key], strict=not given.is_text)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{given.source}: {given.key} = {given.value!r}: {error}") from None
+        known = get_args(_KEYS[given.key]) if get_origin(_KEYS[given.key]) is Literal else ()
+        fix = f"; it may be {', '.join(known)}" if known else ""
+        raise ConfigError(f"{given.source}: {given.key} = {given.value!r}: {error}{fix}") from None
     if given.key == "model.policy":
         _check_policy(given, str(value))
     if given.key == "workers.device":
@@ -219,8 +226,8 @@ def _check_policy(given: _Given, name: str) -> None:
 
 
 def _check_device(given: _Given, device: str) -> None:
-    if device != CPU and not emulated_profile(device):
+    if device not in {CPU, CUDA} and not emulated_profile(device):
         raise ConfigError(
-            f"{given.source}: {given.key}: device {device!r} must be 'cpu' or 'emulated:PROFILE', "
+            f"{given.source}: {given.key}: device {device!r} must be 'cpu', 'cuda' or 'emulated:PROFILE', "
             "PROFILE being a profile's file or 'r-profile'"
         )

@@ -1,13 +1,14 @@
-"""What ``--device`` names: a real device, or one that is emulated from a profile."""
+"""What ``--device`` names: a real device, or one that is emulated from a profile; and what workers run there."""
 
 from typing import Final
 
-from superserve.errors import ConfigError
+from superserve.engine import EngineChoice
 from superserve.model_folder import ModelFolder
 from superserve.serving.emulated import emulated_workers
 from superserve.serving.ipc import WorkerSpec
 
 CPU: Final = "cpu"
+CUDA: Final = "cuda"
 _EMULATED_PREFIX: Final = "emulated:"
 
 
@@ -16,28 +17,24 @@ def emulated_profile(device: str) -> str | None:
     return device.removeprefix(_EMULATED_PREFIX) if device.startswith(_EMULATED_PREFIX) else None
 
 
-def workers_for(folder: ModelFolder, device: str = CPU, seed: int = 0) -> WorkerSpec:
-    """What the workers of a model on a device run.
+def workers_for(folder: ModelFolder, choice: EngineChoice, seed: int = 0) -> WorkerSpec:
+    """What the workers of a model run.
 
     Args:
         folder: the model.
-        device: ``cpu``, or ``emulated:PROFILE`` with a bundled profile's name or a profile file.
+        choice: by `choose_engine`.
         seed: of emulated latencies.
 
     Raises:
-        ConfigError: if the device is neither.
         ModelFolderError: if the folder's ``config.json`` cannot be used.
         ProfileError: if the emulated device's profile cannot be read.
     """
-    emulated = emulated_profile(device)
+    config, emulated = folder.config, emulated_profile(choice.device)
     if emulated is not None:
-        return emulated_workers(folder.config, emulated, seed)
-    if device != CPU:
-        raise ConfigError(f"device {device!r} is neither {CPU!r} nor '{_EMULATED_PREFIX}PROFILE'")
-    config = folder.config
+        return emulated_workers(config, emulated, seed)
     return WorkerSpec(
-        engine="superserve.serving.engines:eager",
-        options={"folder": str(folder.path.resolve()), "bundled": folder.bundled},
+        engine="superserve.serving.engines:create",
+        options={"folder": str(folder.path.resolve()), "bundled": folder.bundled, **choice._asdict()},
         inputs=config.inputs,
         outputs=config.outputs,
         max_rows=config.max_batch_size,

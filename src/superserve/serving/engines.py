@@ -1,22 +1,37 @@
-"""The engines of real models, by the names that `WorkerSpec.engine` has for them.
+"""The engines of real models, by the name that `WorkerSpec.engine` has for them.
 
-Only worker processes import this module, since it brings torch along: the router names its functions, and never calls
-them.
+Only processes that run a model import this module, since it brings torch along: the router names its functions, and
+never calls them.
 """
 
 from pathlib import Path
 
-from superserve.engine import Engine
+from superserve.engine import Engine, EngineChoice
 from superserve.model_folder import ModelFolder
 from superserve.serving.ipc import Setup
+from superserve.supernet.compiled import CompiledEngine
 from superserve.supernet.engine import EagerEngine
 
 
-def eager(setup: Setup) -> Engine:
-    """The supernet of a model folder in plain torch, on as many threads as the worker's environment says: one.
+def create(setup: Setup) -> Engine:
+    """The engine of a worker, on as many threads as its environment says: one.
 
     Raises:
-        ModelFolderError: if the folder cannot be loaded.
+        ConfigError: for a device that is not here.
+        ModelFolderError: as `load_engine`.
     """
     options = setup.spec.options
-    return EagerEngine.load(ModelFolder(Path(str(options["folder"])), bundled=bool(options["bundled"])))
+    folder = ModelFolder(Path(str(options["folder"])), bundled=bool(options["bundled"]))
+    return load_engine(folder, EngineChoice(*(str(options[name]) for name in EngineChoice._fields)))
+
+
+def load_engine(folder: ModelFolder, choice: EngineChoice) -> Engine:
+    """What a choice names, loaded into this process.
+
+    Raises:
+        ConfigError: for a device that is not here.
+        ModelFolderError: if the folder or the compiled code cannot be loaded, or the engine is not accurate enough.
+    """
+    if choice.engine == CompiledEngine.name:
+        return CompiledEngine.load(folder, choice.dtype)
+    return EagerEngine.load(folder, choice.dtype, choice.device)

@@ -1,5 +1,6 @@
 """What every supernet architecture offers, and the supernet as a model folder holds it."""
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from superserve.model_folder import Front, ModelConfig
 from superserve.subnet import SearchSpace, SubnetSpec
-from superserve.supernet.operators import Geometry, Statistics
+from superserve.supernet.operators import Geometry, NormStatistics, Statistics
 
 
 class ElasticNetwork(nn.Module):
@@ -44,3 +45,13 @@ class Supernet:
     network: ElasticNetwork
     statistics: Mapping[str, Statistics]
     """Statistics of each subnet of the front, by its id."""
+
+    def to(self, device: str) -> "Supernet":
+        """A copy in a device's memory."""
+        statistics = {
+            subnet: {
+                name: NormStatistics(*(tensor.to(device) for tensor in found.single())) for name, found in mine.items()
+            }
+            for subnet, mine in self.statistics.items()
+        }
+        return Supernet(self.config, self.front, copy.deepcopy(self.network).to(device), statistics)

@@ -42,16 +42,16 @@ class ImagePreprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         if self.layout == "HW" and len(self.mean) != 1:
             raise ValueError("layout HW has one channel: give one mean and one std")
 
-    def build(self) -> Preprocessor:
-        """What runs it."""
-        return _Image(self)
+    def build(self, device: str = "cpu") -> Preprocessor:
+        """What runs it, on a device."""
+        return _Image(self, device)
 
 
 class NoPreprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="none"):
     """Hand the request's tensors on as they are: token ids and masks, or anything the client prepared itself."""
 
-    def build(self) -> Preprocessor:
-        """What runs it."""
+    def build(self, device: str = "cpu") -> Preprocessor:  # noqa: ARG002 (the same everywhere)
+        """What runs it, on a device."""
         return _Identity()
 
 
@@ -82,8 +82,8 @@ class _Identity:
 class _Image:
     """Normalise (as one multiply-add, before resizing: there are fewer pixels then), then resize."""
 
-    def __init__(self, config: ImagePreprocessing) -> None:
-        mean, std = torch.tensor(config.mean), torch.tensor(config.std)
+    def __init__(self, config: ImagePreprocessing, device: str) -> None:
+        mean, std = torch.tensor(config.mean, device=device), torch.tensor(config.std, device=device)
         self._config = config
         self._factor = (config.scale / std).view(1, -1, 1, 1)
         self._offset = (-mean / std).view(1, -1, 1, 1)

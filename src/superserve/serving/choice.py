@@ -1,0 +1,62 @@
+"""Which engine runs a model: the one place that decides, for serving, profiling, evaluating and the demo alike."""
+
+from typing import get_args
+
+from superserve.engine import Dtype, EngineChoice, EngineName
+from superserve.errors import ConfigError
+from superserve.model_folder import ModelFolder
+from superserve.processor import has_bfloat16
+from superserve.serving.devices import CPU, CUDA, emulated_profile
+from superserve.serving.emulated import ENGINE_NAME as EMULATED
+from superserve.supernet.builds import KeptBuild, find_build
+from superserve.supernet.compile import check_processor
+
+
+def choose_engine(folder: ModelFolder, device: str = CPU, engine: str = "auto", dtype: str = "auto") -> EngineChoice:
+    """Decide what runs a model on this machine.
+
+    On the CPU, ``auto`` takes compiled code if a valid build is kept in the user's cache (of several dtypes the one
+    that was faster when they were checked; float32 if they were equal), else eager float32. Eager bfloat16 and CUDA run
+    when they are asked for.
+
+    Args:
+        folder: the model; an emulated device does not look into it.
+        device: ``cpu``, ``cuda``, or ``emulated:PROFILE``.
+        engine: a wish, `EngineName`.
+        dtype: a wish, `Dtype`.
+
+    Raises:
+        ConfigError: if a wish cannot be granted, naming what would help.
+        ModelFolderError: if the folder lacks a file.
+    """
+    for what, wish, known in (("engine", engine, get_args(EngineName)), ("dtype", dtype, get_args(Dtype))):
+        if wish not in known:
+            raise ConfigError(f"{what} {wish!r} is not one of {', '.join(known)}")
+    if emulated_profile(device) is not None:
+        if (engine, dtype) != ("auto", "auto"):
+            raise ConfigError(f"device {device!r} computes nothing: leave out --engine and --dtype")
+        return EngineChoice(device, EMULATED, "none")
+    if device == CUDA:
+        if engine == "compiled":
+            raise ConfigError("engine 'compiled' runs on device 'cpu' only: use --engine eager with --device cuda")
+        return EngineChoice(CUDA, "eager", "float32" if dtype == "auto" else dtype)
+    if device != CPU:
+        raise ConfigError(f"device {device!r} is none of 'cpu', 'cuda' and 'emulated:PROFILE'")
+    check_processor(dtype)
+    builds = [] if engine == "eager" else _builds(folder, dtype)
+    if builds:
+        return EngineChoice(CPU, "compiled", min(builds, key=lambda kept: kept.full_batch_us).build.target.dtype)
+    if engine == "compiled":
+        wanted = "" if dtype == "auto" else f" --dtype {dtype}"
+        raise ConfigError(
+            f"engine 'compiled': no code of {folder.path} for this machine is kept: run `superserve compile "
+            f"{folder.config.name if folder.bundled else folder.path}{wanted}` first"
+        )
+    return EngineChoice(CPU, "eager", "float32" if dtype == "auto" else dtype)
+
+
+def _builds(folder: ModelFolder, dtype: str) -> list[KeptBuild]:
+    """The builds that may be used, float32 first."""
+    usable = ("float32", "bfloat16") if has_bfloat16() else ("float32",)
+    found = [find_build(folder, name) for name in (usable if dtype == "auto" else (dtype,))]
+    return [kept for kept in found if kept is not None]

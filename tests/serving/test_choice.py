@@ -1,0 +1,100 @@
+"""Which engine is chosen, and what wishes are refused."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from superserve.engine import EngineChoice
+from superserve.errors import ConfigError
+from superserve.model_folder import ModelFolder
+from superserve.serving import choice as choice_module
+from superserve.serving.choice import choose_engine
+from superserve.supernet import compile as compile_module
+from superserve.supernet.builds import this_machine
+from support.builds import write_build
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelFolder:
+    """The bundled digits, with an empty cache, on a processor with bfloat16."""
+    monkeypatch.setenv("SUPERSERVE_CACHE", str(tmp_path / "cache"))
+    for module in (choice_module, compile_module):
+        monkeypatch.setattr(module, "has_bfloat16", lambda: True)
+    return ModelFolder.resolve("digits")
+
+
+def without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (choice_module, compile_module):
+        monkeypatch.setattr(module, "has_bfloat16", lambda: False)
+
+
+def test_without_a_build_eager_runs(folder: ModelFolder) -> None:
+    assert choose_engine(folder) == EngineChoice("cpu", "eager", "float32")
+    assert choose_engine(folder, dtype="bfloat16") == EngineChoice("cpu", "eager", "bfloat16")
+
+
+def test_a_build_for_this_machine_is_preferred_and_can_be_overridden(folder: ModelFolder) -> None:
+    write_build(folder)
+    assert choose_engine(folder) == EngineChoice("cpu", "compiled", "float32")
+    assert choose_engine(folder, engine="compiled") == EngineChoice("cpu", "compiled", "float32")
+    assert choose_engine(folder, engine="eager") == EngineChoice("cpu", "eager", "float32")
+    assert choose_engine(folder, dtype="bfloat16") == EngineChoice("cpu", "eager", "bfloat16")
+
+
+@pytest.mark.parametrize(("bfloat16_us", "dtype"), [(50.0, "bfloat16"), (100.0, "float32"), (150.0, "float32")])
+def test_of_two_dtypes_the_faster_one_runs(folder: ModelFolder, bfloat16_us: float, dtype: str) -> None:
+    write_build(folder, full_batch_us=100.0)
+    write_build(folder, "bfloat16", full_batch_us=bfloat16_us)
+    assert choose_engine(folder) == EngineChoice("cpu", "compiled", dtype)
+    assert choose_engine(folder, dtype="float32").dtype == "float32"
+    assert choose_engine(folder, dtype="bfloat16").dtype == "bfloat16"
+
+
+def test_the_only_dtype_that_was_built_runs(folder: ModelFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_build(folder, "bfloat16")
+    assert choose_engine(folder) == EngineChoice("cpu", "compiled", "bfloat16")
+    without_bfloat16(monkeypatch)
+    assert choose_engine(folder) == EngineChoice("cpu", "eager", "float32")
+
+
+def test_a_build_for_something_else_is_not_used(folder: ModelFolder, caplog: pytest.LogCaptureFixture) -> None:
+    write_build(folder, target=msgspec.structs.replace(this_machine(), torch="1.0.0"))
+    assert choose_engine(folder) == EngineChoice("cpu", "eager", "float32")
+    assert "built for torch 1.0.0" in caplog.text
+
+
+def test_a_gpu_runs_eager(folder: ModelFolder) -> None:
+    write_build(folder)
+    assert choose_engine(folder, "cuda") == EngineChoice("cuda", "eager", "float32")
+    assert choose_engine(folder, "cuda", dtype="bfloat16") == EngineChoice("cuda", "eager", "bfloat16")
+
+
+def test_an_emulated_device_needs_no_model(tmp_path: Path) -> None:
+    assert choose_engine(ModelFolder(tmp_path), "emulated:r-profile").engine == "emulated"
+
+
+@pytest.mark.parametrize(
+    ("device", "engine", "dtype", "words"),
+    [
+        ("tpu", "auto", "auto", "device 'tpu' is none of 'cpu', 'cuda' and 'emulated:PROFILE'"),
+        ("cpu", "packed", "auto", "engine 'packed' is not one of auto, eager, compiled"),
+        ("cpu", "auto", "float16", "dtype 'float16' is not one of auto, float32, bfloat16"),
+        ("cuda", "compiled", "auto", "use --engine eager"),
+        ("cpu", "compiled", "auto", "run `superserve compile digits` first"),
+        ("cpu", "compiled", "bfloat16", "run `superserve compile digits --dtype bfloat16` first"),
+        ("emulated:r-profile", "eager", "auto", "leave out --engine"),
+    ],
+)
+def test_wishes_that_cannot_be_granted_say_what_would_help(
+    folder: ModelFolder, device: str, engine: str, dtype: str, words: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        choose_engine(folder, device, engine, dtype)
+    assert words in str(refused.value)
+
+
+def test_bfloat16_is_refused_where_the_processor_lacks_it(folder: ModelFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_bfloat16(monkeypatch)
+    with pytest.raises(ConfigError, match="does not multiply it"):
+        choose_engine(folder, dtype="bfloat16")

@@ -1,6 +1,6 @@
 """The eager engine: plain torch on weight views of the one copy."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +12,7 @@ from superserve.model_folder import CONFIG_FILE, ModelFolder
 from superserve.supernet.accuracy import check_front
 from superserve.supernet.actuator import Actuator
 from superserve.supernet.hub import load_supernet
-from superserve.supernet.network import ElasticNetwork, Supernet
+from superserve.supernet.network import Supernet
 from superserve.supernet.preprocess import Preprocessor, parse_preprocessing
 from superserve.supernet.reduced import TORCH_DTYPES, load_supernet_in
 
@@ -96,15 +96,15 @@ class EagerEngine:
 
 
 def run_network(
-    network: ElasticNetwork, preprocess: Preprocessor, inputs: Sequence[Tensor], dtype: torch.dtype
+    network: Callable[..., Tensor], preprocess: Preprocessor, inputs: Sequence[Tensor], dtype: torch.dtype
 ) -> Tensor:
-    """The active subnet on request tensors: preprocess, to the dtype, channels_last, forward.
+    """A network (its active subnet) on request tensors: preprocess, to the dtype, channels_last, forward.
 
     Returns:
         Logits, float32 unless the network itself computes in something else.
     """
     arguments = (channels_last(x.to(dtype) if x.dtype == torch.float32 else x) for x in preprocess(inputs))
-    logits: Tensor = network(*arguments)
+    logits = network(*arguments)
     return logits.float() if logits.dtype == torch.bfloat16 else logits
 
 

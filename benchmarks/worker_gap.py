@@ -19,6 +19,7 @@ from superserve.model_folder import ModelFolder
 from superserve.profile import LatencyTable, Profile
 from superserve.profiler import find_profile, measure
 from superserve.scheduling import Scheduler, create_policy
+from superserve.serving.choice import choose_engine
 from superserve.serving.cores import available_cores, pinned, plan_cores
 from superserve.serving.devices import workers_for
 from superserve.serving.inference import Answer
@@ -80,7 +81,9 @@ async def gap(folder: ModelFolder, device: str, profile: Profile, policy: str, s
     """One worker under one policy; prints and returns the row."""
     clock = MonotonicClock(asyncio.get_running_loop())
     scheduler = Scheduler(create_policy(policy, LatencyTable(profile)), overhead_ns=0)
-    pool = LocalPool(workers_for(folder, device), plan_cores(available_cores(), 1).workers, clock)
+    pool = LocalPool(
+        workers_for(folder, choose_engine(folder, device)), plan_cores(available_cores(), 1).workers, clock
+    )
     outputs = [spec.row_bytes for spec in folder.config.outputs]
     router = Saturated(scheduler, pool, clock, output_row_bytes=outputs)
     await router.start()
@@ -129,7 +132,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON")
     args = parser.parse_args()
     folder = ModelFolder.resolve(args.model)
-    profile = find_profile(folder) or measure(folder, quick=True).profile
+    profile = find_profile(folder, choose_engine(folder)) or measure(folder, quick=True).profile
     runs = [("cpu", profile, "fixed:smallest"), ("cpu", profile, "fixed:middle")]
     runs.append(("emulated:r-profile", Profile.load("r-profile"), "fixed:smallest"))
     rows = [pinned_gap(folder, device, table, policy, args.seconds) for device, table, policy in runs]

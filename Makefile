@@ -14,7 +14,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help demo test test-all test-models check format bench bench-policies bench-subnetact bench-peers clean
+.PHONY: help demo test test-all test-models check protos format bench bench-policies bench-subnetact bench-peers clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -62,6 +62,10 @@ check: $(VENV)/.installed-dev  ## Formatting, lint, types, import boundaries
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+protos: $(VENV)/.installed-test  ## Make the gRPC messages anew from their .proto files
+	cd src/superserve/frontend/grpc && $(abspath $(BIN))/python -m grpc_tools.protoc --proto_path=protos \
+	  --descriptor_set_out=descriptors.binpb --include_imports inference.proto health.proto reflection.proto
 
 format: $(VENV)/.installed-dev  ## Apply the formatter and the safe fixes
 	$(BIN)/ruff format .

@@ -25,9 +25,8 @@ SURFACE = {
     "profile": {"MODEL", "--quick", "--device", "--engine", "--dtype", "--seed", "--json"},
     "replay": {"TRACE", "--url", "--model", "--slo-ms", "--seed", "--json"},
     "serve": {
-        "MODEL", "--host", "--http-port", "--workers", "--policy", "--slo-ms", "--timeout-action", "--device",
-        "--engine", "--dtype",
-        "--profile", "--config", "--ready-file",
+        "MODEL", "--host", "--http-port", "--grpc-port", "--workers", "--policy", "--slo-ms", "--timeout-action",
+        "--device", "--engine", "--dtype", "--profile", "--config", "--ready-file",
     },
     "simulate": {
         "TRACE", "--profile", "--slo-ms", "--policy", "--workers", "--overhead-ms", "--seed", "--json",

@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis.extra import numpy as hnp
 
+from superserve.clock import ManualClock
 from superserve.errors import InvalidRequestError
 from superserve.frontend.v2 import Decoded, decode_infer
 from superserve.frontend.v2_response import ResponseEncoder
 from superserve.model_folder import DTYPES, TensorSpec
 from superserve.serving.byte_strings import join, to_cells
+from superserve.serving.fake_pool import FakePool
 from superserve.serving.inference import Answer, InferRequest
-from support.serving import MODEL
+from support.serving import MODEL, make_model, make_router
 
 JSON_DATATYPES = sorted(set(DTYPES) - {"FP16", "BF16"})
 
@@ -246,9 +248,18 @@ def test_a_flipped_byte_does_no_worse_than_a_refusal(position: int, value: int) 
 IDS = ("small", 'lar"ge')
 
 
+def subnets(*, emulated: bool = False) -> list[dict[str, str | float | bool]]:
+    """What answers say of the two subnets."""
+    model = make_model(make_router(FakePool(), ManualClock()), emulated=emulated)
+    return [
+        told | {"superserve_subnet": name, "superserve_accuracy": accuracy}
+        for told, name, accuracy in zip(model.subnet_parameters, IDS, (70.25, 71.0), strict=True)
+    ]
+
+
 def encoder(*, emulated: bool = False) -> ResponseEncoder:
     """Of `MODEL`: outputs ``pixels`` (UINT8, 2 x 2) and ``factor`` (FP32)."""
-    return ResponseEncoder(MODEL, IDS, (70.25, 71.0), emulated=emulated)
+    return ResponseEncoder(MODEL, subnets(emulated=emulated))
 
 
 def wish(outputs: list[str] | None = None, binary: tuple[bool, ...] = (True,), request_id: str = "") -> Decoded:
@@ -352,7 +363,7 @@ def test_forms_of_responses_do_not_mix() -> None:
 def test_half_precision_is_never_json(datatype: str) -> None:
     """Refused before it runs, with what to set; as binary data it is fine."""
     config = msgspec.structs.replace(MODEL, outputs=(TensorSpec("half", datatype, (-1,)),))
-    half = ResponseEncoder(config, IDS, (70.25, 71.0))
+    half = ResponseEncoder(config, subnets())
     with pytest.raises(InvalidRequestError, match=r"'half'.*binary_data"):
         half.plan(wish(binary=(False,)))
     half.plan(wish())
@@ -371,7 +382,7 @@ def test_ever_new_forms_of_responses_do_not_fill_the_memory() -> None:
 def test_texts_come_back(rows: list[list[str]]) -> None:
     """As strings in JSON, behind their lengths as binary data; the same rows may have other sizes next time."""
     spec = TensorSpec("text", "BYTES", (-1, 2), max_bytes=12)
-    same = ResponseEncoder(msgspec.structs.replace(MODEL, outputs=(spec,)), IDS, (70.25, 71.0))
+    same = ResponseEncoder(msgspec.structs.replace(MODEL, outputs=(spec,)), subnets())
     for texts in (rows, [["", "x"] for _ in rows]):
         flat = [text for row in texts for text in row]
         cells = to_cells(join(text.encode() for text in flat), len(rows), spec)

@@ -17,6 +17,7 @@ KEYS = [
 OTHER: dict[str, tuple[Any, str]] = {
     "server.host": ("0.0.0.0", "0.0.0.0"),  # noqa: S104  (nothing listens)
     "server.http_port": (9000, "9000"),
+    "server.grpc_port": (9001, "9001"),
     "server.drain_timeout_s": (1.5, "1.5"),
     "http.max_connections": (7, "7"),
     "http.max_body_bytes": (1000, "1000"),
@@ -26,6 +27,11 @@ OTHER: dict[str, tuple[Any, str]] = {
     "http.read_timeout_s": (2.5, "2.5"),
     "http.write_timeout_s": (3.5, "3.5"),
     "http.idle_timeout_s": (4.5, "4.5"),
+    "grpc.enabled": (False, "false"),
+    "grpc.max_message_bytes": (5000, "5000"),
+    "grpc.max_metadata_bytes": (6000, "6000"),
+    "grpc.max_streams_per_connection": (5, "5"),
+    "grpc.max_calls": (6, "6"),
     "model.policy": ("fixed:largest", "fixed:largest"),
     "model.slo_ms": (36.0, "36"),
     "model.timeout_action": ("delay", "delay"),

@@ -20,6 +20,7 @@ class ServerProcess:
     """A server that is ready. ``log`` is its standard error."""
 
     url: str
+    grpc: str
     process: subprocess.Popen[bytes]
     log: Path
 
@@ -49,24 +50,25 @@ def serving(
 ) -> Iterator[ServerProcess]:
     """Serve a model on a free port; ready inside the block, gone after it."""
     ready, log = scratch / "ready.json", scratch / "server.log"
-    command = [sys.executable, "-m", "superserve", "serve", str(folder), "--http-port", "0", "--device", device]
+    command = [sys.executable, "-m", "superserve", "serve", str(folder), "--device", device, "--http-port", "0"]
+    command += ["--grpc-port", "0"]
     with log.open("wb") as file:
         process = subprocess.Popen([*command, "--ready-file", str(ready), *arguments], stderr=file, stdout=file)
     try:
-        url = _wait(ready, process, log)
-        yield ServerProcess(url, process, log)
+        url, grpc = _wait(ready, process, log)
+        yield ServerProcess(url, grpc, process, log)
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
 
 
-def _wait(ready: Path, process: subprocess.Popen[bytes], log: Path) -> str:
+def _wait(ready: Path, process: subprocess.Popen[bytes], log: Path) -> tuple[str, str]:
     until = time.monotonic() + START_S
     while time.monotonic() < until and process.poll() is None:
         if ready.exists():
             note = json.loads(ready.read_bytes())
             assert note["pid"] == process.pid
-            return str(note["url"])
+            return str(note["url"]), str(note["grpc"])
         time.sleep(0.02)
     raise AssertionError(f"the server is not ready, exit code {process.poll()}:\n{log.read_text()}")

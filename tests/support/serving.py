@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from superserve.clock import ManualClock
+from superserve.clock import Clock
 from superserve.errors import SuperServeError
 from superserve.model_folder import ModelConfig, TensorSpec
 from superserve.profile import LatencyTable, Profile
@@ -34,12 +34,13 @@ MODEL = ModelConfig(
 
 def make_router(
     pool: FakePool,
-    clock: ManualClock,
+    clock: Clock,
     *,
     profile: Profile = PROFILE,
     policy: str = "slackfit",
     timeout_action: TimeoutAction = "reject",
     max_queued: int = 100,
+    config: ModelConfig = MODEL,
 ) -> Router:
     """A router of `MODEL`; its `FakePool` echoes the inputs."""
     scheduler = Scheduler(
@@ -47,12 +48,14 @@ def make_router(
         overhead_ns=round(profile.dispatch_overhead_us * 1000),
         limits=SchedulerLimits(max_queued=max_queued),
     )
-    return Router(scheduler, pool, clock, output_row_bytes=[spec.row_bytes for spec in MODEL.outputs])
+    return Router(scheduler, pool, clock, output_row_bytes=[spec.row_bytes for spec in config.outputs])
 
 
-def make_model(router: Router, *, config: ModelConfig = MODEL, emulated: bool = False) -> ServedModel:
+def make_model(
+    router: Router, *, config: ModelConfig = MODEL, emulated: bool = False, slo_ms: float = 50.0
+) -> ServedModel:
     """`MODEL` behind a router."""
-    return ServedModel(config, router, slo_ms=50.0, emulated=emulated)
+    return ServedModel(config, router, slo_ms=slo_ms, emulated=emulated)
 
 
 def rename(config: ModelConfig, name: str) -> ModelConfig:

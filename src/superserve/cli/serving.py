@@ -57,6 +57,9 @@ def serve(
     model: ModelName,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     http_port: Annotated[int | None, typer.Option(help="HTTP port; 0 takes a free one.")] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(help="gRPC port; 0 takes a free one; default: 8001 if that is free.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; default: one per core left.")] = None,
     policy: Annotated[str | None, typer.Option(help="Scheduling policy, e.g. slackfit or fixed:largest.")] = None,
     slo_ms: SloMs = None,
@@ -81,6 +84,7 @@ def serve(
     flags = {
         "server.host": host,
         "server.http_port": http_port,
+        "server.grpc_port": grpc_port,
         "workers.count": workers,
         "workers.device": device,
         "workers.engine": engine,

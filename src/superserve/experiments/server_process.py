@@ -50,8 +50,8 @@ async def running_server(
         ChildFailedError: if it ends, or is not ready in time; the message has the end of its log.
     """
     ready_file = log.with_suffix(".ready")
-    arguments = ["serve", model, "--policy", policy, "--http-port", "0", "--workers", str(workers)]
-    arguments += ["--device", choice.device]
+    arguments = ["serve", model, "--policy", policy, "--http-port", "0", "--grpc-port", "0"]
+    arguments += ["--workers", str(workers), "--device", choice.device]
     if emulated_profile(choice.device) is None:
         arguments += ["--engine", choice.engine, "--dtype", choice.dtype]
     arguments += ["--ready-file", str(ready_file)]

@@ -1,19 +1,15 @@
 """One HTTP request and its response."""
 
 from collections.abc import Sequence
-from math import ceil
 from typing import Final, Protocol
 
 import msgspec
 
-from superserve.errors import QueueFullError, SuperServeError, UnavailableError
+from superserve.errors import SuperServeError
 from superserve.frontend.compression import choose, deflate
-from superserve.frontend.status import http_status, reason_phrase
+from superserve.frontend.request_ids import is_sane
+from superserve.frontend.status import http_status, outcome_of, reason_phrase, retry_after_s
 from superserve.serving.pool import Buffer
-
-#: A client's request id is used if it consists of these, so that it can go into headers, logs and file names.
-_ID_CHARACTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-"
-_MAX_ID_BYTES: Final = 128
 
 _JSON_HEAD: Final = (
     b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\nx-request-id: %b\r\n%b\r\n"
@@ -91,11 +87,10 @@ class Exchange:
 
     def fail(self, error: SuperServeError) -> None:
         """Answer with an error, under the status of its class."""
-        extra = b""
-        if isinstance(error, QueueFullError):
-            extra = b"Retry-After: %d\r\n" % max(1, ceil(error.retry_after_s))
-        elif isinstance(error, UnavailableError):
-            extra = b"Retry-After: 1\r\n"
+        outcome, retry_s = outcome_of(error), retry_after_s(error)
+        extra = b"" if outcome is None else b"x-superserve-outcome: %b\r\n" % outcome.encode()
+        if retry_s is not None:
+            extra += b"Retry-After: %d\r\n" % retry_s
         self.respond_error(http_status(error), str(error), extra)
 
     def respond_error(self, status: int, message: str, extra_headers: bytes = b"") -> None:
@@ -112,7 +107,7 @@ class Exchange:
     def request_id(self) -> bytes:
         """The client's own id if it is sane, else a new one."""
         own = self.headers.get(b"x-request-id")
-        if own and len(own) <= _MAX_ID_BYTES and not own.translate(None, _ID_CHARACTERS):
+        if own and is_sane(own):
             return own
         return self._connection.next_request_id()
 

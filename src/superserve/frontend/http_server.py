@@ -2,13 +2,12 @@
 
 import asyncio
 import errno
-import itertools
-import secrets
 
 from superserve.clock import NS_PER_S, Clock
 from superserve.errors import ConfigError
 from superserve.frontend.exchange import RequestHandler
 from superserve.frontend.http import HttpProtocol
+from superserve.frontend.request_ids import RequestIds
 from superserve.serving.config import HttpConfig
 
 
@@ -19,18 +18,19 @@ class HttpServer:
         handler: answers requests.
         clock: time and timers.
         config: limits.
+        ids: of requests; those of a server's front ends come from one.
     """
 
-    def __init__(self, handler: RequestHandler, clock: Clock, config: HttpConfig) -> None:
+    def __init__(
+        self, handler: RequestHandler, clock: Clock, config: HttpConfig, ids: RequestIds | None = None
+    ) -> None:
         self._handler = handler
         self._clock = clock
         self._config = config
         self._connections: set[HttpProtocol] = set()
         self._server: asyncio.Server | None = None
         self._all_closed: asyncio.Event | None = None
-        # Ids of different servers and restarts differ; within one they count.
-        self._id_prefix = secrets.token_hex(4).encode()
-        self._ids = itertools.count()
+        self._ids = ids or RequestIds()
 
     @property
     def port(self) -> int:
@@ -98,4 +98,4 @@ class HttpServer:
 
     def next_request_id(self) -> bytes:
         """See `Connections.next_request_id`."""
-        return b"%b-%x" % (self._id_prefix, next(self._ids))
+        return self._ids.next()

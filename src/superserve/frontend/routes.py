@@ -11,11 +11,12 @@ import msgspec
 
 from superserve.errors import CancelledError, SuperServeError, UnknownModelError
 from superserve.frontend.exchange import Exchange
+from superserve.frontend.per_model import PerModel
 from superserve.frontend.v2 import decode_infer
 from superserve.frontend.v2_response import ResponseEncoder, ResponsePlan
 from superserve.serving.dataplane import DataPlane, ServedModel
 from superserve.serving.inference import Answer
-from superserve.serving.router import Pending, Router
+from superserve.serving.router import Pending
 
 #: Paths that clients ask for are remembered with what they mean; beyond this many the memory starts anew.
 _MAX_REMEMBERED: Final = 1024
@@ -105,12 +106,7 @@ class V2Routes(RouteTable):
     def __init__(self, plane: DataPlane) -> None:
         super().__init__()
         self._plane = plane
-        self._encoders = {
-            name: ResponseEncoder(
-                model.config, model.router.table.ids, model.router.table.accuracies, emulated=model.emulated
-            )
-            for name, model in plane.models.items()
-        }
+        self._encoders = PerModel(plane, lambda model: ResponseEncoder(model.config, model.subnet_parameters))
         self.add(b"GET", "/v2", self._server_metadata)
         self.add(b"GET", "/v2/health/live", self._live)
         self.add(b"GET", "/v2/health/ready", self._ready)
@@ -137,7 +133,7 @@ class V2Routes(RouteTable):
 
     def _model_ready(self, exchange: Exchange, path: PathArguments) -> None:
         model = self._model(path)
-        ready = model.router.ready
+        ready = model.ready
         exchange.respond_json(msgspec.json.encode({"name": model.config.name, "ready": ready}), 200 if ready else 503)
 
     def _model_configuration(self, exchange: Exchange, path: PathArguments) -> None:
@@ -151,7 +147,7 @@ class V2Routes(RouteTable):
         headers = exchange.headers
         decoded = decode_infer(exchange.body, headers.get(b"inference-header-content-length"), headers.get(b"x-slo-ms"))
         checked = model.check(decoded.request)
-        call = _InferCall(exchange, self._encoders[model.config.name].plan(decoded), decoded.id, model.router)
+        call = _InferCall(exchange, self._encoders.of(model).plan(decoded), decoded.id, model)
         exchange.work = call
         call.pending = model.submit(checked, exchange.arrival_ns, call)
 
@@ -163,13 +159,13 @@ class V2Routes(RouteTable):
 class _InferCall:
     """An infer request under way: where its answer goes and in which form."""
 
-    __slots__ = ("_exchange", "_plan", "_request_id", "_router", "pending")
+    __slots__ = ("_exchange", "_model", "_plan", "_request_id", "pending")
 
-    def __init__(self, exchange: Exchange, plan: ResponsePlan, request_id: str, router: Router) -> None:
+    def __init__(self, exchange: Exchange, plan: ResponsePlan, request_id: str, model: ServedModel) -> None:
         self._exchange = exchange
         self._plan = plan
         self._request_id = request_id
-        self._router = router
+        self._model = model
         self.pending: Pending | None = None
 
     def answered(self, answer: Answer) -> None:
@@ -188,4 +184,4 @@ class _InferCall:
     def cancel(self) -> None:
         """See `Cancellable.cancel`."""
         if self.pending is not None:
-            self._router.cancel(self.pending)
+            self._model.cancel(self.pending)

@@ -17,7 +17,9 @@ from superserve import __version__
 from superserve.clock import NS_PER_US, Clock, MonotonicClock
 from superserve.engine import EngineChoice
 from superserve.errors import ProfileError
+from superserve.frontend.grpc_front_end import GrpcFrontEnd
 from superserve.frontend.http_server import HttpServer
+from superserve.frontend.request_ids import RequestIds
 from superserve.frontend.routes import V2Routes
 from superserve.model_folder import ModelFolder, write_json
 from superserve.profile import LatencyTable, Profile
@@ -46,6 +48,8 @@ class ReadyNote(msgspec.Struct, frozen=True):
 
     url: str
     pid: int
+    grpc: str | None = None
+    """Address of the gRPC front end."""
 
 
 class Server:
@@ -75,7 +79,9 @@ class Server:
             emulated=emulated_profile(config.workers.device) is not None,
         )
         self.plane = DataPlane([self.model], version=__version__)
-        self.http = HttpServer(V2Routes(self.plane), clock, config.http)
+        ids = RequestIds()
+        self.http = HttpServer(V2Routes(self.plane), clock, config.http, ids)
+        self.grpc = GrpcFrontEnd(self.plane, clock, config, ids)
         self._config = config
         self._pool = pool
 
@@ -84,6 +90,12 @@ class Server:
         """Where it listens."""
         host = self._config.server.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.http.port}"
+
+    @property
+    def grpc_address(self) -> str | None:
+        """Where it listens for gRPC; None if it does not."""
+        host = self._config.server.host
+        return f"{f'[{host}]' if ':' in host else host}:{self.grpc.port}" if self.grpc.port else None
 
     async def start(self) -> None:
         """Listen, start the workers, and return when they are warm; until then readiness is answered with no.
@@ -94,16 +106,19 @@ class Server:
         """
         await self.http.start(self._config.server.host, self._config.server.http_port)
         try:
+            await self.grpc.start()
             await self.router.start()
         except BaseException:
+            await self.grpc.stop(0)
             await self.http.stop()
             raise
         model = self.model
         _logger.info(
-            "serving %s%s at %s: %d subnets, %d workers, policy %s, SLO %g ms",
+            "serving %s%s at %s and %s: %d subnets, %d workers, policy %s, SLO %g ms",
             model.config.name,
             " (emulated)" if model.emulated else "",
             self.url,
+            f"gRPC {self.grpc_address}" if self.grpc_address else "no gRPC",
             len(self.router.table),
             self._pool.size,
             self.router.policy_name,
@@ -113,6 +128,7 @@ class Server:
     async def stop(self) -> None:
         """Answer what has been admitted, within ``drain_timeout_s``, refuse everything else, and end; idempotent."""
         await self.router.drain(self._config.server.drain_timeout_s)
+        await self.grpc.stop()
         await self.http.stop()
         await self.router.stop()
 
@@ -120,6 +136,7 @@ class Server:
         """Make a `stop` under way end now: what is unanswered fails."""
         await self.router.drain(0)
         self.http.abort()
+        await self.grpc.stop(0)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -256,4 +273,4 @@ def _settle(server: Server, ready_file: Path | None) -> None:
     gc.collect()
     gc.freeze()
     if ready_file is not None:
-        write_json(ready_file, ReadyNote(server.url, os.getpid()))
+        write_json(ready_file, ReadyNote(server.url, os.getpid(), server.grpc_address))

@@ -1,7 +1,8 @@
 """The one table from errors to protocol statuses."""
 
 from http import HTTPStatus
-from typing import Final
+from math import ceil
+from typing import Final, NamedTuple
 
 from superserve.errors import (
     CancelledError,
@@ -16,29 +17,59 @@ from superserve.errors import (
     UsageError,
     WorkerError,
 )
+from superserve.request import Outcome
 
 #: nginx's status for a client that has gone; nobody is left to read it, logs show it.
 CLIENT_CLOSED_REQUEST: Final = 499
 
-#: A class not listed has the status of its nearest listed ancestor.
-_HTTP_STATUS: Final[dict[type[SuperServeError], int]] = {
-    SuperServeError: HTTPStatus.INTERNAL_SERVER_ERROR,
-    UsageError: HTTPStatus.BAD_REQUEST,
-    PayloadTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    UnknownModelError: HTTPStatus.NOT_FOUND,
-    RefusedError: HTTPStatus.SERVICE_UNAVAILABLE,
-    QueueFullError: HTTPStatus.TOO_MANY_REQUESTS,
-    InfeasibleError: HTTPStatus.GATEWAY_TIMEOUT,
-    ExpiredError: HTTPStatus.GATEWAY_TIMEOUT,
-    CancelledError: CLIENT_CLOSED_REQUEST,
-    UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
-    WorkerError: HTTPStatus.INTERNAL_SERVER_ERROR,
+
+class _Status(NamedTuple):
+    http: int
+    grpc: str
+    outcome: Outcome | None = None
+
+
+#: A class not listed has the status of its nearest listed ancestor. The outcome is that of a request which the
+#: scheduler knew: other errors are found before a request is offered to it.
+_STATUSES: Final[dict[type[SuperServeError], _Status]] = {
+    SuperServeError: _Status(HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL"),
+    UsageError: _Status(HTTPStatus.BAD_REQUEST, "INVALID_ARGUMENT"),
+    PayloadTooLargeError: _Status(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "RESOURCE_EXHAUSTED"),
+    UnknownModelError: _Status(HTTPStatus.NOT_FOUND, "NOT_FOUND"),
+    RefusedError: _Status(HTTPStatus.SERVICE_UNAVAILABLE, "UNAVAILABLE", Outcome.REJECTED),
+    QueueFullError: _Status(HTTPStatus.TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED", Outcome.REJECTED),
+    InfeasibleError: _Status(HTTPStatus.GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED", Outcome.REJECTED),
+    ExpiredError: _Status(HTTPStatus.GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED", Outcome.EXPIRED),
+    CancelledError: _Status(CLIENT_CLOSED_REQUEST, "CANCELLED", Outcome.CANCELLED),
+    UnavailableError: _Status(HTTPStatus.SERVICE_UNAVAILABLE, "UNAVAILABLE", Outcome.REJECTED),
+    WorkerError: _Status(HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL", Outcome.FAILED),
 }
+
+
+def _status(error: SuperServeError) -> _Status:
+    return next(_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
 
 
 def http_status(error: SuperServeError) -> int:
     """The HTTP status that says what an error says."""
-    return next(_HTTP_STATUS[kind] for kind in type(error).__mro__ if kind in _HTTP_STATUS)
+    return _status(error).http
+
+
+def grpc_status(error: SuperServeError) -> str:
+    """The name of the gRPC status that says what an error says."""
+    return _status(error).grpc
+
+
+def outcome_of(error: SuperServeError) -> Outcome | None:
+    """How the request ended, if it was one that the scheduler knew."""
+    return _status(error).outcome
+
+
+def retry_after_s(error: SuperServeError) -> int | None:
+    """In how many seconds it is worth trying again; None if it is not for the server to say."""
+    if isinstance(error, QueueFullError):
+        return max(1, ceil(error.retry_after_s))
+    return 1 if isinstance(error, UnavailableError) else None
 
 
 def reason_phrase(status: int) -> str:

@@ -5,22 +5,17 @@ tensor data extension (``docs/protocol/extension_binary_data.md`` of triton-infe
 first, its length in the header ``Inference-Header-Content-Length``, then the tensors in the order of the JSON.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Annotated, Final
 
 import msgspec
 
 from superserve.errors import InvalidRequestError
+from superserve.frontend.parameters import Parameter, boolean, infer_request, refuse_classification, slo_of_header
 from superserve.frontend.v2_tensors import dtype_of, from_json
 from superserve.serving.inference import InferRequest, InputTensor
 from superserve.serving.pool import Buffer
-
-Parameter = bool | int | float | str
-
-#: Request parameters of our own. Any other with the prefix is a misspelling, and would be missed silently.
-_OWN_PREFIX: Final = "superserve_"
-_OWN_PARAMETERS: Final = frozenset({"superserve_min_accuracy"})
 
 _NO_PARAMETERS: Final[dict[str, Parameter]] = {}
 
@@ -77,17 +72,14 @@ def decode_infer(body: bytes, header_length: bytes | None = None, slo_ms: bytes 
     json_length = len(body) if header_length is None else _json_length(header_length, len(body))
     message = _parse(body if json_length == len(body) else memoryview(body)[:json_length])
     parameters = message.parameters or _NO_PARAMETERS
-    _reject_misspelt(parameters)
     outputs = message.outputs or None
-    request = InferRequest(
-        inputs=_tensors(message.inputs, memoryview(body)[json_length:], has_binary_part=header_length is not None),
-        outputs=None if outputs is None else [output.name for output in outputs],
-        timeout_us=_integer(parameters, "timeout"),
-        slo_ms=0.0 if slo_ms is None else _slo_ms(slo_ms),
-        min_accuracy=_number(parameters, "superserve_min_accuracy"),
-        priority=_integer(parameters, "priority"),
+    request = infer_request(
+        _tensors(message.inputs, memoryview(body)[json_length:], has_binary_part=header_length is not None),
+        None if outputs is None else [output.name for output in outputs],
+        parameters,
+        0.0 if slo_ms is None else slo_of_header(slo_ms),
     )
-    return Decoded(request, message.id, _binary(outputs, _boolean(parameters, "binary_data_output", default=False)))
+    return Decoded(request, message.id, _binary(outputs, boolean(parameters, "binary_data_output", default=False)))
 
 
 def _json_length(header: bytes, body_length: int) -> int:
@@ -109,51 +101,12 @@ def _parse(data: Buffer) -> _Body:
         raise InvalidRequestError(f"request JSON: {error}") from None
 
 
-def _reject_misspelt(parameters: Mapping[str, Parameter]) -> None:
-    for name in parameters:
-        if name.startswith(_OWN_PREFIX) and name not in _OWN_PARAMETERS:
-            known = ", ".join(sorted(_OWN_PARAMETERS))
-            raise InvalidRequestError(f"parameters.{name} is unknown; with this prefix there is: {known}")
-
-
-def _integer(parameters: Mapping[str, Parameter], name: str) -> int:
-    value = parameters.get(name, 0)
-    if type(value) is not int:  # a bool is an int to isinstance
-        raise InvalidRequestError(f"parameters.{name} must be an integer, not {value!r}")
-    return value
-
-
-def _number(parameters: Mapping[str, Parameter], name: str) -> float:
-    value = parameters.get(name, 0.0)
-    if type(value) is not int and type(value) is not float:
-        raise InvalidRequestError(f"parameters.{name} must be a number, not {value!r}")
-    return value
-
-
-def _boolean(parameters: Mapping[str, Parameter], name: str, *, default: bool) -> bool:
-    value = parameters.get(name, default)
-    if not isinstance(value, bool):
-        raise InvalidRequestError(f"parameters.{name} must be true or false, not {value!r}")
-    return value
-
-
-def _slo_ms(header: bytes) -> float:
-    try:
-        value = float(header)
-    except ValueError:
-        value = 0.0
-    if not value:
-        raise InvalidRequestError(f"x-slo-ms must be a positive number of milliseconds, not {header[:32]!r}")
-    return value
-
-
 def _binary(outputs: Sequence[_Output] | None, default: bool) -> tuple[bool, ...]:  # noqa: FBT001  (one caller)
     if outputs is None:
         return (default,)
     for output in outputs:
-        if output.parameters.get("classification"):
-            raise InvalidRequestError(f"output {output.name!r}: parameters.classification is not supported: ask for it")
-    return tuple(_boolean(output.parameters, "binary_data", default=default) for output in outputs)
+        refuse_classification(output.name, output.parameters)
+    return tuple(boolean(output.parameters, "binary_data", default=default) for output in outputs)
 
 
 def _tensors(inputs: Sequence[_Input], rest: memoryview, *, has_binary_part: bool) -> list[InputTensor]:

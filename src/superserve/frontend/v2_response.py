@@ -1,12 +1,13 @@
 """Open Inference Protocol V2 over HTTP: answers to bodies (requests: ``v2.py``). No I/O."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 
 from superserve.errors import InvalidRequestError
+from superserve.frontend.parameters import Parameter
 from superserve.frontend.v2 import Decoded
 from superserve.frontend.v2_tensors import RAW_ONLY
 from superserve.model_folder import BYTES, ModelConfig, TensorSpec
@@ -81,19 +82,16 @@ class ResponseEncoder:
 
     Args:
         config: the model's name, version and output tensors.
-        ids: name of each subnet, by front index.
-        accuracies: profiled accuracy of each subnet, in per cent.
-        emulated: whether to mark every answer so.
+        subnets: the parameters that tell of each subnet, by front index.
     """
 
-    def __init__(
-        self, config: ModelConfig, ids: Sequence[str], accuracies: Sequence[float], *, emulated: bool = False
-    ) -> None:
+    def __init__(self, config: ModelConfig, subnets: Sequence[Mapping[str, Parameter]]) -> None:
         self._specs = config.outputs
         self._positions = {spec.name: position for position, spec in enumerate(config.outputs)}
         self._prefix = msgspec.json.encode({"model_name": config.name, "model_version": config.version})[:-1] + b","
         self._subnets = [
-            _subnet_json(subnet, accuracy, emulated=emulated) for subnet, accuracy in zip(ids, accuracies, strict=True)
+            b'"parameters":' + msgspec.json.encode(parameters)[:-1] + b',"superserve_batch_size":'
+            for parameters in subnets
         ]
         self._plans: dict[tuple[tuple[str, ...] | None, tuple[bool, ...]], ResponsePlan] = {}
 
@@ -128,13 +126,6 @@ class ResponseEncoder:
                     f"output {spec.name!r}: {spec.datatype} has no JSON form: set its parameters.binary_data to true"
                 )
         return wanted
-
-
-def _subnet_json(subnet: str, accuracy: float, *, emulated: bool) -> bytes:
-    parameters: dict[str, object] = {"superserve_subnet": subnet, "superserve_accuracy": accuracy}
-    if emulated:
-        parameters["superserve_emulated"] = True
-    return b'"parameters":' + msgspec.json.encode(parameters)[:-1] + b',"superserve_batch_size":'
 
 
 def _output_json(wanted: _Wanted, answer: Answer) -> bytes:

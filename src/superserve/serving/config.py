@@ -33,6 +33,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Address to listen on."""
     http_port: _Port = 8000
     """Port of the HTTP front end; 0 takes a free one."""
+    grpc_port: _Port | None = None
+    """Port of the gRPC front end; 0 takes a free one; default: 8001, or none with a warning if that is in use."""
     drain_timeout_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
     """How long a server that was told to stop waits for what it has admitted."""
 
@@ -73,6 +75,21 @@ class HttpConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return int(self.idle_timeout_s * NS_PER_S)
 
 
+class GrpcConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[grpc]``: bounds of the gRPC front end."""
+
+    enabled: bool = True
+    """Whether there is one."""
+    max_message_bytes: _Count = 64 * 1024 * 1024
+    """A larger request is answered with RESOURCE_EXHAUSTED without being read."""
+    max_metadata_bytes: _Count = 32 * 1024
+    """Bytes of a call's metadata."""
+    max_streams_per_connection: _Count = 4096
+    """Calls of one connection that may be under way; more wait at the client."""
+    max_calls: _Count = 20_000
+    """Calls that may be under way; one more is answered with RESOURCE_EXHAUSTED."""
+
+
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[model]``: how the model's requests are scheduled."""
 
@@ -104,6 +121,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     server: ServerConfig = ServerConfig()
     http: HttpConfig = HttpConfig()
+    grpc: GrpcConfig = GrpcConfig()
     model: ModelSettings = ModelSettings()
     workers: WorkerSettings = WorkerSettings()
 
@@ -133,7 +151,7 @@ _KEYS: Final[dict[str, Any]] = {
 }
 
 #: Flags whose name is not their key's with dashes.
-_FLAGS: Final = {"workers.count": "--workers", "server.http_port": "--http-port"}
+_FLAGS: Final = {"workers.count": "--workers", "server.http_port": "--http-port", "server.grpc_port": "--grpc-port"}
 
 
 def resolve(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None = None) -> Resolved:

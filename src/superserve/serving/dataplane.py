@@ -4,7 +4,7 @@ Front ends decode a request, hand it to the `DataPlane`, and encode what comes b
 model is checked here, once for all protocols.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isfinite, prod
 from typing import Final, NamedTuple, NoReturn
 
@@ -95,6 +95,24 @@ class ServedModel:
         """What it has done so far."""
         return self.router.statistics.told(self.config.name, self.config.version)
 
+    @property
+    def ready(self) -> bool:
+        """Whether a request would be admitted."""
+        return self.router.ready
+
+    @property
+    def subnet_parameters(self) -> list[dict[str, str | float | bool]]:
+        """What every answer says of the subnet that gave it, by front index."""
+        table = self.router.table
+        told: list[dict[str, str | float | bool]] = [
+            {"superserve_subnet": subnet, "superserve_accuracy": accuracy}
+            for subnet, accuracy in zip(table.ids, table.accuracies, strict=True)
+        ]
+        if self.emulated:
+            for parameters in told:
+                parameters["superserve_emulated"] = True
+        return told
+
     def check(self, request: InferRequest) -> Checked:
         """Check a request against the model.
 
@@ -124,6 +142,10 @@ class ServedModel:
             inputs=checked.inputs,
             responder=responder,
         )
+
+    def cancel(self, pending: Pending) -> None:
+        """The client gave up: see `Router.cancel`."""
+        self.router.cancel(pending)
 
     def _relative_deadline_ns(self, request: InferRequest) -> int:
         timeout_us, slo_ms = request.timeout_us, request.slo_ms
@@ -217,7 +239,15 @@ class DataPlane:
 
     def __init__(self, models: Sequence[ServedModel], *, version: str) -> None:
         self.models = {model.config.name: model for model in models}
+        self.watchers: set[Callable[[], object]] = set()
+        """Called whenever `ready` may have changed."""
         self._version = version
+        for router in {model.router for model in models}:
+            router.watchers.add(self._readiness_changed)
+
+    def _readiness_changed(self) -> None:
+        for watcher in list(self.watchers):
+            watcher()
 
     @property
     def live(self) -> bool:
@@ -227,7 +257,7 @@ class DataPlane:
     @property
     def ready(self) -> bool:
         """Whether every model would admit a request."""
-        return all(model.router.ready for model in self.models.values())
+        return all(model.ready for model in self.models.values())
 
     @property
     def metadata(self) -> ServerMetadata:

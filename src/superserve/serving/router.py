@@ -7,7 +7,7 @@ neither sockets nor protocols, and reads time only from its `Clock`, so that a m
 import asyncio
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -75,6 +75,8 @@ class Router:
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         """How many requests ended in each outcome so far."""
         self.statistics = Statistics()
+        self.watchers: set[Callable[[], object]] = set()
+        """Called whenever `ready` may have changed."""
         self._scheduler = scheduler
         self._pool = pool
         self._clock = clock
@@ -131,6 +133,7 @@ class Router:
         """
         await self._pool.start(self)
         self._admitting = True
+        self._readiness_changed()
 
     async def drain(self, timeout_s: float) -> None:
         """Admit nothing more and wait until all that was admitted has ended, for ``timeout_s`` seconds at most.
@@ -139,6 +142,7 @@ class Router:
         with a shorter timeout cuts the first one short.
         """
         self._admitting = False
+        self._readiness_changed()
         if self._unfinished and timeout_s > 0:
             self._idle = self._idle or asyncio.Event()
             until_ns = self._clock.now_ns() + int(timeout_s * NS_PER_S)
@@ -200,6 +204,7 @@ class Router:
     def on_worker_ready(self, worker: int) -> None:
         """See `PoolListener`."""
         self._act(self._scheduler.on_worker_ready(self._clock.now_ns(), worker))
+        self._readiness_changed()
 
     def on_batch_done(self, worker: int, result: BatchResult) -> None:
         """See `PoolListener`."""
@@ -235,6 +240,11 @@ class Router:
         """See `PoolListener`."""
         _logger.error("worker %d is lost: %s", worker, reason)
         self._act(self._scheduler.on_worker_lost(self._clock.now_ns(), worker))
+        self._readiness_changed()
+
+    def _readiness_changed(self) -> None:
+        for watcher in list(self.watchers):
+            watcher()
 
     def _act(
         self, actions: Sequence[Action], result: BatchResult | None = None, *, launches_first: bool = False

@@ -1,0 +1,1 @@
+"""The gRPC front end: the Open Inference Protocol, health checking and reflection."""

@@ -1,0 +1,79 @@
+"""The gRPC front end as a whole: a listening port and the services behind it."""
+
+from typing import Any
+
+import grpc
+
+from superserve.clock import Clock
+from superserve.errors import ConfigError
+from superserve.frontend.grpc.health import HealthService
+from superserve.frontend.grpc.inference import InferenceService
+from superserve.frontend.grpc.reflection import reflection_handlers
+from superserve.frontend.request_ids import RequestIds
+from superserve.serving.config import GrpcConfig
+from superserve.serving.dataplane import DataPlane
+
+
+class GrpcServer:
+    """Serves the Open Inference Protocol, health checking and reflection over gRPC.
+
+    Args:
+        plane: what to serve.
+        clock: stamps arrivals.
+        config: limits.
+        ids: of requests.
+    """
+
+    def __init__(self, plane: DataPlane, clock: Clock, config: GrpcConfig, ids: RequestIds) -> None:
+        self._handlers = (
+            InferenceService(plane, clock, ids).handlers(),
+            HealthService(plane, ids).handlers(),
+            *reflection_handlers(),
+        )
+        self._config = config
+        self._server: Any = None
+        self._port = 0
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on; 0 if it does not."""
+        return self._port
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen.
+
+        Raises:
+            ConfigError: if the address cannot be listened on; the message names it and the flag.
+        """
+        config = self._config
+        server = grpc.aio.server(
+            options=[
+                ("grpc.so_reuseport", 0),  # else two servers share a port, and each gets half of the calls
+                ("grpc.max_receive_message_length", config.max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_metadata_size", config.max_metadata_bytes),
+                ("grpc.max_concurrent_streams", config.max_streams_per_connection),
+            ],
+            maximum_concurrent_rpcs=config.max_calls,
+        )
+        server.add_generic_rpc_handlers(self._handlers)
+        try:
+            self._port = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        except RuntimeError:
+            raise ConfigError(
+                f"cannot listen on {host}, port {port} for gRPC: choose another with --grpc-port (0 takes a free one)"
+            ) from None
+        await server.start()
+        self._server = server
+
+    async def stop(self, timeout_s: float = 5.0) -> None:
+        """Accept nothing more, and end when what is under way is answered, or after ``timeout_s``.
+
+        Idempotent; a second call with a shorter time cuts the first one short.
+        """
+        if self._server is not None:
+            await self._server.stop(timeout_s)
+
+    async def abort(self) -> None:
+        """End every call at once."""
+        await self.stop(0)

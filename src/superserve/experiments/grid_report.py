@@ -23,8 +23,7 @@ from superserve.plots import LIGHT, Theme, styled_axes
 _WORST_SHOWN: Final = 20
 
 _INTRODUCTION: Final = f"""\
-{{cells}} cells x {{seeds}} seeds (the more where CV² >= 16), 20,000 to 40,000 simulated requests a run, all
-policies giving up what cannot be met. Each cell draws load, burstiness, profile, number of subnets and
+{{cells}} cells x {{seeds}} seeds, 20,000 to 40,000 simulated requests a run, all policies giving up what cannot be met. Each cell draws load, burstiness, profile, number of subnets and
 workers, SLO, overhead and mix of deadlines at random from the levels in the last table. Regenerate with `make
 bench-policies`; every figure is in [policy-grid.json](policy-grid.json).
 
@@ -56,7 +55,7 @@ def grid_page(verdict: GridVerdict, figure: str) -> str:
         [
             "# DrainFit against the other policies",
             "",
-            _INTRODUCTION.format(cells=len(verdict.cells), seeds=" or ".join(map(str, seeds))),
+            _INTRODUCTION.format(cells=len(verdict.cells), seeds=" or (where CV² >= 16) ".join(map(str, seeds))),
             "",
             *_checks(verdict),
             "",

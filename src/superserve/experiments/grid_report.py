@@ -23,7 +23,8 @@ from superserve.plots import LIGHT, Theme, styled_axes
 _WORST_SHOWN: Final = 20
 
 _INTRODUCTION: Final = f"""\
-{{cells}} cells x {{seeds}} seeds, 20,000 to 40,000 simulated requests a run, all policies giving up what cannot be met. Each cell draws load, burstiness, profile, number of subnets and
+{{cells}} cells x {{seeds}} seeds, 20,000 to 40,000 simulated requests a run, all policies
+giving up what cannot be met. Each cell draws load, burstiness, profile, number of subnets and
 workers, SLO, overhead and mix of deadlines at random from the levels in the last table. Regenerate with `make
 bench-policies`; every figure is in [policy-grid.json](policy-grid.json).
 

@@ -9,15 +9,23 @@ from collections.abc import Callable
 import numpy as np
 
 from side_by_side import json_argument, measure, table, write
-from superserve.clock import NS_PER_MS
+from superserve.clock import NS_PER_MS, NS_PER_S
 from superserve.profile import LatencyTable, Profile, SubnetProfile
 from superserve.request import Request
 from superserve.scheduling import EDFQueue, SchedulerView, create_policy
+from superserve.scheduling.policy import DEFAULT_POLICY
 from superserve.simulator import simulate
 from superserve.traces.arrivals import base_plus_gamma
 
-POLICIES = ("slackfit", "maxbatch", "maxacc", "fixed:middle")
+POLICIES = tuple(
+    dict.fromkeys(
+        ("slackfit", DEFAULT_POLICY, "slackfit-42", "maxbatch", "maxacc", "fixed:middle", "infaas", "coarse", "proteus")
+    )
+)
 DECISIONS = 500
+#: The head's slack goes from the largest of these down to the smallest.
+SLACKS_MS = (35, 5)
+RATE = 7000.0
 
 
 def dense_profile(subnets: int) -> Profile:
@@ -37,13 +45,22 @@ def dense_profile(subnets: int) -> Profile:
 
 
 def decisions(policy_name: str, profile: Profile, depth: int) -> Callable[[], int]:
-    """Decide with a queue of that depth whose head has 5 to 35 ms of slack."""
+    """Decide with a queue of that depth whose head has 35 to 5 ms of slack, on one idle worker of eight.
+
+    What came before is 7,000 requests/s for a second. Every round plays the same 30 ms again.
+    """
     policy = create_policy(policy_name, LatencyTable(profile))
+    slack_ns = SLACKS_MS[0] * NS_PER_MS
     queue = EDFQueue()
-    for number in range(depth):
-        queue.push(Request(number, 0, 35 * NS_PER_MS + number * 1000))
-    view = SchedulerView(policy.table, queue, 0, workers_idle=1, workers_total=8)
-    nows = np.linspace(0, 30 * NS_PER_MS, DECISIONS).astype(np.int64).tolist()
+    requests = [Request(number, 0, slack_ns + number * 1000) for number in range(depth)]
+    for request in requests:
+        queue.push(request)
+    view = SchedulerView(policy.table, queue, 0, workers_idle=1, workers_total=8, workers=set(range(8)), idle=(0,))
+    for arrival_ns in np.linspace(-NS_PER_S, 0, int(RATE)).astype(np.int64).tolist():
+        view.arrivals.observe(arrival_ns, 1, slack_ns)
+    for worker in range(1, 8):
+        view.commitments.add(worker, (SLACKS_MS[0] + worker) * NS_PER_MS)
+    nows = np.linspace(0, (SLACKS_MS[0] - SLACKS_MS[1]) * NS_PER_MS, DECISIONS).astype(np.int64).tolist()
 
     def work() -> int:
         for now_ns in nows:

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from superserve.metrics import OUTCOME_CODES, ResultRow, RunLog, summarise
+from superserve.metrics import OUTCOME_CODES, ResultRow, RunLog, by_class, summarise
 from superserve.request import Outcome
 
 
@@ -56,3 +56,17 @@ def test_nothing_offered_is_refused() -> None:
     """No figure is defined."""
     with pytest.raises(ValueError, match="nothing was offered"):
         row_of(log_of())
+
+
+def test_rows_by_class_divide_the_whole() -> None:
+    """Of each class its own figures; none where a trace has no classes."""
+    log = log_of(
+        (Outcome.SERVED, 10, 80.0, 1, 1), (Outcome.EXPIRED, 30, np.nan, 0, -1), (Outcome.SERVED, 9, 70.0, 1, 0)
+    )
+    whole = row_of(log)
+    assert by_class(log, None, whole) == []
+    first, second = by_class(log, np.array([3, 7, 7], np.int32), whole)
+    assert (first.policy, first.offered, first.slo_attainment) == ("p, class 3", 1, 1.0)
+    assert (second.policy, second.offered, second.slo_attainment) == ("p, class 7", 2, 0.5)
+    assert second.mean_serving_accuracy == pytest.approx(70.0)
+    assert (second.seed, second.workers, second.slo_ms) == (whole.seed, whole.workers, whole.slo_ms)

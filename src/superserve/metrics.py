@@ -92,6 +92,10 @@ class RunLog:
             correct=np.full(n, UNLABELLED, np.int8),
         )
 
+    def where(self, mask: npt.NDArray[np.bool_]) -> "RunLog":
+        """The entries of some requests."""
+        return RunLog(**{field.name: getattr(self, field.name)[mask] for field in fields(self)})
+
     def is_outcome(self, *outcomes: Outcome) -> npt.NDArray[np.bool_]:
         """Mask of the requests that ended in one of these outcomes."""
         return np.isin(self.outcome, [OUTCOME_CODES[outcome] for outcome in outcomes])
@@ -128,6 +132,30 @@ def summarise(
         mean_batch=_mean_batch(log.batch_rows[answered]),
         emulated=emulated,
     )
+
+
+def by_class(log: RunLog, request_class: npt.NDArray[np.int32] | None, whole: ResultRow) -> list[ResultRow]:
+    """A row per class of requests, in rising order; none without classes.
+
+    Args:
+        log: of the run.
+        request_class: one per request, or None.
+        whole: the row of the run, whose names and numbers of workers and seed they take over.
+    """
+    if request_class is None:
+        return []
+    return [
+        summarise(
+            log.where(request_class == kind),
+            policy=f"{whole.policy}, class {kind}",
+            trace=whole.trace,
+            seed=whole.seed,
+            workers=whole.workers,
+            slo_ms=whole.slo_ms,
+            emulated=whole.emulated,
+        )
+        for kind in np.unique(request_class).tolist()
+    ]
 
 
 def _mean(values: npt.NDArray[Any]) -> float | None:

@@ -43,6 +43,7 @@ THEMES: Final = (LIGHT, DARK)
 
 _DASHES: Final = ("-", (0, (4, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)), (0, (8, 2)))
 _MARKERS: Final = "osD^v"
+_FIXED: Final = "one fixed subnet each"
 _HOLLOW: Final[dict[str, Any]] = {"markersize": 13, "markerfacecolor": "none", "markeredgewidth": 1.4}
 
 
@@ -75,7 +76,7 @@ def dynamics_figure(runs: Sequence[NamedRun], *, title: str, theme: Theme = LIGH
         else:
             _draw_panel(ax, runs, series, column, theme)
         if column != "accuracy":
-            ax.set_ylim(bottom=0)
+            ax.set_ylim(0, max(1.0, ax.get_ylim()[1]))
     axes[-1].set_xlabel("time, s", color=theme.ink)
     axes[-1].set_xlim(0, float(series[0].time_s[-1]))
     axes[0].set_title(title, color=theme.ink, fontsize=11, loc="left", pad=26)
@@ -120,11 +121,15 @@ def tradeoff_figure(
 
 @dataclass(frozen=True)
 class Point:
-    """A policy in a panel: SLO attainment 0..1, mean serving accuracy in per cent or None."""
+    """A policy in a panel: SLO attainment 0..1, mean serving accuracy in per cent or None.
+
+    ``fixed``: it serves one subnet, which its accuracy tells: such points share one look and are joined by a line.
+    """
 
     policy: str
     attainment: float
     accuracy: float | None
+    fixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,32 +141,39 @@ class Panel:
 
 
 def panels_figure(panels: Sequence[Panel], *, columns: int, title: str, theme: Theme = LIGHT) -> Figure:
-    """Attainment against accuracy, a panel per situation and a mark per policy: as the paper's Fig. 8 to 10."""
+    """Attainment against accuracy, a panel per situation and a mark per policy: as the paper's Fig. 8 to 10.
+
+    Up and to the right is better.
+    """
     rows = -(-len(panels) // columns)
     figure, axes = styled_axes((3.1 * columns + 1.6, 2.5 * rows + 0.9), rows, columns, theme, shared=True)
-    policies = list(dict.fromkeys(point.policy for panel in panels for point in panel.points))
+    policies = list(dict.fromkeys(point.policy for panel in panels for point in panel.points if not point.fixed))
     for ax, panel in zip(axes, panels, strict=False):
         ax.set_title(panel.title, color=theme.ink, fontsize=9, loc="left")
-        for point in panel.points:
+        _draw_fixed(ax, [point for point in panel.points if point.fixed], theme)
+        # The first ones on top: they are what the figure is about.
+        for point in reversed([point for point in panel.points if not point.fixed]):
             number = policies.index(point.policy)
             # Colours and shapes cycle together, shifted once per turn: 25 policies before two look alike.
             marker = _MARKERS[(number + number // 5) % 5]
             ax.plot(
                 point.attainment,
-                np.nan if point.accuracy is None else point.accuracy,
+                _known(point),
                 marker,
                 color=theme.series[number % 5],
-                markersize=7,
+                markersize=9 if number == 0 else 7,
                 label=point.policy,
                 clip_on=False,
+                zorder=4,
             )
         ax.margins(0.1)
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
     handles = {handle.get_label(): handle for ax in axes for handle in ax.get_lines()}
+    names = [*policies, *(name for name in handles if name == _FIXED)]
     figure.legend(
-        [handles[policy] for policy in policies],
-        policies,
+        [handles[name] for name in names],
+        names,
         loc="outside right upper",
         frameon=False,
         labelcolor=theme.ink,
@@ -171,6 +183,17 @@ def panels_figure(panels: Sequence[Panel], *, columns: int, title: str, theme: T
     figure.supylabel("mean serving accuracy, %", color=theme.ink, fontsize=10)
     figure.suptitle(title, color=theme.ink, fontsize=11, ha="left", x=0.02)
     return figure
+
+
+def _draw_fixed(ax: Axes, points: Sequence[Point], theme: Theme) -> None:
+    known = sorted((_known(point), point.attainment) for point in points if point.accuracy is not None)
+    if known:
+        heights, places = zip(*known, strict=True)
+        ax.plot(places, heights, "o-", color=theme.muted, markersize=4, linewidth=0.8, label=_FIXED, clip_on=False)
+
+
+def _known(point: Point) -> float:
+    return np.nan if point.accuracy is None else point.accuracy
 
 
 def styled_axes(

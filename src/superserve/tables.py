@@ -12,11 +12,11 @@ from rich.table import Table
 from superserve.metrics import ResultRow
 
 
-def write_rows(path: Path | None, **lists: Sequence[Any]) -> None:
-    """Write named lists of rows as one JSON object, if a path is given."""
+def write_rows(path: Path | None, **values: Any) -> None:  # noqa: ANN401  (whatever JSON holds)
+    """Write named values, mostly lists of rows, as one JSON object, if a path is given."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(lists), indent=2) + b"\n")
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(values), indent=2) + b"\n")
 
 
 def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -1,17 +1,20 @@
 """The command line's surface: a command or option appears, changes or goes only on purpose."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from superserve.cli import app, main
+from superserve.traces.trace import Trace
 
 SURFACE = {
     "compare": {
-        "--traces", "--policies", "--profile", "--slo-ms", "--workers", "--seeds", "--overhead-ms", "--figure",
-        "--json",
+        "--traces", "--policies", "--profile", "--slo-ms", "--workers", "--seeds", "--overhead-ms", "--timeout-action",
+        "--slowdown", "--actuation-ms", "--lose", "--join", "--figure", "--json",
     },
     "compile": {"MODEL", "--dtype", "--jobs", "--force", "--json"},
     "config show": {"--config"},
@@ -24,18 +27,24 @@ SURFACE = {
     "models": {"--json"},
     "profile": {"MODEL", "--quick", "--device", "--engine", "--dtype", "--seed", "--json"},
     "replay": {"TRACE", "--url", "--model", "--slo-ms", "--seed", "--json"},
+    "reproduce": {"[E1 ... E11|live|all]", "--out", "--data", "--seeds", "--shorten", "--runs", "--json"},
     "serve": {
         "MODEL", "--host", "--http-port", "--grpc-port", "--workers", "--policy", "--slo-ms", "--timeout-action",
         "--device", "--engine", "--dtype", "--profile", "--config", "--ready-file",
     },
     "simulate": {
-        "TRACE", "--profile", "--slo-ms", "--policy", "--workers", "--overhead-ms", "--seed", "--json",
+        "TRACE", "--profile", "--slo-ms", "--policy", "--workers", "--overhead-ms", "--timeout-action", "--slowdown",
+        "--actuation-ms", "--lose", "--join", "--patience-ms", "--max-queued", "--bound", "--seed", "--figure",
+        "--series", "--outcomes", "--decisions", "--chrome-trace", "--json",
     },
     "trace convert": {
         "SRC", "--format", "--out", "--squeeze", "--rate", "--bin-seconds", "--column", "--seed",
     },
-    "trace make": {"KIND", "--out", "--rate", "--base-rate", "--cv2", "--seconds", "--seed"},
-    "trace show": {"TRACE", "--json"},
+    "trace make": {
+        "KIND", "--out", "--rate", "--base-rate", "--cv2", "--seconds", "--acceleration", "--start", "--period",
+        "--spike", "--slo-ms", "--seed",
+    },
+    "trace show": {"TRACE", "--figure", "--json"},
     "train": {"RECIPE", "--out", "--seed", "--epochs"},
 }  # fmt: skip
 
@@ -80,6 +89,26 @@ def test_help_explains_itself(command: str) -> None:
         (["train", "imagenet", "--out", "unused"], 2, "digits"),
         (["simulate", "missing.npz", "--profile", "r-profile", "--slo-ms", "9"], 2, "missing.npz"),
         (["trace", "make", "sawtooth", "--out", "unused", "--rate", "1"], 2, "bursty"),
+        (["simulate", "missing.npz", "--profile", "r-profile", "--slo-ms", "9", "--lose", "1-2"], 2, "WORKER@SECONDS"),
+        (
+            [
+                "compare",
+                "--traces",
+                "x",
+                "--policies",
+                "y",
+                "--profile",
+                "r-profile",
+                "--slo-ms",
+                "9",
+                "--timeout-action",
+                "drop",
+            ],
+            2,
+            "reject or delay",
+        ),
+        (["trace", "make", "poisson", "--out", "unused", "--rate", "1", "--slo-ms", "fast"], 2, "milliseconds"),
+        (["reproduce", "E12"], 2, "E12"),
         (["config", "show", "--config", "missing.toml"], 2, "missing.toml"),
     ],
 )
@@ -120,6 +149,68 @@ def test_trace_make_show_simulate(tmp_path: Path) -> None:
     )
     assert simulated.exit_code == 0, simulated.output
     assert '"slo_attainment": 1.0' in rows.read_text()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "requests"),
+    [
+        ("poisson", [], 600),
+        ("gamma", ["--cv2", "4"], 600),
+        ("bursty", ["--base-rate", "100"], 800),
+        ("ramp", ["--base-rate", "100", "--acceleration", "200", "--start", "0.5"], 400),
+        ("spikes", ["--base-rate", "100", "--period", "1", "--spike", "0.2"], 280),
+    ],
+)
+def test_trace_make_kinds(tmp_path: Path, kind: str, options: list[str], requests: int) -> None:
+    """Each kind with its own options gives about the number of requests that they say."""
+    path = tmp_path / "t.npz"
+    arguments = ["trace", "make", kind, "--rate", "300", "--seconds", "2", "--out", str(path), *options]
+    made = CliRunner().invoke(app, arguments)
+    assert made.exit_code == 0, made.output
+    assert len(Trace.load(path)) == pytest.approx(requests, rel=0.2)
+
+
+def test_simulate_writes_whatever_is_asked_for(tmp_path: Path) -> None:
+    """Classes of deadlines, a lost worker, a new one, slow ones, impatient clients; and all files of the run."""
+    run, trace = CliRunner().invoke, str(tmp_path / "t.npz")
+    arguments = ["gamma", "--rate", "2000", "--cv2", "4", "--seconds", "1", "--slo-ms", "36:0.5", "100:0.5"]
+    made = run(app, ["trace", "make", *arguments, "--out", trace])
+    assert made.exit_code == 0, made.output
+    shown = run(app, ["trace", "show", trace, "--figure", str(tmp_path / "t.png"), "--json", str(tmp_path / "s.json")])
+    assert "class 1: deadline 100 ms" in shown.output
+    assert json.loads((tmp_path / "s.json").read_text())["gap_cv2"] == pytest.approx(4.0, rel=0.3)
+    files = {name: tmp_path / f"run.{name}" for name in ("figure", "series", "outcomes", "decisions", "chrome-trace")}
+    options = [text for name, path in files.items() for text in (f"--{name}", str(path))]
+    server = [
+        "--profile",
+        "r-profile",
+        "--slo-ms",
+        "36",
+        "--workers",
+        "3",
+        "--policy",
+        "slackfit",
+        "--overhead-ms",
+        "1",
+    ]
+    trouble = ["--lose", "0@0.3", "1@0.6", "--join", "3@0.7", "--slowdown", "1", "1", "1.5", "--patience-ms", "200"]
+    trouble += ["--actuation-ms", "0.1"]
+    simulated = run(app, ["simulate", trace, *server, *trouble, "--json", str(tmp_path / "r.json"), *options])
+    assert simulated.exit_code == 0, simulated.output
+    result = json.loads((tmp_path / "r.json").read_text())
+    (row,) = result["rows"]
+    assert row["cancelled"] > 0
+    assert row["distance_to_bound"] >= 0
+    assert sum(one["offered"] for one in result["classes"]) == row["offered"]
+    assert [path.read_bytes()[:4] for name, path in files.items() if name == "figure"] == [b"\x89PNG"]
+    assert files["series"].read_text().startswith("time_s,offered,served,missed,accuracy,batch,waiting\n")
+    with np.load(files["outcomes"]) as columns:
+        assert len(columns["outcome"]) == row["offered"]
+    decisions = [json.loads(line) for line in files["decisions"].read_text().splitlines()]
+    assert {one["worker"] for one in decisions} == {0, 1, 2, 3}
+    assert decisions[0]["subnet"].startswith("r")
+    chrome = json.loads(files["chrome-trace"].read_text())["traceEvents"]
+    assert sum(event["ph"] == "X" for event in chrome) == len(decisions)
 
 
 def test_compare_takes_several_values_per_option(tmp_path: Path) -> None:

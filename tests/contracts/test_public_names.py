@@ -15,7 +15,7 @@ PUBLIC = {
         "hosting", "policy_names", "register_policy", "slackfit",
     },
     "superserve.simulator": {
-        "BatchRecord", "Conditions", "Recording", "Simulation", "WorkerEvent", "losses", "simulate",
+        "BatchRecord", "Conditions", "Recording", "Simulation", "WorkerEvent", "impatient", "losses", "simulate",
     },
 }  # fmt: skip
 

@@ -1,5 +1,6 @@
 """Failures, slow workers, switching costs, impatient clients: by hand, and never beyond the bound."""
 
+import gc
 from itertools import pairwise
 
 import hypothesis.strategies as st
@@ -14,7 +15,7 @@ from superserve.errors import ConfigError
 from superserve.metrics import RunLog, summarise
 from superserve.profile import Profile
 from superserve.request import Outcome
-from superserve.simulator import Conditions, Recording, WorkerEvent, losses, simulate
+from superserve.simulator import Conditions, Recording, WorkerEvent, impatient, losses, simulate
 from superserve.traces.arrivals import base_plus_gamma, poisson
 from superserve.traces.trace import Trace
 from support.profiles import make_profile
@@ -200,3 +201,30 @@ def test_a_client_may_cancel_while_its_batch_runs() -> None:
     log = run(trace_of(0, 1), Conditions(patience_ns=np.array([2, 50], np.int64) * NS_PER_MS))
     assert log.is_outcome(Outcome.CANCELLED).tolist() == [True, False]
     assert ends_ms(log) == [2.0, 8.0]
+
+
+def test_impatience_is_exponential_and_keeps_what_else_holds() -> None:
+    """Mean and standard deviation are the same; equal seeds wait alike."""
+    slow = Conditions(slowdown=(2.0,))
+    made = impatient(slow, 50.0, 20_000, np.random.default_rng(3))
+    assert made.slowdown == (2.0,)
+    assert made.patience_ns is not None
+    assert made.patience_ns.mean() == pytest.approx(50 * NS_PER_MS, rel=0.03)
+    assert made.patience_ns.std() == pytest.approx(50 * NS_PER_MS, rel=0.05)
+    again = impatient(slow, 50.0, 20_000, np.random.default_rng(3)).patience_ns
+    assert again is not None
+    assert (again == made.patience_ns).all()
+
+
+def test_progress_counts_arrivals_and_leaves_the_collector_as_it_was() -> None:
+    """A report per block of requests; the collector is turned down during the run only."""
+    seen: list[tuple[int, int, int]] = []
+    trace = poisson(50_000, 1.0, np.random.default_rng(0))
+    usual = gc.get_threshold()
+    simulate(
+        trace, R_PROFILE, policy="fixed:smallest", workers=40, slo_ms=36,
+        on_progress=lambda done, total: seen.append((done, total, gc.get_threshold()[0])),
+    )  # fmt: skip
+    assert [(done, total) for done, total, _ in seen] == [(0, len(trace)), (32_768, len(trace))]
+    assert all(threshold >= 100_000 for _, _, threshold in seen)
+    assert gc.get_threshold() == usual

@@ -14,7 +14,8 @@ from superserve.experiments.scenario import Job, Scenario, TraceFile, TraceSourc
 from superserve.metrics import ResultRow
 from superserve.plots import Panel, Point, panels_figure
 from superserve.profile import LatencyTable, Profile
-from superserve.scheduling import create_policy
+from superserve.scheduling import TimeoutAction, create_policy
+from superserve.simulator.conditions import ORDINARY, Conditions
 
 OnProgress = Callable[[int, int, str], None]
 
@@ -65,6 +66,8 @@ def compare(
     slo_ms: float,
     seeds: int = 3,
     overhead_ms: float | None = None,
+    timeout_action: TimeoutAction = "reject",
+    conditions: Conditions = ORDINARY,
     on_progress: OnProgress | None = None,
     processes: int | None = None,
 ) -> Comparison:
@@ -75,10 +78,12 @@ def compare(
             alone, so that intervals over seeds say nothing of other arrivals.
         policies: names for `create_policy`; differences are from the first.
         profile: what policies plan with and latencies are drawn from.
-        workers: number of identical workers.
+        workers: number of workers.
         slo_ms: deadline of requests to which a trace gives none, in milliseconds from arrival.
         seeds: how many; 0, 1, ...
         overhead_ms: dispatch overhead per batch; if None, the profile's.
+        timeout_action: what becomes of requests that cannot be met, under every policy.
+        conditions: slow workers, losses and returns, switching costs.
         on_progress: called with (runs done, runs in all, what was done last).
         processes: how many at a time; default: one per core.
 
@@ -87,16 +92,27 @@ def compare(
     """
     _check(traces, policies, profile, seeds)
     scenarios = [
-        Scenario(TraceFile(one) if isinstance(one, Path) else one, profile, workers, slo_ms, overhead_ms)
+        Scenario(
+            TraceFile(one) if isinstance(one, Path) else one,
+            profile,
+            workers,
+            slo_ms,
+            overhead_ms,
+            conditions=conditions,
+        )
         for one in traces
     ]
-    jobs = [Job(one, policy, seed) for one in scenarios for seed in range(seeds) for policy in policies]
+
+    def job(scenario: Scenario, policy: str, seed: int) -> Job:
+        return Job(scenario, policy, seed, timeout_action)
+
+    jobs = [job(one, policy, seed) for one in scenarios for seed in range(seeds) for policy in policies]
     done: dict[Job, ResultRow] = {}
-    for job, row in run_jobs(bounded_row, jobs, processes=processes):
-        done[job] = row
+    for finished, row in run_jobs(bounded_row, jobs, processes=processes):
+        done[finished] = row
         if on_progress is not None:
             on_progress(len(done), len(jobs), f"{row.trace}, {row.policy}, seed {row.seed}")
-    ordered = [Job(one, policy, seed) for one in scenarios for policy in policies for seed in range(seeds)]
+    ordered = [job(one, policy, seed) for one in scenarios for policy in policies for seed in range(seeds)]
     return Comparison(tuple(done[job] for job in ordered))
 
 
@@ -105,7 +121,8 @@ def comparison_figure(comparison: Comparison, *, columns: int = 3, title: str = 
     points: dict[str, list[Point]] = {}
     for line in comparison.lines():
         accuracy = None if line.accuracy is None else line.accuracy.mean
-        points.setdefault(line.trace, []).append(Point(line.policy, line.attainment.mean, accuracy))
+        fixed = line.policy.startswith("fixed:")
+        points.setdefault(line.trace, []).append(Point(line.policy, line.attainment.mean, accuracy, fixed))
     panels = [Panel(trace, marks) for trace, marks in points.items()]
     return panels_figure(panels, columns=min(columns, len(panels)), title=title)
 

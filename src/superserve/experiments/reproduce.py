@@ -15,10 +15,15 @@ from superserve.experiments.reproduction.faults import run_e6
 from superserve.experiments.reproduction.finding import NAMES, Finding
 from superserve.experiments.reproduction.grids import run_e4, run_e5
 from superserve.experiments.reproduction.lab import Lab
+from superserve.experiments.reproduction.live_check import run_live_check
 from superserve.experiments.reproduction.page import reproduction_page
 from superserve.experiments.reproduction.policies import run_e8
 from superserve.experiments.reproduction.throughput import run_e7, run_e9
 from superserve.profile import Profile
+
+#: Relative to the page's folder.
+FINDINGS: Final = Path("reproduction")
+IMAGES: Final = Path("images/reproduction")
 
 OnProgress = Callable[[int, int, str], None]
 
@@ -34,6 +39,7 @@ _EXPERIMENTS: Final[dict[str, Callable[[Lab], Finding]]] = {
     "E9": run_e9,
     "E10": run_e10,
     "E11": run_e11,
+    "live": run_live_check,
 }
 assert tuple(_EXPERIMENTS) == NAMES
 
@@ -46,20 +52,22 @@ def reproduce(
     seeds: int = 3,
     seconds_factor: float = 1.0,
     processes: int | None = None,
+    runs: Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> list[Finding]:
-    """Run experiments and write ``out/reproduction.md`` with figures and findings under ``out/reproduction/``.
+    """Run experiments and write ``out/reproduction.md``, figures under ``out/images/`` and findings beside the page.
 
     Findings of earlier runs stay on the page until they are run again.
 
     Args:
-        names: some of E1 ... E11, or ``all``.
+        names: some of E1 ... E11 and ``live``, or ``all``.
         out: folder of the page.
         data: folder of recorded traces, which E1, E2, E3 and E10 need.
         seeds: how many; 0, 1, ...
         seconds_factor: shortens every trace, for a first look.
         processes: how many at a time; default: one per core.
-        on_progress: called with (runs done, runs of this experiment, what was done last).
+        runs: file in which finished runs are kept, so that a killed command goes on where it was; None: nowhere.
+        on_progress: called with (runs done, runs of this experiment, which experiment).
 
     Returns:
         The findings of the experiments that were run.
@@ -68,8 +76,16 @@ def reproduce(
         ConfigError: for an unknown name, or a missing data folder.
     """
     wanted = _chosen(names)
-    folder = out / "reproduction"
-    lab = Lab(folder, Profile.load("r-profile"), data, seeds, seconds_factor=seconds_factor, processes=processes)
+    folder = out / FINDINGS
+    lab = Lab(
+        out / IMAGES,
+        Profile.load("r-profile"),
+        data,
+        seeds,
+        seconds_factor=seconds_factor,
+        processes=processes,
+        runs=runs,
+    )
     found = []
     for name in wanted:
         finding = _EXPERIMENTS[name](replace(lab, on_progress=_labelled(name, on_progress)))
@@ -83,10 +99,10 @@ def reproduce(
 
 def write_page(out: Path) -> None:
     """Write the page of all findings that lie in a folder."""
-    files = {name: out / "reproduction" / f"{name}.json" for name in NAMES}
+    files = {name: out / FINDINGS / f"{name}.json" for name in NAMES}
     findings = [msgspec.json.decode(file.read_bytes(), type=Finding) for file in files.values() if file.exists()]
     missing = [name for name, file in files.items() if not file.exists()]
-    (out / "reproduction.md").write_text(reproduction_page(findings, missing, "reproduction"))
+    (out / "reproduction.md").write_text(reproduction_page(findings, missing, str(IMAGES)))
 
 
 def _chosen(names: Sequence[str]) -> list[str]:
@@ -101,4 +117,4 @@ def _chosen(names: Sequence[str]) -> list[str]:
 def _labelled(name: str, on_progress: OnProgress | None) -> OnProgress | None:
     if on_progress is None:
         return None
-    return lambda done, total, label: on_progress(done, total, f"{name}: {label}")
+    return lambda done, total, label: on_progress(done, total, f"{name}, {label}")

@@ -13,6 +13,7 @@ from superserve.profile import Profile
 from superserve.scheduling import SchedulerLimits, TimeoutAction
 from superserve.simulator import simulate
 from superserve.simulator.conditions import ORDINARY, Conditions
+from superserve.traces.readers.segments import load_trace
 from superserve.traces.trace import Trace
 
 
@@ -31,7 +32,7 @@ class TraceSource(Protocol):
 
 @dataclass(frozen=True)
 class TraceFile:
-    """A recorded trace: the same arrivals for every seed."""
+    """A recorded trace, a file or a folder of segments: the same arrivals for every seed."""
 
     path: Path
 
@@ -42,7 +43,7 @@ class TraceFile:
 
     def trace(self, seed: int) -> Trace:  # noqa: ARG002  (a recording has no chance in it)
         """See `TraceSource.trace`."""
-        return Trace.load(self.path)
+        return load_trace(self.path)
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,21 @@ class Job:
     policy: str
     seed: int
     timeout_action: TimeoutAction = "reject"
+
+
+@dataclass(frozen=True)
+class BoundJob:
+    """What no policy can pass on the arrivals of a seed."""
+
+    scenario: Scenario
+    seed: int
+
+
+def work(job: Job | BoundJob) -> ResultRow | float:
+    """The row of a run, without a bound, or a bound."""
+    if isinstance(job, BoundJob):
+        return job.scenario.bound(job.seed)
+    return job.scenario.row(job.policy, job.seed, job.timeout_action)
 
 
 def bounded_row(job: Job) -> ResultRow:

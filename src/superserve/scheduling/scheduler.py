@@ -3,7 +3,6 @@
 The live router and the simulator drive the same `Scheduler` object, one with real time and one with virtual time.
 """
 
-import heapq
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Final
 
 from superserve.clock import NS_PER_S
 from superserve.request import Outcome, Reason, Request, RequestState
+from superserve.scheduling.expiry import ExpiryQueue
 from superserve.scheduling.overhead import OverheadEstimate
 from superserve.scheduling.policy import Policy, SchedulerView, Wait
 from superserve.scheduling.queue import EDFQueue
@@ -75,8 +75,7 @@ class Scheduler:
         self._running: dict[int, Launch] = {}
         self._workers: set[int] = set()
         self._view = SchedulerView(policy.table, self._queue, overhead_ns, workers=self._workers, idle=self._idle)
-        # Waiting requests by the last instant at which they can still be served; entries of others are stale.
-        self._expiry: list[tuple[int, int, Request]] = []
+        self._expiry = ExpiryQueue()
         self._wake_ns: int | None = None
         self._arrivals = self._view.arrivals if policy.observes_arrivals else None
         self._commitments = self._view.commitments
@@ -175,12 +174,10 @@ class Scheduler:
     def on_timer(self, now_ns: int) -> Sequence[Action]:
         """Time passed. Call it at `next_timer` or later; a call too early does nothing."""
         actions: list[Action] = []
-        expiry = self._expiry
-        while expiry and expiry[0][0] < now_ns:
-            _, _, request = heapq.heappop(expiry)
-            if request.state is RequestState.QUEUED:
-                self._queue.remove(request)
-                actions.append(self._finish(request, Outcome.EXPIRED, Reason.EXPIRED))
+        while (last_ns := self._expiry.next_ns()) is not None and last_ns < now_ns:
+            request = self._expiry.pop()
+            self._queue.remove(request)
+            actions.append(self._finish(request, Outcome.EXPIRED, Reason.EXPIRED))
         if self._wake_ns is not None and now_ns >= self._wake_ns:
             actions.extend(self._dispatch(now_ns))
         return actions
@@ -197,13 +194,10 @@ class Scheduler:
 
     def next_timer(self) -> int | None:
         """When `on_timer` is due next; None if only another event can change anything."""
-        expiry = self._expiry
-        while expiry and expiry[0][2].state is not RequestState.QUEUED:
-            heapq.heappop(expiry)
-        expires_ns = expiry[0][0] + 1 if expiry else None
-        if expires_ns is None or self._wake_ns is None:
-            return self._wake_ns if expires_ns is None else expires_ns
-        return min(expires_ns, self._wake_ns)
+        last_ns = self._expiry.next_ns()
+        if last_ns is None:
+            return self._wake_ns
+        return last_ns + 1 if self._wake_ns is None else min(last_ns + 1, self._wake_ns)
 
     def retry_after_s(self) -> float:
         """How long the waiting rows take at the fastest subnet's full batches on all workers, in seconds."""
@@ -231,7 +225,7 @@ class Scheduler:
         request.state = RequestState.QUEUED
         self._queue.push(request)
         if self._expires:
-            heapq.heappush(self._expiry, (request.latest_start_ns, request.id, request))
+            self._expiry.push(request)
 
     def _dispatch(self, now_ns: int) -> Sequence[Action]:
         self._wake_ns = None

@@ -1,11 +1,12 @@
 """What may go otherwise than with identical workers that never fail and clients that never give up."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from superserve.clock import NS_PER_MS
 from superserve.errors import ConfigError
 
 
@@ -90,3 +91,16 @@ def losses(workers: Sequence[int], every_s: float) -> tuple[WorkerEvent, ...]:
     return tuple(
         WorkerEvent(round(number * every_s * 1e9), worker, alive=False) for number, worker in enumerate(workers, 1)
     )
+
+
+def impatient(conditions: Conditions, mean_ms: float, requests: int, rng: np.random.Generator) -> Conditions:
+    """Clients cancel after exponentially distributed waits: the usual model of impatience (Palm 1957, Erlang A).
+
+    Args:
+        conditions: what else holds.
+        mean_ms: of the waits.
+        requests: how many the trace has.
+        rng: source of the waits.
+    """
+    waits_ns = np.rint(rng.exponential(mean_ms * NS_PER_MS, requests)).astype(np.int64)
+    return replace(conditions, patience_ns=waits_ns)

@@ -1,7 +1,9 @@
 """The simulator: the live system's `Scheduler` in virtual time."""
 
+import gc
 import heapq
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import Final
 
@@ -18,8 +20,12 @@ from superserve.simulator.recording import BatchRecord, Recording
 from superserve.simulator.results import LogWriter
 from superserve.traces.trace import Trace
 
+OnProgress = Callable[[int, int], None]
+
 #: Requests are made in blocks: a run of a minute at a million requests/s need not hold them all.
 _BLOCK: Final = 1 << 15
+#: Objects made between two looks for garbage.
+_COLLECT_EVERY: Final = 100_000
 
 
 class _Kind(IntEnum):
@@ -46,6 +52,7 @@ class Simulation:
         overhead_ns: dispatch overhead that a batch takes beyond its latency.
         conditions: failures, slow workers, switching costs, impatient clients.
         recording: filled in with every batch, if given.
+        on_progress: called now and then with (requests that have arrived, requests of the trace).
 
     Raises:
         ConfigError: if the conditions do not fit the workers or the trace.
@@ -62,6 +69,7 @@ class Simulation:
         overhead_ns: int,
         conditions: Conditions = ORDINARY,
         recording: Recording | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
         conditions.check(workers, len(trace))
         self._trace = trace
@@ -73,6 +81,7 @@ class Simulation:
         self._conditions = conditions
         self._plain = not conditions.slowdown and not conditions.actuation_ns
         self._recording = recording
+        self._on_progress = on_progress
         self._shed = 0
         # (instant, kind, number, what): numbers are unique, so that "what" is never compared.
         self._events: list[tuple[int, int, int, WorkerEvent | Request | int]] = []
@@ -85,6 +94,11 @@ class Simulation:
 
     def run(self) -> RunLog:
         """Play the whole trace and everything it leaves waiting. What no worker is left to serve has failed."""
+        with _rare_collections():
+            self._play()
+        return self._log.finished()
+
+    def _play(self) -> None:
         scheduler, patience_ns = self._scheduler, self._conditions.patience_ns
         for event in self._conditions.worker_events:
             self._foresee(event.at_ns, _Kind.WORKER, event)
@@ -99,11 +113,12 @@ class Simulation:
         self._advance(None)
         assert not scheduler.workers or not scheduler.unfinished, "every request must end while there are workers"
         self._apply(self._now_ns, scheduler.on_stop(self._now_ns))
-        return self._log.finished()
 
     def _requests(self) -> Iterator[Request]:
         trace = self._trace
         for start in range(0, len(trace), _BLOCK):
+            if self._on_progress is not None:
+                self._on_progress(start, len(trace))
             part = slice(start, start + _BLOCK)
             arrivals = trace.arrival_ns[part]
             deadlines = arrivals + (self._slo_ns if trace.slo_ns is None else trace.slo_ns[part])
@@ -200,6 +215,21 @@ class Simulation:
         recording.batches.append(record)
 
 
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Look for garbage in cycles a hundred times less often: a run makes none, and may hold 100,000 requests.
+
+    With 36,000 waiting, the usual collections take 40 % of the time of a run.
+    """
+    usual = gc.get_threshold()
+    if usual[0]:  # 0: somebody has switched them off
+        gc.set_threshold(max(usual[0], _COLLECT_EVERY), *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
+
+
 def simulate(
     trace: Trace,
     profile: Profile,
@@ -213,6 +243,7 @@ def simulate(
     limits: SchedulerLimits | None = None,
     conditions: Conditions = ORDINARY,
     recording: Recording | None = None,
+    on_progress: OnProgress | None = None,
 ) -> RunLog:
     """Simulate one policy on one trace.
 
@@ -229,6 +260,7 @@ def simulate(
         limits: bounds of the scheduler.
         conditions: failures, slow workers, switching costs, impatient clients.
         recording: filled in with every batch, if given.
+        on_progress: called now and then with (requests that have arrived, requests of the trace).
 
     Returns:
         One entry per request of the trace.
@@ -255,4 +287,5 @@ def simulate(
         overhead_ns=round(taken_us * NS_PER_US),
         conditions=conditions,
         recording=recording,
+        on_progress=on_progress,
     ).run()

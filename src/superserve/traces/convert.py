@@ -1,5 +1,6 @@
 """From anybody's trace file to a canonical trace."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -61,8 +62,7 @@ def convert(
             return scale(read_stamps(source, name, rng, grid_s), squeeze_s=squeeze_s, rate=rate, rng=rng)
         case "access-log":
             recorded = load_trace(source)
-            recorded = Trace(name, recorded.arrival_ns, recorded.slo_ns, recorded.priority)
-            return scale(recorded, squeeze_s=squeeze_s, rate=rate, rng=rng)
+            return scale(replace(recorded, name=name), squeeze_s=squeeze_s, rate=rate, rng=rng)
         case _:
             raise TraceError(f"format {format!r} is unknown; known: {', '.join(FORMATS)}")
 

@@ -87,7 +87,7 @@ def scale(trace: Trace, *, squeeze_s: float | None, rate: float | None, rng: np.
     """A trace at another duration, another rate, or both.
 
     One of the two alone scales time and keeps every arrival, so that the order and relative size of all gaps stay.
-    Both together redraw: each arrival becomes a Poisson number of arrivals near it, with its SLO and priority.
+    Both together redraw: each arrival becomes a Poisson number of arrivals near it, with its other columns.
 
     Raises:
         TraceError: for an empty trace, or one whose arrivals coincide when time is to be scaled.
@@ -97,17 +97,9 @@ def scale(trace: Trace, *, squeeze_s: float | None, rate: float | None, rng: np.
     if not trace.duration_s:
         raise TraceError(f"trace {trace.name!r}: all arrivals coincide, so its duration cannot be scaled")
     if squeeze_s is not None and rate is not None:
-        arrival_ns, origin = draw(Counts.around(trace), squeeze_s=squeeze_s, rate=rate, rng=rng)
-    else:
-        length_s = squeeze_s if squeeze_s is not None else len(trace) / (rate or 1.0)
-        arrival_ns = np.rint(trace.arrival_ns * (length_s / trace.duration_s)).astype(np.int64)
-        origin = np.arange(len(trace))
-    return Trace(
-        trace.name,
-        arrival_ns,
-        None if trace.slo_ns is None else trace.slo_ns[origin],
-        None if trace.priority is None else trace.priority[origin],
-    )
+        return trace.replaced(*draw(Counts.around(trace), squeeze_s=squeeze_s, rate=rate, rng=rng))
+    length_s = squeeze_s if squeeze_s is not None else len(trace) / (rate or 1.0)
+    return trace.replaced(np.rint(trace.arrival_ns * (length_s / trace.duration_s)).astype(np.int64))
 
 
 def _numbers(

@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from superserve.clock import NS_PER_S
+from superserve.clock import NS_PER_MS, NS_PER_S
 from superserve.errors import TraceError
+
+#: Columns that a trace may have beside its arrivals, one value per request.
+OPTIONAL_COLUMNS: Final = ("slo_ns", "priority", "request_class")
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +19,8 @@ class Trace:
     """When requests arrive.
 
     ``arrival_ns``: int64, from the start of the trace, never decreasing. ``slo_ns``: int64 per request, or None for
-    one SLO given elsewhere. ``priority``: int32 per request, or None.
+    one SLO given elsewhere. ``priority``: int32 per request, or None. ``request_class``: int32 per request, or None:
+    which kind of traffic it is; only reports use it.
 
     Raises:
         TraceError: for arrivals that are negative or out of order, or columns of different lengths.
@@ -26,6 +30,7 @@ class Trace:
     arrival_ns: npt.NDArray[np.int64]
     slo_ns: npt.NDArray[np.int64] | None = field(default=None)
     priority: npt.NDArray[np.int32] | None = field(default=None)
+    request_class: npt.NDArray[np.int32] | None = field(default=None)
 
     def __post_init__(self) -> None:
         arrival_ns = self.arrival_ns
@@ -33,7 +38,7 @@ class Trace:
             raise TraceError(f"trace {self.name!r}: arrival_ns must be one column of int64")
         if len(arrival_ns) and (arrival_ns[0] < 0 or np.any(np.diff(arrival_ns) < 0)):
             raise TraceError(f"trace {self.name!r}: arrival_ns must start at 0 or later and never decrease")
-        for name, column in (("slo_ns", self.slo_ns), ("priority", self.priority)):
+        for name, column in self.optional().items():
             if column is not None and column.shape != arrival_ns.shape:
                 raise TraceError(f"trace {self.name!r}: {name} must have one value per arrival")
 
@@ -50,6 +55,34 @@ class Trace:
         """Requests per second over the duration; 0 for a trace without one."""
         return len(self) / self.duration_s if self.duration_s else 0.0
 
+    def optional(self) -> dict[str, npt.NDArray[Any] | None]:
+        """The columns beside the arrivals, by name; None for those that it does not have."""
+        return {name: getattr(self, name) for name in OPTIONAL_COLUMNS}
+
+    def replaced(self, arrival_ns: npt.NDArray[np.int64], origin: npt.NDArray[np.int64] | None = None) -> "Trace":
+        """Other arrivals, each with the columns of the arrival at its ``origin``; None: one by one."""
+        columns = {name: column for name, column in self.optional().items() if column is not None}
+        if origin is not None:
+            columns = {name: column[origin] for name, column in columns.items()}
+        return Trace(self.name, arrival_ns, **columns)
+
+    def mixed(self, slos_ms: dict[float, float], rng: np.random.Generator) -> "Trace":
+        """The same arrivals with deadlines drawn from classes.
+
+        Args:
+            slos_ms: milliseconds from arrival to deadline, with the weight of each class. Class 0 is the first.
+            rng: source of the draws.
+
+        Raises:
+            TraceError: for no class, or an SLO or weight that is not above 0.
+        """
+        if not slos_ms or not all(0 < value < np.inf for pair in slos_ms.items() for value in pair):
+            raise TraceError(f"deadline classes {slos_ms}: every SLO and every weight must be a number above 0")
+        weights = np.array(list(slos_ms.values()))
+        drawn = rng.choice(len(weights), len(self), p=weights / weights.sum()).astype(np.int32)
+        slo_ns = np.rint(np.array(list(slos_ms)) * NS_PER_MS).astype(np.int64)
+        return Trace(self.name, self.arrival_ns, slo_ns[drawn], self.priority, drawn)
+
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a canonical trace file (.npz).
@@ -64,11 +97,11 @@ class Trace:
             raise TraceError(f"trace {path}: not a readable .npz file: {error}") from None
         if "arrival_ns" not in columns:
             raise TraceError(f"trace {path}: column arrival_ns is missing; it has {sorted(columns)}")
-        return cls(path.stem, columns["arrival_ns"], columns.get("slo_ns"), columns.get("priority"))
+        return cls(path.stem, columns["arrival_ns"], *(columns.get(name) for name in OPTIONAL_COLUMNS))
 
     def save(self, path: Path) -> None:
         """Write the canonical file, renamed into place when complete."""
-        columns = {"arrival_ns": self.arrival_ns, "slo_ns": self.slo_ns, "priority": self.priority}
+        columns = {"arrival_ns": self.arrival_ns, **self.optional()}
         scratch = path.with_name(f".{path.name}.partial.npz")
         np.savez_compressed(
             scratch, allow_pickle=False, **{name: column for name, column in columns.items() if column is not None}

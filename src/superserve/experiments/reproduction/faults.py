@@ -6,11 +6,11 @@ from typing import Final
 import numpy as np
 
 from superserve.experiments.dynamics import dynamics
-from superserve.experiments.reproduction.finding import Claim, Finding, Verdict
+from superserve.experiments.reproduction.finding import Check, Claim, Finding, Verdict
 from superserve.experiments.reproduction.lab import ELASTIC, Lab, elastic, fixed_models
 from superserve.experiments.reproduction.loads import Steady
 from superserve.metrics import RunLog
-from superserve.plots import NamedRun, dynamics_figure
+from superserve.plots import LIGHT, NamedRun, dynamics_figure
 from superserve.simulator.conditions import Conditions, losses
 
 RATE: Final = 3500.0
@@ -30,11 +30,16 @@ def run_e6(lab: Lab) -> Finding:
     logs = {policy: scenario.simulate(policy, 0) for policy in ELASTIC}
     figure = dynamics_figure(
         [NamedRun(policy, log, number) for number, (policy, log) in enumerate(logs.items())],
-        title=f"One of {lab.workers} workers is killed every {lab.seconds(EVERY_S):g} s, {KILLED} in all",
+        title=f"One of {lab.workers} workers is killed every {lab.seconds(EVERY_S):g} s (dotted lines)",
     )
-    claims = []
+    for ax in figure.axes:
+        for number in range(1, KILLED + 1):
+            ax.axvline(number * lab.seconds(EVERY_S), color=LIGHT.muted, linestyle=":", linewidth=1.0)
+    claims, checks = [], []
     for policy in ELASTIC:
         attained = results.attainment(source.name, policy)
+        threshold = f"SLO attainment at least 0.999 while {KILLED} of {lab.workers} workers are killed"
+        checks.append(Check(threshold, f"{policy}: {attained.text(5)}", attained.mean >= 0.999))
         claims += [
             Claim(
                 "SLO attainment 0.999 down to half of the workers",
@@ -53,6 +58,7 @@ def run_e6(lab: Lab) -> Finding:
             f"{lab.seed_words}."
         ),
         claims=tuple(claims),
+        checks=tuple(checks),
         table=results.table([source.name], [one.name for one in contenders]),
         figures=(lab.keep("E6", figure),),
         differences=(

@@ -5,7 +5,8 @@ from typing import Final
 
 import msgspec
 
-NAMES: Final = ("E1", "E2", "E3", "E4", "E5", "E6", "E7", "E8", "E9", "E10", "E11")
+#: Experiments of the paper, and our own: live runs beside the simulator's predictions.
+NAMES: Final = ("E1", "E2", "E3", "E4", "E5", "E6", "E7", "E8", "E9", "E10", "E11", "live")
 
 
 class Verdict(StrEnum):
@@ -30,6 +31,14 @@ class Claim(msgspec.Struct, frozen=True):
     verdict: Verdict
 
 
+class Check(msgspec.Struct, frozen=True):
+    """A threshold that this project holds itself to, and whether it is kept."""
+
+    threshold: str
+    found: str
+    holds: bool
+
+
 class Table(msgspec.Struct, frozen=True):
     """Figures behind the claims."""
 
@@ -40,14 +49,17 @@ class Table(msgspec.Struct, frozen=True):
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One experiment of the paper.
 
-    ``setting``: parameters and seeds, in a sentence. ``figures``: file names beside the page's. ``differences``: where
-    and why our figures are not the paper's.
+    ``setting``: parameters and seeds, in a sentence. ``checks``: thresholds of our own. ``table_open``: the table is
+    shown at once, not on demand. ``figures``: file names beside the page's. ``differences``: where and why our figures
+    are not the paper's.
     """
 
     name: str
     title: str
     setting: str
     claims: tuple[Claim, ...]
+    checks: tuple[Check, ...] = ()
     table: Table | None = None
+    table_open: bool = False
     figures: tuple[str, ...] = ()
     differences: tuple[str, ...] = ()

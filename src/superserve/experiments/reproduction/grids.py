@@ -8,10 +8,10 @@ from superserve.experiments.reproduction.against_fixed import (
     gain_over_smallest,
     ratio_at_equal_accuracy,
 )
-from superserve.experiments.reproduction.finding import Claim, Finding, Verdict
+from superserve.experiments.reproduction.finding import Check, Claim, Finding, Verdict
 from superserve.experiments.reproduction.lab import ELASTIC, Lab, Results, elastic, fixed_models
 from superserve.experiments.reproduction.loads import Bursty, Ramp
-from superserve.experiments.reproduction.monotone import falls
+from superserve.experiments.reproduction.monotone import TOLERANCE, falls
 from superserve.plots import panels_figure
 
 BASE: Final = 1500.0
@@ -37,7 +37,7 @@ def run_e4(lab: Lab) -> Finding:
     for policy in ELASTIC:
         claims += [
             _attained(results, traces, policy, 0.999, strict=True),
-            falls(results, policy, [[row[column] for row in traces] for column in range(3)], "the rate"),
+            falls(results, policy, _columns(traces), "the rate"),
             falls(results, policy, traces, "CV²"),
             _gain(lab, results, traces, policy),
             _ratio(lab, results, traces, policy),
@@ -51,6 +51,7 @@ def run_e4(lab: Lab) -> Finding:
             f"gamma gaps, {lab.seed_words}."
         ),
         claims=(*claims, *_fixed_claims(results, traces)),
+        checks=tuple(check for policy in ELASTIC for check in _checks(results, traces, policy, 0.999, "rate", "CV²")),
         table=results.table([trace for row in traces for trace in row], names),
         figures=(_figure(lab, results, loads, "E4"),),
         differences=(
@@ -73,7 +74,7 @@ def run_e5(lab: Lab) -> Finding:
     for policy in ELASTIC:
         claims += [
             _attained(results, traces, policy, 0.991, strict=False),
-            falls(results, policy, [[row[column] for row in traces] for column in range(3)], "the final rate"),
+            falls(results, policy, _columns(traces), "the final rate"),
             falls(results, policy, traces, "the acceleration"),
             _ratio(lab, results, traces, policy),
         ]
@@ -86,6 +87,11 @@ def run_e5(lab: Lab) -> Finding:
             f"final rate; gamma gaps of CV² {RAMP_CV2:g}; {lab.seed_words}."
         ),
         claims=tuple(claims),
+        checks=tuple(
+            check
+            for policy in ELASTIC
+            for check in _checks(results, traces, policy, 0.991, "final rate", "acceleration")
+        ),
         table=results.table([trace for row in traces for trace in row], names),
         figures=(_figure(lab, results, loads, "E5"),),
         differences=("When the ramp starts and how long the run is, the paper does not state.",),
@@ -96,6 +102,28 @@ def _run(lab: Lab, loads: _Loads) -> tuple[Results, list[list[str]], list[str]]:
     contenders = [*elastic(), *fixed_models(lab.profile), *fixed_models(lab.profile, "delay")]
     results = lab.run([lab.scenario(load) for row in loads for load in row], contenders)
     return results, [[load.name for load in row] for row in loads], [one.name for one in contenders]
+
+
+def _columns(traces: list[list[str]]) -> list[list[str]]:
+    return [list(column) for column in zip(*traces, strict=True)]
+
+
+def _checks(  # noqa: PLR0917
+    results: Results, traces: list[list[str]], policy: str, least: float, down: str, across: str
+) -> list[Check]:
+    attained = [results.attainment(trace, policy).mean for row in traces for trace in row]
+    falling = [falls(results, policy, _columns(traces), f"the {down}"), falls(results, policy, traces, f"the {across}")]
+    return [
+        Check(
+            f"SLO attainment at least {least:g} in all nine cells",
+            f"{policy}: {min(attained):.5f}",
+            min(attained) >= least,
+        ),
+        *(
+            Check(f"{claim.paper} (to within {TOLERANCE} points)", claim.ours, claim.verdict is Verdict.REPRODUCED)
+            for claim in falling
+        ),
+    ]
 
 
 def _attained(results: Results, traces: list[list[str]], policy: str, least: float, *, strict: bool) -> Claim:

@@ -3,13 +3,13 @@
 from typing import Final
 
 from superserve.experiments.reproduction.finding import Claim, Finding, Verdict
-from superserve.experiments.reproduction.lab import OURS, SLACKFIT, Contender, Lab
+from superserve.experiments.reproduction.lab import ELASTIC, SLACKFIT, Contender, Lab
 from superserve.experiments.reproduction.loads import Bursty
 from superserve.plots import panels_figure
 
 CV2S: Final = (2.0, 4.0, 8.0)
 SECONDS: Final = 30.0
-_NAMES: Final = (SLACKFIT, OURS, "maxbatch", "maxacc")
+_NAMES: Final = (*ELASTIC, "maxbatch", "maxacc")
 
 
 def run_e8(lab: Lab) -> Finding:

@@ -2,15 +2,13 @@
 
 import re
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from superserve.errors import TraceError
-from superserve.traces.trace import Trace
-
-_Integer = TypeVar("_Integer", np.int32, np.int64)
+from superserve.traces.trace import OPTIONAL_COLUMNS, Trace
 
 
 def load_trace(path: Path) -> Trace:
@@ -34,8 +32,7 @@ def load_trace(path: Path) -> Trace:
     return Trace(
         path.name,
         np.concatenate([segment.arrival_ns for segment in segments]),
-        _joined(path, "slo_ns", [segment.slo_ns for segment in segments]),
-        _joined(path, "priority", [segment.priority for segment in segments]),
+        **{name: _joined(path, name, [segment.optional()[name] for segment in segments]) for name in OPTIONAL_COLUMNS},
     )
 
 
@@ -57,7 +54,7 @@ def _check_joints(files: list[Path], segments: list[Trace]) -> None:
         last_ns = int(segment.arrival_ns[-1])
 
 
-def _joined(path: Path, name: str, columns: list[npt.NDArray[_Integer] | None]) -> npt.NDArray[_Integer] | None:
+def _joined(path: Path, name: str, columns: list[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:
     given = [column for column in columns if column is not None]
     if not given:
         return None

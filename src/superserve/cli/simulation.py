@@ -1,0 +1,234 @@
+"""Commands in virtual time: simulate, compare, reproduce."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from superserve.cli.base import JsonFile, ManyValues, Seed, TraceFile, app, out, progress_bar
+from superserve.errors import ConfigError
+
+if TYPE_CHECKING:
+    from superserve.scheduling import TimeoutAction
+    from superserve.simulator import Conditions, WorkerEvent
+
+ProfileName = Annotated[str, typer.Option(metavar="FILE|r-profile", help="Profile to plan with and draw from.")]
+RequiredSlo = Annotated[
+    float, typer.Option(min=0.001, help="Deadline of requests to which the trace gives none, ms from arrival.")
+]
+Workers = Annotated[int, typer.Option(min=1, help="Workers; identical unless told otherwise.")]
+OverheadMs = Annotated[float | None, typer.Option(min=0.0, help="Per batch; default: the profile's.")]
+Overload = Annotated[
+    str, typer.Option("--timeout-action", help="What becomes of hopeless requests: reject, or delay (served late).")
+]
+Slowdown = Annotated[
+    list[float] | None, typer.Option(metavar="FACTOR", help="Of each worker: what its latencies are multiplied by.")
+]
+ActuationMs = Annotated[float, typer.Option(min=0.0, help="What a change of the subnet costs a worker.")]
+Losses = Annotated[
+    list[str] | None, typer.Option("--lose", metavar="WORKER@SECONDS", help="A worker is lost, with its batch.")
+]
+Joins = Annotated[
+    list[str] | None, typer.Option("--join", metavar="WORKER@SECONDS", help="A worker comes back, or a new one comes.")
+]
+PatienceMs = Annotated[
+    float | None, typer.Option(min=0.001, help="Clients cancel after so long on average (exponentially distributed).")
+]
+
+
+@app.command(cls=ManyValues)
+def simulate(
+    trace: TraceFile,
+    profile: ProfileName,
+    slo_ms: RequiredSlo,
+    policy: Annotated[str, typer.Option(help="Scheduling policy.")] = "default",
+    workers: Workers = 1,
+    overhead_ms: OverheadMs = None,
+    timeout_action: Overload = "reject",
+    slowdown: Slowdown = None,
+    actuation_ms: ActuationMs = 0.0,
+    lose: Losses = None,
+    join: Joins = None,
+    patience_ms: PatienceMs = None,
+    max_queued: Annotated[
+        int | None, typer.Option(min=1, help="Requests that may wait; default: the server's.")
+    ] = None,
+    bound: Annotated[bool, typer.Option(help="Work out the distance to what no policy can pass.")] = True,
+    seed: Seed = 0,
+    figure: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the run over time (.png).")] = None,
+    series: Annotated[Path | None, typer.Option(metavar="FILE", help="The run over time, 80 bins (.csv).")] = None,
+    outcomes: Annotated[Path | None, typer.Option(metavar="FILE", help="What came of each request (.npz).")] = None,
+    decisions: Annotated[Path | None, typer.Option(metavar="FILE", help="Every batch and why (.jsonl).")] = None,
+    chrome_trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Every batch, for chrome://tracing or Perfetto (.json).")
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Play a trace through the server's own scheduler in virtual time."""
+    import numpy as np
+
+    from superserve.bounds.distance import with_bound
+    from superserve.experiments.run_files import RunFiles
+    from superserve.metrics import by_class, summarise
+    from superserve.profile import Profile
+    from superserve.scheduling import SchedulerLimits
+    from superserve.simulator import impatient
+    from superserve.simulator import simulate as run
+    from superserve.tables import print_results, write_rows
+    from superserve.traces.readers.segments import load_trace
+
+    conditions = _conditions(slowdown, actuation_ms, lose, join)
+    loaded, planned = load_trace(trace), Profile.load(profile)
+    if patience_ms is not None:
+        conditions = impatient(conditions, patience_ms, len(loaded), np.random.default_rng([seed, 1]))
+    files = RunFiles(figure, series, outcomes, decisions, chrome_trace)
+    with progress_bar("simulate") as advance:
+        log = run(
+            loaded,
+            planned,
+            policy=policy,
+            workers=workers,
+            slo_ms=slo_ms,
+            overhead_ms=overhead_ms,
+            timeout_action=_overload(timeout_action),
+            seed=seed,
+            limits=None if max_queued is None else SchedulerLimits(max_queued),
+            conditions=conditions,
+            recording=files.recording,
+            on_progress=advance,
+        )
+    row = summarise(log, policy=policy, trace=loaded.name, seed=seed, workers=workers, slo_ms=slo_ms)
+    if bound:
+        row = with_bound(row, loaded, planned, overhead_ms=overhead_ms, conditions=conditions)
+    classes = by_class(log, loaded.request_class, row)
+    print_results(out, f"{loaded.name}, simulated: {row.offered} requests, {workers} workers", [row, *classes])
+    missed = {name: getattr(row, name) for name in ("late", "expired", "rejected", "cancelled", "failed")}
+    if any(missed.values()):
+        out.print(", ".join(f"{count} {name}" for name, count in missed.items() if count), highlight=False)
+    if row.distance_to_bound is not None:
+        out.print(f"{row.distance_to_bound:.2f} points of goodput below what no policy can pass", highlight=False)
+    files.write(log, planned, f"{loaded.name}: {policy} on {workers} workers")
+    write_rows(json_file, rows=[row], classes=classes)
+
+
+@app.command(cls=ManyValues)
+def compare(
+    traces: Annotated[
+        list[Path], typer.Option("--traces", metavar="FILE", help="Canonical traces or recorded folders, one or more.")
+    ],
+    policies: Annotated[
+        list[str], typer.Option("--policies", metavar="P", help="Policies, one or more; default is one.")
+    ],
+    profile: ProfileName,
+    slo_ms: RequiredSlo,
+    workers: Workers = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 3,
+    overhead_ms: OverheadMs = None,
+    timeout_action: Overload = "reject",
+    slowdown: Slowdown = None,
+    actuation_ms: ActuationMs = 0.0,
+    lose: Losses = None,
+    join: Joins = None,
+    figure: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw attainment against accuracy (.png).")
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Simulate policies on traces under several seeds, over all cores, with confidence intervals."""
+    from superserve.experiments.compare import COLUMNS, cells, comparison_figure
+    from superserve.experiments.compare import compare as run
+    from superserve.plots import figure_bytes
+    from superserve.profile import Profile
+    from superserve.tables import print_table, write_rows
+
+    with progress_bar("compare") as advance:
+        comparison = run(
+            traces,
+            policies,
+            Profile.load(profile),
+            workers=workers,
+            slo_ms=slo_ms,
+            seeds=seeds,
+            overhead_ms=overhead_ms,
+            timeout_action=_overload(timeout_action),
+            conditions=_conditions(slowdown, actuation_ms, lose, join),
+            on_progress=advance,
+        )
+    print_table(out, f"{seeds} seeds, {workers} workers", COLUMNS, [cells(line) for line in comparison.lines()])
+    if figure is not None:
+        title = f"{seeds} seeds, {workers} workers, deadline {slo_ms:g} ms"
+        figure.write_bytes(figure_bytes(comparison_figure(comparison, title=title), "png"))
+    write_rows(json_file, rows=comparison.rows)
+
+
+@app.command()
+def reproduce(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[E1 ... E11|live|all]", help="Which experiments; default: all.")
+    ] = None,
+    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where reproduction.md goes.")] = Path("docs"),
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", envvar="SUPERSERVE_DATA", help="Folder of recorded traces (with traces/)."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 3,
+    shorten: Annotated[float, typer.Option(min=0.001, max=1.0, help="Shorten every run to so much of it.")] = 1.0,
+    runs: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where finished runs are kept; a killed command goes on there.")
+    ] = Path("runs/reproduce.jsonl"),
+    json_file: JsonFile = None,
+) -> None:
+    """Run the paper's experiments again and write a page with its claims beside our figures."""
+    from superserve.experiments.reproduce import reproduce as run
+    from superserve.tables import print_table, write_rows
+
+    with progress_bar("reproduce") as advance:
+        found = run(
+            names or ["all"],
+            out=folder,
+            data=data,
+            seeds=seeds,
+            seconds_factor=shorten,
+            runs=runs,
+            on_progress=advance,
+        )
+    for finding in (one for one in found if one.checks):
+        rows = [[check.threshold, check.found, "holds" if check.holds else "DOES NOT HOLD"] for check in finding.checks]
+        print_table(out, f"{finding.name}: {finding.title}", ("threshold", "found", ""), rows)
+    out.print(f"written: {folder / 'reproduction.md'}", highlight=False, soft_wrap=True)
+    write_rows(json_file, findings=found)
+
+
+def _overload(name: str) -> "TimeoutAction":
+    if name not in {"reject", "delay"}:
+        raise ConfigError(f"--timeout-action {name}: must be reject or delay")
+    return "reject" if name == "reject" else "delay"
+
+
+def _conditions(
+    slowdown: list[float] | None,
+    actuation_ms: float,
+    lose: list[str] | None,
+    join: list[str] | None,
+) -> "Conditions":
+    from superserve.clock import NS_PER_MS
+    from superserve.simulator import Conditions
+
+    return Conditions(
+        slowdown=tuple(slowdown or ()),
+        worker_events=(*_events("--lose", lose), *_events("--join", join)),
+        actuation_ns=round(actuation_ms * NS_PER_MS),
+    )
+
+
+def _events(option: str, texts: list[str] | None) -> "Iterator[WorkerEvent]":
+    from superserve.clock import NS_PER_S
+    from superserve.simulator import WorkerEvent
+
+    for text in texts or ():
+        worker, _, seconds = text.partition("@")
+        try:
+            yield WorkerEvent(round(float(seconds) * NS_PER_S), int(worker), alive=option == "--join")
+        except ValueError:
+            raise ConfigError(f"{option} {text}: write WORKER@SECONDS, such as 3@12.5") from None

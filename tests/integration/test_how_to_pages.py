@@ -1,0 +1,95 @@
+"""docs/how-to/plan-capacity.md and write-a-policy.md, executed as written: files and commands, in an empty folder."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+PAGES = Path(__file__).parents[2] / "docs/how-to"
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """Language and content of every fenced block, in order."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", (PAGES / page).read_text(), re.DOTALL | re.MULTILINE)
+
+
+def install(folder: Path) -> None:
+    """What ``pip install -e .`` leaves behind of a project without dependencies, in the folder itself."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    groups = [
+        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in entries.items())
+        for group, entries in project["entry-points"].items()
+    ]
+    (info / "entry_points.txt").write_text("\n".join(groups))
+
+
+class Reader:
+    """Somebody who works through a page in an empty folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.said = ""
+        paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self._environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": os.pathsep.join(paths),
+            "COLUMNS": "200",
+        }
+
+    def do(self, language: str, content: str) -> None:
+        """A file to write, commands to run, or what they are promised to say."""
+        if language in {"python", "toml"}:
+            name = content.partition("\n")[0].removeprefix("# file: ")
+            (self.folder / name).write_text(content)
+        elif language == "sh":
+            for line in content.splitlines():
+                self._command(line)
+        else:
+            for line in content.splitlines():
+                assert line.rstrip() in self.said
+
+    def _command(self, line: str) -> None:
+        if line == "pip install -e .":
+            install(self.folder)
+            return
+        command = shlex.split(line)
+        if command[0] == "superserve":
+            command[:1] = [sys.executable, "-m", "superserve"]
+        ran = subprocess.run(
+            command, cwd=self.folder, env=self._environment, check=False, capture_output=True, text=True
+        )
+        assert ran.returncode == 0, f"{line}\n{ran.stdout}\n{ran.stderr}"
+        self.said += ran.stdout
+
+
+def work_through(page: str, folder: Path) -> Reader:
+    reader = Reader(folder)
+    for language, content in blocks(page):
+        reader.do(language, content)
+    return reader
+
+
+def test_plan_capacity(tmp_path: Path) -> None:
+    """Every command works, and leaves the files that the page names."""
+    reader = work_through("plan-capacity.md", tmp_path)
+    for name in ("minute.png", "run.png", "run.json", "compare.png", "compare.json"):
+        assert (tmp_path / name).stat().st_size > 1000
+    assert reader.said.count("below what no policy can pass") == 8
+
+
+def test_write_a_policy(tmp_path: Path) -> None:
+    """The policy is found by its name, and its contract is kept."""
+    reader = work_through("write-a-policy.md", tmp_path)
+    assert reader.said.count("half-slack") >= 3
+    assert (tmp_path / "decisions.jsonl").read_text().count("\n") > 100

@@ -226,13 +226,20 @@ class ModelFolder:
             return self.path / "profiles"
         return cache_folder() / "profiles" / f"{self.config.name}-{self.model_hash[:12]}"
 
+    @property
+    def carries_test_data(self) -> bool:
+        """Whether `test_data` finds any."""
+        return (self.path / TEST_FILE).is_file()
+
     def test_data(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """The bundled test examples: inputs of the model's input shape, and integer labels.
 
         Raises:
             ModelFolderError: if the folder carries none.
         """
-        return load_examples(self._file(TEST_FILE))
+        if not self.carries_test_data:
+            raise ModelFolderError(f"{self.path} carries no {TEST_FILE}: add it, or use --data where that is offered")
+        return load_examples(self.path / TEST_FILE)
 
     def example_inputs(
         self, rows: int, rng: np.random.Generator, inputs: Sequence[TensorSpec] | None = None
@@ -243,7 +250,7 @@ class ModelFolder:
         have a limit). ``inputs`` are the tensors to make, by default those of ``config.json``.
         """
         inputs = self.config.inputs if inputs is None else inputs
-        if len(inputs) == 1 and (self.path / TEST_FILE).is_file():
+        if len(inputs) == 1 and self.carries_test_data:
             found = self.test_data()[0][:rows]
             if found.dtype == inputs[0].dtype and found.shape[1:] == inputs[0].row_shape:
                 return [found]

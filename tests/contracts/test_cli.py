@@ -45,7 +45,7 @@ SURFACE = {
         "--spike", "--slo-ms", "--seed",
     },
     "trace show": {"TRACE", "--figure", "--json"},
-    "train": {"RECIPE", "--out", "--seed", "--epochs"},
+    "train": {"RECIPE", "--out", "--data", "--seed", "--epochs", "--processes", "--resume"},
 }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 import torch
 from torch.nn import functional
 
-from superserve.training.augment import Affine, augment
+from superserve.training.augment import Affine, CropFlip, augment, crop_flip
 
 STILL = Affine(degrees=0, scale=0, shear=0, shift=0)
 
@@ -49,3 +49,53 @@ def test_never_mirrors() -> None:
     top = x[:, :, :16]
     upper = (top.sum(2) * columns).sum(-1) / top.sum((2, 3))
     assert (centre > upper).float().mean() > 0.95
+
+
+def numbered(rows: int, size: int = 6) -> torch.Tensor:
+    """Images (rows, size, size, 1) whose pixels say where they stand: 10 * row + column."""
+    positions = torch.arange(size)
+    return (10 * positions[:, None] + positions).view(1, size, size, 1).expand(rows, size, size, 1).clone()
+
+
+def test_nothing_to_do_changes_nothing() -> None:
+    images = numbered(3)
+    cropped, blank = crop_flip(images, CropFlip(padding=0, flip=False, cutout=0), generator())
+    assert torch.equal(cropped, images)
+    assert not blank.any()
+
+
+def test_crops_are_shifts_of_the_mirrored_image() -> None:
+    """Every result is one of the 25 crops of the image padded by torch's reflection; most of them come up."""
+    options = CropFlip(padding=2, flip=False, cutout=0)
+    cropped, _ = crop_flip(numbered(300), options, generator())
+    padded = functional.pad(numbered(1).permute(0, 3, 1, 2).float(), (2, 2, 2, 2), mode="reflect")[0, 0].long()
+    crops = torch.stack([padded[y : y + 6, x : x + 6].flatten() for y in range(5) for x in range(5)])
+    matches = (cropped.flatten(1)[:, None, :] == crops[None]).all(-1)
+    assert matches.any(1).all()
+    assert matches.any(0).sum() > 20
+
+
+def test_half_of_the_images_are_mirrored() -> None:
+    images = numbered(400)
+    cropped, _ = crop_flip(images, CropFlip(padding=0, cutout=0), generator())
+    mirrored = (cropped == images.flip(2)).flatten(1).all(1)
+    assert torch.equal(mirrored, (cropped != images).flatten(1).any(1))
+    assert 150 < int(mirrored.sum()) < 250
+
+
+def test_a_square_is_blotted_out_at_most() -> None:
+    _, blank = crop_flip(numbered(300, 12), CropFlip(cutout=4), generator())
+    assert blank.shape == (300, 12, 12, 1)
+    for mask in blank[..., 0]:
+        rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
+        assert 2 <= len(rows) <= 4
+        assert 2 <= len(columns) <= 4
+        assert int(mask.sum()) == len(rows) * len(columns)
+    assert blank.float().mean((0, 3)).min() > 0.01  # no place is spared
+
+
+def test_crops_are_seeded() -> None:
+    images = numbered(8)
+    first, again, other = (crop_flip(images, CropFlip(), generator(seed))[0] for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)

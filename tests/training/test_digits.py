@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from superserve.engine import Engine
 from superserve.errors import ConfigError
 from superserve.evaluate import AccuracyRow, evaluate
-from superserve.model_folder import ModelFolder
+from superserve.model_folder import ModelFolder, TensorSpec
 from superserve.supernet.engine import EagerEngine
 from superserve.supernet.zoo.ofa_resnet import OfaResNetConfig, StageConfig
-from superserve.training import digits
-from superserve.training.digits import Progress, load_digits, train_digits
+from superserve.training import publish
+from superserve.training.digits import load_digits, train_digits
+from superserve.training.progress import Progress
+from support.training import by_flops
 
 TINY = OfaResNetConfig(
     in_channels=1,
@@ -29,11 +30,7 @@ TINY = OfaResNetConfig(
 )
 
 
-def by_size(engine: Engine, subnet: int) -> float:
-    """A cost that no clock has a part in."""
-    with FlopCounterMode(display=False) as counter:
-        engine.run(subnet, [np.zeros((1, 8, 8), np.uint8)])
-    return float(counter.get_total_flops())
+by_size = by_flops(TensorSpec("image", "UINT8", (-1, 8, 8)))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +80,7 @@ def test_the_front_is_chosen_on_validation_images_only(monkeypatch: pytest.Monke
         seen.append(inputs)
         return evaluate(engine, inputs, *arguments, **options)
 
-    monkeypatch.setattr(digits, "evaluate", spy)
+    monkeypatch.setattr(publish, "evaluate", spy)
     train_digits(tmp_path, seed=5, epochs=1, architecture=TINY, cost=by_size)
     *choosing, testing = seen
     assert len(choosing) == 4

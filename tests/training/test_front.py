@@ -12,9 +12,8 @@ from superserve.training.front import (
     pareto,
     single_thread,
     spread,
-    uniform_subnets,
 )
-from support.supernets import SMALL, small_network, small_supernet
+from support.supernets import small_network, small_supernet
 
 SPEC = small_network().space.smallest()
 
@@ -53,14 +52,6 @@ def test_spread_keeps_the_ends_and_an_even_spacing() -> None:
     assert [c.cost for c in spread(front, 5)] == [1, 2, 5.2, 5.5, 9]  # not nearest to one target at a time
     assert spread(front, 6) == front
     assert spread(front, 9) == front
-
-
-def test_uniform_subnets_cover_every_combination_once() -> None:
-    space = small_network().space
-    found = list(uniform_subnets(space, (SMALL.width_ratios, SMALL.expand_ratios)))
-    assert len(found) == len(set(found)) == 3 * 3 * 2
-    assert space.smallest() in found
-    assert space.largest() in found
 
 
 def test_latency_is_positive_and_on_one_thread() -> None:

@@ -31,6 +31,12 @@ SloMs = Annotated[float | None, typer.Option(min=0.001, help="Deadline of each r
 Device = Annotated[str, typer.Option(help="cpu, cuda, or emulated:PROFILE for workers that only pretend.")]
 EngineWish = Annotated[str, typer.Option("--engine", help="eager, compiled (see `superserve compile`), or auto.")]
 DtypeWish = Annotated[str, typer.Option("--dtype", help="float32, bfloat16, or auto.")]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", metavar="DIR", envvar="SUPERSERVE_DATA", help="The folder of data sets, with cifar10/ in it."
+    ),
+]
 
 
 class ManyValues(typer.core.TyperCommand):

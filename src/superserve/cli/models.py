@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from superserve.cli.base import (
+    DataFolder,
     Device,
     DtypeWish,
     EngineWish,
@@ -19,7 +20,6 @@ from superserve.cli.base import (
     out,
     progress_bar,
 )
-from superserve.errors import ConfigError
 
 #: Share of the time that a profiled worker may wait for its core before the profile is called doubtful.
 BUSY_MACHINE = 0.05
@@ -27,20 +27,30 @@ BUSY_MACHINE = 0.05
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="What to train: digits.")],
+    recipe: Annotated[str, typer.Argument(help="What to train: digits or cifar10.")],
     folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="The model folder to write.")],
+    data: DataFolder = None,
     seed: Seed = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Training processes of one thread each; default: the recipe's.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the model folder.")] = False,
 ) -> None:
     """Train a supernet, choose its Pareto front and write the model folder."""
-    from superserve.training.digits import train_digits
+    from superserve.training.options import TrainOptions
+    from superserve.training.recipes import recipe as find_recipe
 
-    if recipe != "digits":
-        raise ConfigError(f"recipe {recipe!r} is unknown; known: digits")
+    chosen = find_recipe(recipe)
+    options = TrainOptions(out=folder, data=data, seed=seed, epochs=epochs, processes=processes, resume=resume)
     with progress_bar("train") as advance:
-        trained = train_digits(
-            folder, seed=seed, epochs=epochs, report=lambda step: advance(step.done, step.total, step.phase)
-        )
+
+        def report(step: Any) -> None:  # noqa: ANN401 (typing it would import the library for --help)
+            advance(step.done, step.total, step.phase)
+            if step.note is not None:
+                err.print(step.note, highlight=False, soft_wrap=True, markup=False)
+
+        trained = chosen.train(options, report)
     _print_front(trained.path)
 
 
@@ -158,7 +168,12 @@ def profile(
 def evaluate(
     model: ModelName,
     data: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="An .npz with inputs and labels; default: bundled test data.")
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            envvar="SUPERSERVE_DATA",
+            help="An .npz with inputs and labels, or a folder of data sets; default: the model's own test data.",
+        ),
     ] = None,
     subnet: Annotated[list[str] | None, typer.Option(help="Subnets to measure; default: all.")] = None,
     engine: EngineWish = "auto",
@@ -167,13 +182,13 @@ def evaluate(
 ) -> None:
     """Measure the accuracy of subnets against labels."""
     from superserve.evaluate import evaluate as measure_accuracy
-    from superserve.model_folder import ModelFolder, load_examples
+    from superserve.model_folder import ModelFolder
     from superserve.serving.choice import choose_engine
     from superserve.serving.engines import load_engine
     from superserve.tables import print_table, write_rows
 
     folder = ModelFolder.resolve(model)
-    inputs, labels = folder.test_data() if data is None else load_examples(data)
+    inputs, labels = _examples(folder, data)
     with progress_bar("evaluate") as advance:
         rows = measure_accuracy(
             load_engine(folder, choose_engine(folder, engine=engine, dtype=dtype)),
@@ -212,7 +227,21 @@ def models(json_file: JsonFile = None) -> None:
     write_rows(json_file, models=rows)
 
 
-def _print_profile(measured: Any) -> None:  # noqa: ANN401  (typing it would import the library for --help)
+def _examples(folder: Any, data: Path | None) -> tuple[Any, Any]:  # noqa: ANN401 (as above)
+    """Inputs and labels to measure a model on."""
+    from superserve.model_folder import load_examples
+    from superserve.training.recipes import examples_of
+
+    if data is None or (data.is_dir() and folder.carries_test_data):
+        inputs, labels = folder.test_data()
+    elif data.is_dir():
+        inputs, labels = examples_of(folder.config.name, data)
+    else:
+        inputs, labels = load_examples(data)
+    return inputs, labels
+
+
+def _print_profile(measured: Any) -> None:  # noqa: ANN401  (as above)
     from superserve.tables import print_table
 
     columns = ("subnet", "accuracy %", *(f"batch {size}" for size in measured.batches))

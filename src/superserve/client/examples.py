@@ -69,7 +69,9 @@ def examples_for(metadata: ModelMetadata, rng: np.random.Generator) -> Examples:
     if path is not None:
         folder = ModelFolder(path, bundled=True)
         declared = [(tensor.name, tensor.datatype, tensor.shape) for tensor in folder.config.inputs]
-        if declared == [(tensor.name, tensor.datatype, tensor.shape) for tensor in metadata.inputs]:
+        if folder.carries_test_data and declared == [
+            (tensor.name, tensor.datatype, tensor.shape) for tensor in metadata.inputs
+        ]:
             return examples_from_folder(folder, rng)
     return random_examples(metadata, rng)
 

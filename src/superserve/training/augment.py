@@ -1,4 +1,4 @@
-"""Augmentation of small images: random shifts, rotations, scalings and shears, never mirror images."""
+"""Augmentation of small images: affine maps for digits; crops, mirror images and cutout for photographs."""
 
 from math import radians
 
@@ -45,3 +45,56 @@ def augment(images: Tensor, size: tuple[int, int], ranges: Affine, generator: to
     theta[:, 1, 2] = down * ranges.shift
     grid = functional.affine_grid(theta, [rows, channels, *size], align_corners=False)
     return functional.grid_sample(images, grid, align_corners=False)
+
+
+class CropFlip(msgspec.Struct, frozen=True, kw_only=True):
+    """Random crops of padded images, mirrored or not, with a square blotted out.
+
+    Source: He et al., "Deep Residual Learning", 2016 (crop, flip); DeVries and Taylor, "Cutout", 2017.
+    """
+
+    padding: int = 4
+    """Pixels on each side before the crop, mirrored from the image."""
+    flip: bool = True
+    """Whether half of the images are mirrored left to right."""
+    cutout: int = 8
+    """Side of the square, in pixels; its centre lies anywhere in the image, so part of it may lie outside."""
+
+
+def crop_flip(images: Tensor, options: CropFlip, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Crop and mirror each image by a draw of its own, and say which pixels are to be blotted out.
+
+    Args:
+        images: (rows, height, width, channels), of any type.
+        options: how far.
+        generator: draws, on the CPU.
+
+    Returns:
+        Images of the same shape and type, and a mask (rows, height, width, 1), true where an image is to be blank.
+    """
+    rows, height, width = images.shape[:3]
+    padding = options.padding
+
+    def draw(count: int) -> Tensor:
+        return torch.randint(count, (rows, 1), generator=generator)
+
+    y = draw(2 * padding + 1) + torch.arange(height) - padding
+    x = draw(2 * padding + 1) + torch.arange(width) - padding
+    if options.flip:
+        x = torch.where(draw(2) == 1, x.flip(1), x)
+    cropped = images[torch.arange(rows).view(-1, 1, 1), _mirror(y, height)[:, :, None], _mirror(x, width)[:, None, :]]
+    blank_y = _within(torch.arange(height), draw(height), options.cutout)
+    blank_x = _within(torch.arange(width), draw(width), options.cutout)
+    return cropped, (blank_y[:, :, None] & blank_x[:, None, :]).unsqueeze(-1)
+
+
+def _mirror(index: Tensor, size: int) -> Tensor:
+    """Indices beyond an edge, mirrored at the pixel on the edge."""
+    index = index.abs()
+    return torch.where(index >= size, 2 * (size - 1) - index, index)
+
+
+def _within(positions: Tensor, centre: Tensor, side: int) -> Tensor:
+    """Which positions lie in a span of this length around each centre: (rows, positions)."""
+    offset = positions - centre + side // 2
+    return (offset >= 0) & (offset < side)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import combinations, product
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from superserve.clock import NS_PER_MS, process_cpu_ns
 from superserve.engine import Engine
 from superserve.model_folder import TensorSpec
-from superserve.subnet import SearchSpace, SubnetSpec
+from superserve.subnet import SubnetSpec
 
 Cost = Callable[[Engine, int], float]
 """What a subnet of an engine costs: a latency, or anything that ranks like one."""
@@ -25,20 +25,6 @@ class Candidate(NamedTuple):
     """Top-1 on validation data, in per cent."""
     cost: float
     """Rises with latency."""
-
-
-def uniform_subnets(space: SearchSpace, ratios: Sequence[Sequence[float]]) -> Iterator[SubnetSpec]:
-    """Subnets that take the n-th depth in every stage and one ratio in every group of widths.
-
-    Args:
-        space: the search space.
-        ratios: groups of ratios; each width takes the value of the group whose ratios are its own.
-    """
-    for level in range(max(len(stage.depths) for stage in space.stages)):
-        depths = tuple(stage.depths[min(level, len(stage.depths) - 1)] for stage in space.stages)
-        for choice in product(*ratios):
-            value = dict(zip(map(tuple, ratios), choice, strict=True))
-            yield space.spec(depths, {width.name: value[width.ratios] for width in space.widths})
 
 
 def pareto(candidates: Iterable[Candidate]) -> list[Candidate]:

@@ -31,6 +31,7 @@ def accumulate_gradients(
     rng: np.random.Generator,
     random_subnets: int = 2,
     label_smoothing: float = 0.0,
+    precision: torch.dtype = torch.float32,
 ) -> float:
     """Add the gradients of one sandwich step to the parameters.
 
@@ -44,23 +45,25 @@ def accumulate_gradients(
         rng: draws the random subnets.
         random_subnets: how many.
         label_smoothing: for the largest's labels.
+        precision: float32, or bfloat16 to let torch's autocast choose it where it is accurate enough.
 
     Returns:
         The largest subnet's loss.
     """
-    logits = _forward(network, network.space.largest(), x)
+    logits = _forward(network, network.space.largest(), x, precision)
     loss = functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     _backward(loss)
     soft = logits.detach().softmax(dim=1)
     for spec in students(network.space, rng, random_subnets):
-        _backward(functional.cross_entropy(_forward(network, spec, x), soft))
+        _backward(functional.cross_entropy(_forward(network, spec, x, precision), soft))
     return float(loss.detach())
 
 
-def _forward(network: ElasticNetwork, spec: SubnetSpec, x: Tensor) -> Tensor:
+def _forward(network: ElasticNetwork, spec: SubnetSpec, x: Tensor, precision: torch.dtype) -> Tensor:
     apply(bind(network, spec, None))
-    logits: Tensor = network(x)
-    return logits
+    with torch.autocast(x.device.type, precision, enabled=precision != torch.float32):
+        logits: Tensor = network(x)
+    return logits.float()
 
 
 def _backward(loss: Tensor) -> None:

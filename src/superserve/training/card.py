@@ -1,0 +1,109 @@
+"""The card of a trained model: ``README.md`` of its folder."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import torch
+
+from superserve.evaluate import wilson95
+from superserve.model_folder import NORMS_FILE, WEIGHTS_FILE, ModelFolder, SubnetRecord
+from superserve.processor import cpu_name
+from superserve.supernet.engine import EagerEngine
+from superserve.training.front import batch_latency_ms
+from superserve.training.progress import duration
+from superserve.training.trainer import Plan
+from superserve.training.watch import EpochRecord
+
+CARD_FILE: Final = "README.md"
+_BATCHES: Final = (1, 4, 16)
+
+
+@dataclass(frozen=True)
+class Making:
+    """How a model was made: what its files do not say."""
+
+    command: str
+    plan: Plan
+    history: tuple[EpochRecord, ...]
+    licence: str
+    """Of the weights, as model hubs name it."""
+    data: str
+    """Data and split, in words."""
+    limits: Sequence[str]
+    """What a user should know before relying on it; one sentence or more each."""
+    machine: str = ""
+    """Where it was trained; empty means here."""
+
+
+def write_card(folder: ModelFolder, making: Making) -> Path:
+    """Measure latencies here and write the card of a model folder; returns the file."""
+    path = folder.path / CARD_FILE
+    path.write_text("\n".join(_card(folder, making, _latencies(folder))) + "\n")
+    return path
+
+
+def _latencies(folder: ModelFolder) -> list[list[float]]:
+    """For each subnet the latency of each batch size, in ms."""
+    engine = EagerEngine.load(folder)
+    costs = [batch_latency_ms(folder.config.inputs[0], rows=rows) for rows in _BATCHES]
+    return [[cost(engine, subnet) for cost in costs] for subnet in range(len(engine.subnet_ids))]
+
+
+def _card(folder: ModelFolder, making: Making, latencies: list[list[float]]) -> Iterator[str]:
+    config, front = folder.config, folder.front
+    yield from ("---", f"license: {making.licence}", "library_name: superserve")
+    yield from (f"pipeline_tag: {config.task}", f"tags: [supernet, {config.family}]", "---", "")
+    yield from (f"# {config.name}", "")
+    yield f"A weight-shared supernet for {config.task} ({config.dataset}): {len(front.subnets)} subnets of one copy of"
+    yield from ("the weights, from which a server picks for every batch.", "")
+    yield from ("## Data", "", making.data, "")
+    yield from ("## Training", "", *_training(making), "")
+    yield from ("## Accuracy", "")
+    yield f"Top-1 in per cent with 95 % Wilson intervals. Validation: {front.measured_on}; the front was chosen by it."
+    yield from (f"Test: {front.tested_on}.", "", *_accuracies(front.subnets), "")
+    yield from ("## Latency", "")
+    yield f"Processor time of one batch in ms, eager engine in float32, one thread of {cpu_name()}, torch "
+    yield from (f"{torch.__version__}: the least of seven runs.", "", *_latency_table(front.subnets, latencies), "")
+    yield from ("## Size", "", _sizes(folder), "")
+    yield from ("## Limits", "", *(f"- {limit}" for limit in making.limits))
+
+
+def _training(making: Making) -> Iterator[str]:
+    yield from ("```", making.command, "```", "")
+    plan, history = making.plan, making.history
+    wall, cpu = sum(record.wall_s for record in history), sum(record.cpu_s for record in history)
+    yield f"{len(history)} epochs on {making.machine or f'{len(os.sched_getaffinity(0))} cores of {cpu_name()}'}:"
+    yield f"{duration(wall)}, {duration(cpu)} of processor time. Sandwich rule with in-place distillation;"
+    yield "moving average of the weights. The plan, of which the weights are a function:"
+    yield from ("", "```json", msgspec.json.format(msgspec.json.encode(plan), indent=2).decode(), "```")
+
+
+def _accuracies(subnets: Sequence[SubnetRecord]) -> Iterator[str]:
+    yield from ("| subnet | MMAC | depths | validation | test |", "|---|--:|---|--:|--:|")
+    for record in subnets:
+        depths = "-".join(str(len(keep)) for keep in record.spec.keep)
+        tested = "-" if record.test_accuracy is None else _interval(record.test_accuracy, record.test_n)
+        validated = _interval(record.accuracy, record.accuracy_n)
+        yield f"| {record.id} | {record.macs / 1e6:.1f} | {depths} | {validated} | {tested} |"
+
+
+def _interval(accuracy: float, n: int) -> str:
+    low, high = wilson95(round(accuracy * n / 100), n)
+    return f"{accuracy:.2f} ({low:.1f}-{high:.1f})"
+
+
+def _latency_table(subnets: Sequence[SubnetRecord], latencies: list[list[float]]) -> Iterator[str]:
+    yield "| subnet | " + " | ".join(f"batch {rows}" for rows in _BATCHES) + " |"
+    yield "|---" + "|--:" * len(_BATCHES) + "|"
+    for record, row in zip(subnets, latencies, strict=True):
+        yield f"| {record.id} | " + " | ".join(f"{ms:.2f}" for ms in row) + " |"
+
+
+def _sizes(folder: ModelFolder) -> str:
+    weights, norms = ((folder.path / name).stat().st_size for name in (WEIGHTS_FILE, NORMS_FILE))
+    count = len(folder.front.subnets)
+    return f"Weights {weights:,} bytes, one copy; statistics {norms:,} bytes, {norms // count:,} per subnet."

@@ -1,0 +1,31 @@
+"""Labelled images in memory, and the parts that a data set is split into."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (n, ...) uint8 as clients send them, and labels (n,) int64."""
+
+    images: Array
+    labels: Array
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: Array) -> "Split":
+        """The examples of these indices, in this order."""
+        return Split(self.images[rows], self.labels[rows])
+
+
+class Parts(NamedTuple):
+    """Three disjoint parts: to learn from, to choose by, and to report."""
+
+    train: Split
+    validate: Split
+    test: Split

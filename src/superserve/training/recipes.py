@@ -1,0 +1,64 @@
+"""What `superserve train` can train, by name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from superserve.errors import ConfigError
+from superserve.model_folder import ModelFolder
+from superserve.training.cifar10 import train_cifar10
+from superserve.training.cifar10_data import load_cifar10
+from superserve.training.data import Array, Split
+from superserve.training.digits import train_digits
+from superserve.training.options import TrainOptions
+from superserve.training.progress import Report
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one model is made, and where its test examples are."""
+
+    train: Callable[[TrainOptions, Report], ModelFolder]
+    test: Callable[[Path], Split] | None
+    """Reads the test examples from a data folder; None if the model folder carries them."""
+
+
+def _digits(options: TrainOptions, report: Report) -> ModelFolder:
+    for name, given in (("--processes", options.processes is not None), ("--resume", options.resume)):
+        if given:
+            raise ConfigError(
+                f"{name}: digits trains in one process, in minutes, and keeps no checkpoints: leave it out"
+            )
+    return train_digits(options.out, seed=options.seed, epochs=options.epochs, report=report)
+
+
+RECIPES: Final[Mapping[str, Recipe]] = {
+    "digits": Recipe(_digits, None),
+    "cifar10": Recipe(train_cifar10, lambda data: load_cifar10(data, "test")),
+}
+
+
+def recipe(name: str) -> Recipe:
+    """A recipe by name.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"recipe {name!r} is unknown; known: {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def examples_of(model: str, data: Path) -> tuple[Array, Array]:
+    """Inputs and labels that a model made by a recipe of this name is tested on, from a data folder.
+
+    Raises:
+        ConfigError: if no recipe of that name keeps any there, or they are not there.
+        CheckpointError: if they cannot be read.
+    """
+    found = RECIPES.get(model)
+    if found is None or found.test is None:
+        raise ConfigError(f"--data {data}: no test examples of model {model!r} in data folders; give an .npz file")
+    split = found.test(data)
+    return split.images, split.labels

@@ -41,9 +41,14 @@ def options(tmp_path: Path) -> DemoOptions:
 @pytest.fixture
 def nothing_left() -> Iterator[None]:
     """Fails if a process of ours or a scratch folder outlives the test."""
+    before = _scratch_folders()
     yield
     assert not [child for child in psutil.Process().children(recursive=True) if _of_demo(child)]
-    assert not list(Path(tempfile.gettempdir()).glob("superserve-demo-*"))
+    assert not _scratch_folders() - before
+
+
+def _scratch_folders() -> set[Path]:
+    return set(Path(tempfile.gettempdir()).glob("superserve-demo-*"))
 
 
 def _of_demo(process: psutil.Process) -> bool:

@@ -43,6 +43,6 @@ def test_scales_and_shifts_do_not_decay() -> None:
 
 
 def test_bfloat16_where_the_processor_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for flags, expected in (({"avx2", "avx512_bf16"}, "bfloat16"), ({"avx2"}, "float32"), (set(), "float32")):
-        monkeypatch.setattr(start, "cpu_flags", lambda flags=flags: frozenset(flags))
+    for multiplies, expected in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(start, "has_bfloat16", lambda multiplies=multiplies: multiplies)
         assert fastest_precision() == expected

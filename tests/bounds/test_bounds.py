@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from superserve.bounds.costs import BatchCosts, Capacity, Envelope, Stamps
+from superserve.bounds.costs import BatchCosts, Capacity, Envelope
 from superserve.bounds.distance import accuracy_bound, with_bound
-from superserve.bounds.exact import exact_optimum, single_worker_optimum
+from superserve.bounds.exact import exact_optimum
 from superserve.bounds.fluid import fluid_bound, taut_string, worker_times
+from superserve.bounds.one_worker import single_worker_optimum
 from superserve.bounds.windows import mixed_bound
 from superserve.clock import NS_PER_MS
 from superserve.errors import UsageError
@@ -20,33 +21,10 @@ from superserve.scheduling import policy_names
 from superserve.simulator import simulate
 from superserve.traces.arrivals import base_plus_gamma
 from superserve.traces.trace import Trace
+from support.instances import deadlines, instances, whole_profiles
 from support.profiles import make_profile
 
 R_PROFILE = Profile.load("r-profile")
-
-
-@st.composite
-def whole_profiles(draw: st.DrawFn) -> Profile:
-    """1-3 subnets, batches of 1, 2 and 3, whole milliseconds: few instants at which a batch could start."""
-    first = draw(st.lists(st.integers(1, 4), min_size=3, max_size=3))
-    rows = [first]
-    for _ in range(draw(st.integers(0, 2))):
-        rows.append([low + draw(st.integers(0, 3)) for low in rows[-1]])
-    return make_profile([[float(value) for value in np.maximum.accumulate(row)] for row in rows], (1, 2, 3))
-
-
-@st.composite
-def instances(draw: st.DrawFn, *, mixed: bool) -> Trace:
-    """Up to six requests within 10 ms, with SLOs of up to 14 ms: all alike, or each its own."""
-    arrivals = sorted(draw(st.lists(st.integers(0, 10), min_size=1, max_size=6)))
-    slo = st.integers(1, 14)
-    slos = [draw(slo) for _ in arrivals] if mixed else [draw(slo)] * len(arrivals)
-    return Trace("tiny", np.array(arrivals, np.int64) * NS_PER_MS, np.array(slos, np.int64) * NS_PER_MS)
-
-
-def deadlines(trace: Trace) -> Stamps:
-    assert trace.slo_ns is not None
-    return trace.arrival_ns + trace.slo_ns
 
 
 def brute_force(trace: Trace, costs: BatchCosts) -> float:
@@ -215,3 +193,11 @@ def test_rows_get_their_distance() -> None:
     )
     assert row.distance_to_bound == pytest.approx(bound - row.goodput_weighted_accuracy)
     assert 0.1 < (row.distance_to_bound or 0.0) < 0.8
+
+
+def test_the_optimum_of_one_worker_can_be_given_up() -> None:
+    """Infinity, which no policy passes either, instead of minutes."""
+    arrival_ns = np.arange(200, dtype=np.int64) * NS_PER_MS
+    costs = BatchCosts.of(R_PROFILE, 0)
+    assert single_worker_optimum(arrival_ns, arrival_ns + 36 * NS_PER_MS, costs, 10) == np.inf
+    assert single_worker_optimum(arrival_ns, arrival_ns + 36 * NS_PER_MS, costs) < 80.2 * 200

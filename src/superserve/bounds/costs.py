@@ -1,6 +1,6 @@
 """What serving a request costs at the very least."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +12,8 @@ from superserve.profile import Profile
 
 Floats = npt.NDArray[np.float64]
 Stamps = npt.NDArray[np.int64]
+#: What a nanosecond of worker time costs at some rising instants, in per cent x requests.
+Prices = Callable[[Stamps], Floats]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,16 @@ class BatchCosts:
     def max_rows(self) -> int:
         """The largest batch."""
         return int(self.time_ns.shape[1]) - 1
+
+    def padded(self) -> "BatchCosts":
+        """The costs if not all rows of a batch need count.
+
+        A batch of which some requests are late may be taken for a batch of the others alone: where a larger batch
+        takes less, so does a smaller one.
+        """
+        time_ns = self.time_ns.copy()
+        time_ns[:, 1:] = np.minimum.accumulate(time_ns[:, :0:-1], axis=1)[:, ::-1]
+        return BatchCosts(time_ns, self.accuracies)
 
     def envelope(self, window_ns: float) -> "Envelope":
         """The most accuracy for a given worker time per request, of batches that fit a window."""

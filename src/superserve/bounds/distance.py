@@ -1,17 +1,23 @@
 """How far a run is from what no policy can pass."""
 
 from importlib.util import find_spec
+from typing import Final
 
 import msgspec
 import numpy as np
 
-from superserve.bounds.costs import BatchCosts, Capacity
-from superserve.bounds.fluid import fluid_bound
+from superserve.bounds.batched import batched_bound
+from superserve.bounds.costs import BatchCosts, Capacity, Prices, Stamps
+from superserve.bounds.fluid import fluid_bound, fluid_prices
+from superserve.bounds.one_worker import single_worker_optimum
 from superserve.clock import NS_PER_MS, NS_PER_US
 from superserve.metrics import ResultRow
 from superserve.profile import Profile
 from superserve.simulator.conditions import ORDINARY, Conditions
 from superserve.traces.trace import Trace
+
+#: The exact optimum of one worker is looked for as long as it takes about half a millisecond per request.
+_PAIRS_PER_REQUEST: Final = 10_000
 
 
 def accuracy_bound(
@@ -48,13 +54,34 @@ def accuracy_bound(
     costs, present = _costs_and_capacity(profile, round(overhead_ns), workers, conditions)
     available = capacity or present
     slo_ns = np.full_like(trace.arrival_ns, round(slo_ms * NS_PER_MS)) if trace.slo_ns is None else trace.slo_ns
-    deadline_ns = trace.arrival_ns + slo_ns
-    if (slo_ns != slo_ns[0]).any() and find_spec("scipy") is not None:
-        from superserve.bounds.windows import mixed_bound  # noqa: PLC0415  (scipy is an extra)
+    # Whoever waits less than the shortest batch takes is lost anyway.
+    served = slo_ns >= costs.time_ns[:, 1:].min()
+    arrival_ns, deadline_ns = trace.arrival_ns[served], (trace.arrival_ns + slo_ns)[served]
+    if not len(arrival_ns):
+        return 0.0
+    in_order = bool((np.diff(deadline_ns) >= 0).all()) and not conditions.worker_events
+    if in_order and workers == 1 and capacity is None:
+        optimum = single_worker_optimum(arrival_ns, deadline_ns, costs.padded(), _PAIRS_PER_REQUEST)
+        if np.isfinite(optimum):
+            return optimum / len(trace)
+    total, prices = _preemptive(arrival_ns, deadline_ns, costs, available)
+    if conditions.alike(workers):
+        whole = batched_bound(arrival_ns, deadline_ns, costs.padded(), available, prices, in_order=in_order)
+        total = min(total, whole)
+    return total / len(trace)
 
-        return mixed_bound(trace.arrival_ns, deadline_ns, costs, available) / len(trace)
-    envelope = costs.envelope(float(slo_ns.max()))
-    return fluid_bound(trace.arrival_ns, deadline_ns, envelope, available) / len(trace)
+
+def _preemptive(arrival_ns: Stamps, deadline_ns: Stamps, costs: BatchCosts, capacity: Capacity) -> tuple[float, Prices]:
+    """The lowest bound that lets batches be cut up at will, and what worker time is worth to it."""
+    window_ns = deadline_ns - arrival_ns
+    envelope = costs.envelope(float(window_ns.max()))
+    total = fluid_bound(arrival_ns, deadline_ns, envelope, capacity)
+    if (window_ns == window_ns[0]).all() or find_spec("scipy") is None:
+        return total, fluid_prices(arrival_ns, deadline_ns, envelope, capacity)
+    from superserve.bounds.windows import mixed_dual  # noqa: PLC0415  (scipy is an extra)
+
+    mixed, prices = mixed_dual(arrival_ns, deadline_ns, costs, capacity)
+    return min(total, mixed), prices
 
 
 def _costs_and_capacity(

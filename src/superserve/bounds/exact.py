@@ -84,46 +84,6 @@ def exact_optimum(
     return sum(batch.value for batch in chosen), sorted(chosen)
 
 
-def single_worker_optimum(arrival_ns: Stamps, deadline_ns: Stamps, costs: BatchCosts) -> float:
-    """The exact optimum for one worker and deadlines in order of arrival, by dynamic programming.
-
-    Under such deadlines some optimum serves in order of arrival, in batches of consecutive requests, each started as
-    soon as its last member and the worker are there (exchange and left shift, see `exact_optimum`). So after deciding
-    on the first i requests only the instant at which the worker is free and the sum of accuracies so far matter, and
-    of these pairs only those that no other one beats in both.
-
-    Returns:
-        Sum of accuracies in per cent x requests.
-    """
-    assert (np.diff(deadline_ns) >= 0).all(), "deadlines must come in order of arrival"
-    arrivals, deadlines = arrival_ns.tolist(), deadline_ns.tolist()
-    times, accuracies = costs.time_ns.tolist(), costs.accuracies.tolist()
-    states: list[list[tuple[int, float]]] = [[] for _ in range(len(arrivals) + 1)]
-    states[0] = [(0, 0.0)]
-    for first in range(len(arrivals)):
-        front = _front(states[first])
-        states[first + 1] += front
-        for rows in range(1, min(costs.max_rows, len(arrivals) - first) + 1):
-            latest_ns = arrivals[first + rows - 1]
-            for free_ns, value in front:
-                start_ns = max(free_ns, latest_ns)
-                states[first + rows] += [
-                    (start_ns + row[rows], value + rows * accuracy)
-                    for row, accuracy in zip(times, accuracies, strict=True)
-                    if start_ns + row[rows] <= deadlines[first]
-                ]
-    return max(value for _, value in states[-1])
-
-
-def _front(states: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Those that no other one beats: free later only for a higher sum."""
-    kept: list[tuple[int, float]] = []
-    for free_ns, value in sorted(states, key=lambda state: (state[0], -state[1])):
-        if not kept or value > kept[-1][1]:
-            kept.append((free_ns, value))
-    return kept
-
-
 def _possible_batches(arrivals: Sequence[int], deadlines: Sequence[int], costs: BatchCosts) -> list[ScheduledBatch]:
     """Every batch, subnet and start that fits its members' windows and could be part of an optimum."""
     instants = _start_instants(arrivals, max(deadlines, default=0), costs)

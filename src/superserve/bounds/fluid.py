@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from superserve.bounds.costs import Capacity, Envelope, Floats, Stamps
+from superserve.bounds.costs import Capacity, Envelope, Floats, Prices, Stamps
 
 _Chain = tuple[list[float], list[float]]
 
@@ -53,13 +53,34 @@ def fluid_bound(arrival_ns: Stamps, deadline_ns: Stamps, envelope: Envelope, cap
 
 def worker_times(arrival_ns: Stamps, deadline_ns: Stamps, capacity: Capacity) -> Floats:
     """The most equal worker times per request that windows and capacity allow, float64 (n,); see `fluid_bound`."""
+    return np.diff(_string(arrival_ns, deadline_ns, capacity)[0])
+
+
+def fluid_prices(arrival_ns: Stamps, deadline_ns: Stamps, envelope: Envelope, capacity: Capacity) -> Prices:
+    """What a little more worker time would add to `fluid_bound`, for n > 0 requests."""
+    curve, closed_s = _string(arrival_ns, deadline_ns, capacity)
+    # Times at a corner, up to rounding, belong to the segment before it.
+    segment = np.searchsorted(envelope.time_ns[1:], np.diff(curve) * (1.0 - 1e-9))
+    worth = np.append(envelope.slopes, 0.0)[segment]
+    begins, ends = curve[:-1] + closed_s, curve[1:] + closed_s
+
+    def prices(instants_ns: Stamps) -> Floats:
+        done = capacity.work_ns(instants_ns)
+        served = np.minimum(np.searchsorted(ends, done), len(ends) - 1)
+        return np.where((begins[served] <= done) & (done <= ends[served]), worth[served], 0.0)
+
+    return prices
+
+
+def _string(arrival_ns: Stamps, deadline_ns: Stamps, capacity: Capacity) -> tuple[Floats, Floats]:
+    """The taut string, (n + 1,), and how much worker time without an open window was cut out before each request."""
     opens = capacity.work_ns(arrival_ns)
     closes = capacity.work_ns(np.maximum.accumulate(deadline_ns))
     closed_s = np.concatenate([[0.0], np.cumsum(np.maximum(0.0, opens[1:] - closes[:-1]))])
     opens, closes = opens - closed_s, closes - closed_s
     low = np.concatenate([opens, closes[-1:]])
     high = np.concatenate([opens[:1], closes])
-    return np.diff(taut_string(low, np.maximum(low, high)))
+    return taut_string(low, np.maximum(low, high)), closed_s
 
 
 def taut_string(low: Floats, high: Floats) -> Floats:

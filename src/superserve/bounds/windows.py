@@ -8,7 +8,8 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import coo_array
 
-from superserve.bounds.costs import BatchCosts, Capacity, Envelope, Floats, Stamps
+from superserve.bounds.cells import range_min
+from superserve.bounds.costs import BatchCosts, Capacity, Envelope, Floats, Prices, Stamps
 from superserve.bounds.fluid import fluid_bound
 
 #: Time is priced in bins of half the shortest window: finer ones lowered the bound by less than 0.02 points and took
@@ -59,10 +60,22 @@ def mixed_bound(arrival_ns: Stamps, deadline_ns: Stamps, costs: BatchCosts, capa
     relaxed = fluid_bound(arrival_ns, deadline_ns, costs.envelope(float(window_ns.max())), capacity)
     if (np.diff(deadline_ns) >= 0).all() and (window_ns == window_ns[0]).all():
         return relaxed
-    bins = _Bins.of(arrival_ns, deadline_ns, _bin_ns(window_ns), capacity)
+    return min(relaxed, mixed_dual(arrival_ns, deadline_ns, costs, capacity)[0])
+
+
+def mixed_dual(arrival_ns: Stamps, deadline_ns: Stamps, costs: BatchCosts, capacity: Capacity) -> tuple[float, Prices]:
+    """The claim's value for the prices of the linear program, and these prices; n > 0. See `mixed_bound`."""
+    window_ns = deadline_ns - arrival_ns
+    bin_ns = _bin_ns(window_ns)
+    bins = _Bins.of(arrival_ns, deadline_ns, bin_ns, capacity)
     kind_ns = _rounded_up(window_ns)
     envelopes = {int(length): costs.envelope(float(length)) for length in np.unique(kind_ns)}
-    return min(relaxed, _dual_value(bins, kind_ns, envelopes, _prices(bins, kind_ns, envelopes)))
+    per_bin = _prices(bins, kind_ns, envelopes)
+
+    def prices(instants_ns: Stamps) -> Floats:
+        return np.asarray(per_bin[np.clip((instants_ns - arrival_ns[0]) // bin_ns, 0, len(per_bin) - 1)], np.float64)
+
+    return _dual_value(bins, kind_ns, envelopes, per_bin), prices
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,22 +114,9 @@ def _dual_value(bins: _Bins, kind_ns: Stamps, envelopes: Mapping[int, Envelope],
     total = float(bins.work_ns @ prices)
     for length_ns, envelope in envelopes.items():
         members = kind_ns == length_ns
-        cheapest = _range_min(prices, bins.first[members], bins.last[members])
+        cheapest = range_min(prices, bins.first[members], bins.last[members])
         total += float(envelope.surplus(cheapest).sum())
     return total
-
-
-def _range_min(values: Floats, first: Stamps, last: Stamps) -> Floats:
-    """Minimum over each range of positions, by a table of minima over powers of two."""
-    level = np.log2(last - first + 1).astype(np.int64)
-    result = np.empty(len(first))
-    table = values
-    for power in range(int(level.max(initial=0)) + 1):
-        span = 1 << power
-        here = level == power
-        result[here] = np.minimum(table[first[here]], table[last[here] - span + 1])
-        table = np.minimum(table[:-span], table[span:]) if len(table) > span else table
-    return result
 
 
 def _prices(bins: _Bins, kind_ns: Stamps, envelopes: Mapping[int, Envelope]) -> Floats:

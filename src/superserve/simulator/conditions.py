@@ -52,6 +52,10 @@ class Conditions:
         """What the latencies of a worker are multiplied by."""
         return self.slowdown[worker] if worker < len(self.slowdown) else 1.0
 
+    def alike(self, workers: int) -> bool:
+        """Whether every worker that is ever there takes the same time for a batch."""
+        return len({self.factor(worker) for _, here in self.alive(workers) for worker in here}) <= 1
+
     def check(self, workers: int, requests: int) -> None:
         """That there are factors for all workers, patiences for all requests, and that events make sense.
 

@@ -34,7 +34,7 @@ def test_never_below_the_optimum(profile: Profile, trace: Trace, workers: int, p
     costs, capacity, due_ns = BatchCosts.of(profile, 0), Capacity.constant(workers), deadlines(trace)
     optimum, _ = exact_optimum(trace.arrival_ns, due_ns, costs, workers)
     for in_order in {False, bool((np.diff(due_ns) >= 0).all())}:
-        bound = batched_bound(
+        bound, _ = batched_bound(
             trace.arrival_ns,
             due_ns,
             costs,
@@ -96,7 +96,7 @@ def test_short_deadlines_leave_no_time_to_fill_a_batch() -> None:
     fluid = fluid_bound(trace.arrival_ns, due_ns, envelope, capacity) / len(trace)
     prices = fluid_prices(trace.arrival_ns, due_ns, envelope, capacity)
     found = {
-        in_order: batched_bound(trace.arrival_ns, due_ns, costs, capacity, prices, in_order=in_order) / len(trace)
+        in_order: batched_bound(trace.arrival_ns, due_ns, costs, capacity, prices, in_order=in_order)[0] / len(trace)
         for in_order in (True, False)
     }
     optimum = single_worker_optimum(trace.arrival_ns, due_ns, costs) / len(trace)

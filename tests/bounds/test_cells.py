@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from superserve.bounds.cells import Cells, range_min
+from superserve.bounds.cells import Cells, Tariff, range_min
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.integers(1, 40))
@@ -17,7 +17,7 @@ def test_least_cost_is_the_least_over_starts_in_the_cell(per_cell: list[int], ti
         min(per_ns[start : start + time_ns].sum() for start in range(7 * cell, 7 * cell + 8))
         for cell in range(len(per_cell))
     ]
-    assert cells.least_cost(prices, time_ns).tolist() == pytest.approx(expected)
+    assert Tariff(cells, prices, time_ns).least_cost(time_ns).tolist() == pytest.approx(expected)
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=6), st.integers(1, 40))

@@ -8,7 +8,7 @@ import numpy as np
 from superserve.bounds.costs import Floats, Stamps
 
 #: As many cells per request, but no fewer than 32 and no more than 256 per shortest window.
-_PER_REQUEST: Final = 4
+_PER_REQUEST: Final = 2
 _PER_WINDOW: Final = (32, 256)
 #: However short the shortest window is, the longest one and the whole trace have no more cells.
 _PER_LONGEST: Final = 1024
@@ -49,26 +49,41 @@ class Cells:
         """The cell that each instant lies in; instants must lie in some."""
         return (instants_ns - self.start_ns) // self.cell_ns
 
-    def least_cost(self, prices: Floats, time_ns: int) -> Floats:
-        """The least cost of ``time_ns`` of one worker on end, by the cell in which it begins, float64 (count,).
-
-        ``prices``: float64 (count,), per nanosecond; time after the last cell is free. The cost is piecewise linear
-        in the start, with corners where the start or the end crosses an edge: a cell has three of them.
-        """
-        whole, rest = divmod(time_ns, self.cell_ns)
-        price = np.concatenate([prices, np.zeros(whole + 1)])
-        paid = np.concatenate([[0.0], np.cumsum(price * self.cell_ns)])
-        count = self.count
-        at_edge = paid[whole : whole + count + 1] + rest * price[whole : whole + count + 1] - paid[: count + 1]
-        ends_at_edge = paid[whole + 1 : whole + 1 + count] - paid[1 : count + 1] + rest * prices
-        return np.asarray(np.minimum(np.minimum(at_edge[:-1], at_edge[1:]), ends_at_edge), np.float64)
-
     def busy(self, starts: Floats, time_ns: int) -> Floats:
         """Workers busy in each cell if so many batches of ``time_ns`` begin in each, float64 (count,)."""
         whole, rest = divmod(time_ns, self.cell_ns)
         begun = np.concatenate([np.zeros(whole + 1), np.cumsum(starts)])
         before = begun[: self.count + 1]
         return np.asarray(begun[whole + 1 :] - before[1:] + rest / self.cell_ns * np.diff(before), np.float64)
+
+
+class Tariff:
+    """A price per cell.
+
+    Args:
+        cells: of time.
+        prices: float64 (count,), of a nanosecond of worker time; after the last cell it is free.
+        longest_ns: the longest time that will be asked for.
+    """
+
+    def __init__(self, cells: Cells, prices: Floats, longest_ns: int) -> None:
+        self.prices = prices
+        self._cells = cells
+        self._price = np.concatenate([prices, np.zeros(longest_ns // cells.cell_ns + 2)])
+        self._paid = np.concatenate([[0.0], np.cumsum(self._price * cells.cell_ns)])
+
+    def least_cost(self, time_ns: int) -> Floats:
+        """The least cost of so much of one worker's time on end, by the cell in which it begins, float64 (count,).
+
+        The cost is piecewise linear in the start, with corners where the start or the end crosses an edge: a cell has
+        three of them.
+        """
+        whole, rest = divmod(time_ns, self._cells.cell_ns)
+        edges = self._cells.count + 1
+        until = self._paid[whole : whole + edges]
+        at_edge = until + rest * self._price[whole : whole + edges] - self._paid[:edges]
+        ends_at_edge = self._paid[whole + 1 : whole + edges] - self._paid[1:edges] + rest * self.prices
+        return np.asarray(np.minimum(np.minimum(at_edge[:-1], at_edge[1:]), ends_at_edge), np.float64)
 
 
 def range_min(values: Floats, first: Stamps, last: Stamps) -> Floats:

@@ -44,6 +44,11 @@ class BatchCosts:
         """The largest batch."""
         return int(self.time_ns.shape[1]) - 1
 
+    def thinned(self, most: int) -> "BatchCosts":
+        """At most so many of the subnets, spread evenly, the first and the last among them."""
+        kept = np.unique(np.linspace(0, len(self.accuracies) - 1, most).round().astype(np.int64))
+        return BatchCosts(self.time_ns[kept], self.accuracies[kept])
+
     def padded(self) -> "BatchCosts":
         """The costs if not all rows of a batch need count.
 

@@ -64,14 +64,16 @@ def accuracy_bound(
         optimum = single_worker_optimum(arrival_ns, deadline_ns, costs.padded(), _PAIRS_PER_REQUEST)
         if np.isfinite(optimum):
             return optimum / len(trace)
-    total, prices = _preemptive(arrival_ns, deadline_ns, costs, available)
+    total, prices = preemptive_bound(arrival_ns, deadline_ns, costs, available)
     if conditions.alike(workers):
-        whole = batched_bound(arrival_ns, deadline_ns, costs.padded(), available, prices, in_order=in_order)
+        whole, _ = batched_bound(arrival_ns, deadline_ns, costs.padded(), available, prices, in_order=in_order)
         total = min(total, whole)
     return total / len(trace)
 
 
-def _preemptive(arrival_ns: Stamps, deadline_ns: Stamps, costs: BatchCosts, capacity: Capacity) -> tuple[float, Prices]:
+def preemptive_bound(
+    arrival_ns: Stamps, deadline_ns: Stamps, costs: BatchCosts, capacity: Capacity
+) -> tuple[float, Prices]:
     """The lowest bound that lets batches be cut up at will, and what worker time is worth to it."""
     window_ns = deadline_ns - arrival_ns
     envelope = costs.envelope(float(window_ns.max()))

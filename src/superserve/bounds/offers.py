@@ -8,8 +8,8 @@ import numpy as np
 
 from superserve.bounds.costs import BatchCosts, Floats, Stamps
 
-#: Offers per batch size at most: 32 instead of 1,000 raised the bound by less than 0.01 points.
-MOST: Final = 32
+#: Offers per batch size at most: with 1,000 subnets, 300 lowered the bound by less than 0.07 points more.
+MOST: Final = 128
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from superserve.bounds.cells import Cells, range_min
+from superserve.bounds.cells import Cells, Tariff, range_min
 from superserve.bounds.costs import Floats, Stamps
 from superserve.bounds.offers import Offer
 
@@ -54,42 +54,43 @@ class Relaxation(ABC):
 
     def gain(self, prices: Floats, *, with_busy: bool) -> Gain:
         """The most gain at prices per nanosecond, float64 (cells,): accuracies less the cost of the worker time."""
-        total, picks = self._best(prices, with_picks=with_busy)
+        tariff = Tariff(self.cells, prices, max((offer.least_ns for offer in self._offers), default=0))
+        total, picks = self._best(tariff, with_picks=with_busy)
         busy = np.zeros(self.cells.count)
         for number, pick in picks.items():
             offer = self._offers[number]
-            cost = self._cost(offer, prices)
+            cost = self._cost(offer, tariff)
             starts = _spread(cost, *self._starts(offer, pick.windows), pick.share)
             busy += self.cells.busy(starts, offer.least_ns)
         return Gain(total, busy)
 
     @abstractmethod
-    def _best(self, prices: Floats, *, with_picks: bool) -> tuple[float, dict[int, _Pick]]:
+    def _best(self, tariff: Tariff, *, with_picks: bool) -> tuple[float, dict[int, _Pick]]:
         """The most gain, and what is picked of each offer, by its number."""
 
     @abstractmethod
     def _windows(self, offer: Offer) -> _Windows:
         """Windows that batches of an offer could run in."""
 
-    def _cost(self, offer: Offer, prices: Floats) -> Floats:
+    def _cost(self, offer: Offer, tariff: Tariff) -> Floats:
         """Of a batch that begins in each cell."""
-        return self.cells.least_cost(prices, offer.least_ns)
+        return tariff.least_cost(offer.least_ns)
 
     def _starts(self, offer: Offer, windows: Stamps) -> tuple[Stamps, Stamps]:
         """First and last cell in which a batch could begin."""
         mine = self._windows(offer)
         return mine.first[windows], self.cells.holding(mine.due_ns[windows] - offer.least_ns)
 
-    def _gains(self, offer: Offer, prices: Floats) -> tuple[Stamps, Floats]:
+    def _gains(self, offer: Offer, tariff: Tariff) -> tuple[Stamps, Floats]:
         """The windows that a batch fits, and its gain in each."""
         mine = self._windows(offer)
         length_ns = mine.due_ns - mine.ready_ns
         fits = np.flatnonzero(length_ns >= offer.least_ns)
         first, last = self._starts(offer, fits)
-        gains = offer.value - range_min(self._cost(offer, prices), first, last)
+        gains = offer.value - range_min(self._cost(offer, tariff), first, last)
         if offer.most_ns > offer.least_ns:
             # Beyond the least time, a longer batch pays the lowest price in its window at least.
-            lowest = range_min(prices, first, self.cells.holding(mine.due_ns[fits]))
+            lowest = range_min(tariff.prices, first, self.cells.holding(mine.due_ns[fits]))
             longer_ns = np.minimum(offer.most_ns, length_ns[fits]) - offer.least_ns
             gains += longer_ns * np.maximum(0.0, offer.slope - lowest)
         return fits, gains
@@ -105,13 +106,13 @@ class InOrder(Relaxation):
         count, last = len(self._all.ready_ns) - offer.rows + 1, offer.rows - 1
         return _Windows(self._all.ready_ns[last:], self._all.due_ns[:count], self._all.first[last:])
 
-    def _best(self, prices: Floats, *, with_picks: bool) -> tuple[float, dict[int, _Pick]]:
+    def _best(self, tariff: Tariff, *, with_picks: bool) -> tuple[float, dict[int, _Pick]]:
         most = self._offers[-1].rows if self._offers else 0
         # Gains of batches by the position after their last request and by their rows, largest first.
         table = np.full((len(self._all.ready_ns), most), -np.inf)
         which = np.zeros(table.shape, np.int64)
         for number, offer in enumerate(self._offers):
-            fits, gains = self._gains(offer, prices)
+            fits, gains = self._gains(offer, tariff)
             ends, column = fits + offer.rows - 1, most - offer.rows
             better = gains > table[ends, column]
             table[ends[better], column] = gains[better]
@@ -133,19 +134,19 @@ class OneByOne(Relaxation):
     def _windows(self, offer: Offer) -> _Windows:  # noqa: ARG002  (the same for all)
         return self._all
 
-    def _cost(self, offer: Offer, prices: Floats) -> Floats:
-        cost = super()._cost(offer, prices)
+    def _cost(self, offer: Offer, tariff: Tariff) -> Floats:
+        cost = super()._cost(offer, tariff)
         fits = np.flatnonzero(self._all.due_ns - self._all.ready_ns >= offer.least_ns)
         first, last = self._starts(offer, fits)
         count = len(cost)
         present = np.cumsum(np.bincount(first, minlength=count) - np.bincount(last + 1, minlength=count + 1)[:count])
         return np.where(present >= offer.rows, cost, np.inf)
 
-    def _best(self, prices: Floats, *, with_picks: bool) -> tuple[float, dict[int, _Pick]]:
+    def _best(self, tariff: Tariff, *, with_picks: bool) -> tuple[float, dict[int, _Pick]]:
         best = np.zeros(len(self._all.ready_ns))
         which = np.full(len(best), -1)
         for number, offer in enumerate(self._offers):
-            fits, gains = self._gains(offer, prices)
+            fits, gains = self._gains(offer, tariff)
             gains /= offer.rows
             better = gains > best[fits]
             best[fits[better]] = gains[better]

@@ -219,6 +219,12 @@ class ModelFolder:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
 
+    @cached_property
+    def weights_hash(self) -> str:
+        """SHA-256 over the shared weights alone, in hex: subnets may change without them."""
+        with self.weights_path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
     @property
     def profiles_path(self) -> Path:
         """Where latency profiles of this model are kept."""

@@ -196,6 +196,37 @@ def _known(point: Point) -> float:
     return np.nan if point.accuracy is None else point.accuracy
 
 
+def front_figure(
+    points: Sequence[tuple[float, float]],
+    front: Sequence[tuple[float, float]],
+    served: Sequence[tuple[float, float]],
+    *,
+    title: str,
+    cost: str,
+    theme: Theme = LIGHT,
+) -> Figure:
+    """Accuracy over cost, on a logarithmic axis: all subnets measured, those that nothing beats, those served.
+
+    Args:
+        points: (cost, accuracy in per cent) of each subnet measured.
+        front: those of the Pareto front, in rising order.
+        served: those that a model folder serves.
+        title: of the figure.
+        cost: label of the cost axis.
+        theme: colours.
+    """
+    figure, (ax,) = styled_axes((6.4, 4.4), 1, 1, theme)
+    ax.plot(*zip(*points, strict=True), ".", color=theme.muted, markersize=4, label="measured", alpha=0.6)
+    ax.plot(*zip(*front, strict=True), "-", color=theme.series[0], linewidth=1.2, label="front", drawstyle="steps-post")
+    ax.plot(*zip(*served, strict=True), "o", color=theme.series[0], markersize=6, label="served")
+    ax.set_xscale("log")
+    ax.set_xlabel(cost, color=theme.ink)
+    ax.set_ylabel("validation accuracy, %", color=theme.ink)
+    ax.set_title(title, color=theme.ink, fontsize=11, loc="left")
+    ax.legend(loc="lower right", frameon=False, labelcolor=theme.ink, fontsize=9)
+    return figure
+
+
 def styled_axes(
     size: tuple[float, float], rows: int, columns: int, theme: Theme = LIGHT, *, shared: bool = False
 ) -> tuple[Figure, list[Axes]]:

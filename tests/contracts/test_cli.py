@@ -28,6 +28,7 @@ SURFACE = {
     "profile": {"MODEL", "--quick", "--device", "--engine", "--dtype", "--seed", "--json"},
     "replay": {"TRACE", "--url", "--model", "--slo-ms", "--seed", "--json"},
     "reproduce": {"[E1 ... E11|live|all]", "--out", "--data", "--seeds", "--shorten", "--runs", "--json"},
+    "search": {"MODEL", "--out", "--data", "--budget", "--subnets", "--seed", "--json"},
     "serve": {
         "MODEL", "--host", "--http-port", "--grpc-port", "--workers", "--policy", "--slo-ms", "--timeout-action",
         "--device", "--engine", "--dtype", "--profile", "--config", "--ready-file",

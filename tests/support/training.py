@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from superserve.engine import Engine
-from superserve.model_folder import TensorSpec
+from superserve.model_folder import FORMAT, ModelConfig, TensorSpec
+from superserve.supernet.preprocess import ImagePreprocessing
 from superserve.supernet.zoo.ofa_resnet import OfaResNetConfig, StageConfig
 from superserve.training.data import Split
 from superserve.training.front import Cost
@@ -64,6 +65,23 @@ def served(images: Tensor) -> Tensor:
 def noisy(images: Tensor, generator: torch.Generator) -> Tensor:
     """An augmentation."""
     return served(images) + torch.randn(len(images), 3, 8, 8, generator=generator) / 10
+
+
+def model_config() -> ModelConfig:
+    """``config.json`` of the tiny network."""
+    preprocessing = ImagePreprocessing(layout="HWC", scale=1 / 255, mean=(0.0,) * 3, std=(1.0,) * 3)
+    return ModelConfig(
+        format=FORMAT,
+        name="colours",
+        family="ofa_resnet",
+        architecture=msgspec.to_builtins(TINY),
+        task="image-classification",
+        dataset="noisy colours",
+        labels=("red", "green", "blue"),
+        inputs=(TensorSpec("image", "UINT8", (-1, 8, 8, 3)),),
+        outputs=(TensorSpec("logits", "FP32", (-1, 3)),),
+        preprocessing=msgspec.to_builtins(preprocessing),
+    )
 
 
 def tiny_job(folder: Path | None = None, plan: Plan = PLAN) -> Job:

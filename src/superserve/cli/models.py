@@ -125,6 +125,42 @@ def compile_subnets(
 
 
 @app.command()
+def search(
+    model: ModelName,
+    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="The model folder to write.")],
+    data: DataFolder = None,
+    budget: Annotated[int, typer.Option(min=1, help="Subnets to measure at most.")] = 300,
+    subnets: Annotated[int, typer.Option(min=2, help="Subnets of the front to serve at most.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of the search, and the one that the model was trained with.")] = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Search a trained model's space for a better front; goes on where it was stopped."""
+    from superserve.errors import ConfigError
+    from superserve.model_folder import ModelFolder, write_json
+    from superserve.training.recipes import recipe
+    from superserve.training.searching import SearchOptions, search_model
+
+    source = ModelFolder.resolve(model)
+    if data is None:
+        raise ConfigError("--data: a search measures on the data of the model's recipe (or set SUPERSERVE_DATA)")
+    options = SearchOptions(out=folder, budget=budget, subnets=subnets, seed=seed)
+    with progress_bar("search") as advance:
+        result = search_model(
+            source,
+            recipe(source.config.name).parts(data, seed),
+            options,
+            lambda step: advance(step.done, step.total, step.phase),
+        )
+    _print_front(folder)
+    out.print(f"{result.measured:,} of {result.space:,} subnets measured", highlight=False)
+    for one in result.properties:
+        verdict = "holds" if one.holds else "does not hold"
+        out.print(f"{one.name} {verdict}: {one.claim} ({one.found})", highlight=False, soft_wrap=True)
+    if json_file is not None:
+        write_json(json_file, result)
+
+
+@app.command()
 def profile(
     model: ModelName,
     quick: Annotated[bool, typer.Option("--quick", help="About 10 s instead of about 75.")] = False,

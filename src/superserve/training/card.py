@@ -2,15 +2,15 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import msgspec
 import torch
 
+from superserve.errors import ModelFolderError
 from superserve.evaluate import wilson95
-from superserve.model_folder import NORMS_FILE, WEIGHTS_FILE, ModelFolder, SubnetRecord
+from superserve.model_folder import NORMS_FILE, WEIGHTS_FILE, ModelFolder, SubnetRecord, write_json
 from superserve.processor import cpu_name
 from superserve.supernet.engine import EagerEngine
 from superserve.training.front import batch_latency_ms
@@ -19,12 +19,12 @@ from superserve.training.trainer import Plan
 from superserve.training.watch import EpochRecord
 
 CARD_FILE: Final = "README.md"
-_BATCHES: Final = (1, 4, 16)
+MAKING_FILE: Final = "making.json"
+CARD_BATCHES: Final = (1, 2, 4, 8, 16)
 
 
-@dataclass(frozen=True)
-class Making:
-    """How a model was made: what its files do not say."""
+class Making(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a model was made, as ``making.json`` keeps it: what its other files do not say."""
 
     command: str
     plan: Plan
@@ -33,27 +33,56 @@ class Making:
     """Of the weights, as model hubs name it."""
     data: str
     """Data and split, in words."""
-    limits: Sequence[str]
+    limits: tuple[str, ...]
     """What a user should know before relying on it; one sentence or more each."""
-    machine: str = ""
-    """Where it was trained; empty means here."""
+    machine: str
+    """Where it was trained."""
+    search: str
+    """How the front was found, in words."""
 
 
-def write_card(folder: ModelFolder, making: Making) -> Path:
-    """Measure latencies here and write the card of a model folder; returns the file."""
+def machine() -> str:
+    """This machine as a card names it."""
+    return f"{len(os.sched_getaffinity(0))} cores of {cpu_name()}"
+
+
+def write_card(folder: ModelFolder, making: Making, latencies: Sequence[Sequence[float]]) -> Path:
+    """Write the card of a model folder, and `Making` beside it for later cards; returns the card.
+
+    Args:
+        folder: the model.
+        making: how it was made.
+        latencies: those of `latencies_ms`, measured here.
+    """
+    write_json(folder.path / MAKING_FILE, making)
     path = folder.path / CARD_FILE
-    path.write_text("\n".join(_card(folder, making, _latencies(folder))) + "\n")
+    path.write_text("\n".join(_card(folder, making, latencies)) + "\n")
     return path
 
 
-def _latencies(folder: ModelFolder) -> list[list[float]]:
-    """For each subnet the latency of each batch size, in ms."""
+def read_making(folder: ModelFolder) -> Making | None:
+    """How a model was made, if its folder says.
+
+    Raises:
+        ModelFolderError: if the file that says so cannot be read.
+    """
+    path = folder.path / MAKING_FILE
+    if not path.is_file():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Making)
+    except msgspec.MsgspecError as error:
+        raise ModelFolderError(f"{path}: {error}") from None
+
+
+def latencies_ms(folder: ModelFolder) -> list[list[float]]:
+    """For each subnet the latency of a batch of each of `CARD_BATCHES` rows here, in ms."""
     engine = EagerEngine.load(folder)
-    costs = [batch_latency_ms(folder.config.inputs[0], rows=rows) for rows in _BATCHES]
+    costs = [batch_latency_ms(folder.config.inputs[0], rows=rows) for rows in CARD_BATCHES]
     return [[cost(engine, subnet) for cost in costs] for subnet in range(len(engine.subnet_ids))]
 
 
-def _card(folder: ModelFolder, making: Making, latencies: list[list[float]]) -> Iterator[str]:
+def _card(folder: ModelFolder, making: Making, latencies: Sequence[Sequence[float]]) -> Iterator[str]:
     config, front = folder.config, folder.front
     yield from ("---", f"license: {making.licence}", "library_name: superserve")
     yield from (f"pipeline_tag: {config.task}", f"tags: [supernet, {config.family}]", "---", "")
@@ -64,7 +93,7 @@ def _card(folder: ModelFolder, making: Making, latencies: list[list[float]]) -> 
     yield from ("## Training", "", *_training(making), "")
     yield from ("## Accuracy", "")
     yield f"Top-1 in per cent with 95 % Wilson intervals. Validation: {front.measured_on}; the front was chosen by it."
-    yield from (f"Test: {front.tested_on}.", "", *_accuracies(front.subnets), "")
+    yield from (f"Test: {front.tested_on}. {making.search}", "", *_accuracies(front.subnets), "")
     yield from ("## Latency", "")
     yield f"Processor time of one batch in ms, eager engine in float32, one thread of {cpu_name()}, torch "
     yield from (f"{torch.__version__}: the least of seven runs.", "", *_latency_table(front.subnets, latencies), "")
@@ -76,7 +105,7 @@ def _training(making: Making) -> Iterator[str]:
     yield from ("```", making.command, "```", "")
     plan, history = making.plan, making.history
     wall, cpu = sum(record.wall_s for record in history), sum(record.cpu_s for record in history)
-    yield f"{len(history)} epochs on {making.machine or f'{len(os.sched_getaffinity(0))} cores of {cpu_name()}'}:"
+    yield f"{len(history)} epochs on {making.machine}:"
     yield f"{duration(wall)}, {duration(cpu)} of processor time. Sandwich rule with in-place distillation;"
     yield "moving average of the weights. The plan, of which the weights are a function:"
     yield from ("", "```json", msgspec.json.format(msgspec.json.encode(plan), indent=2).decode(), "```")
@@ -96,9 +125,9 @@ def _interval(accuracy: float, n: int) -> str:
     return f"{accuracy:.2f} ({low:.1f}-{high:.1f})"
 
 
-def _latency_table(subnets: Sequence[SubnetRecord], latencies: list[list[float]]) -> Iterator[str]:
-    yield "| subnet | " + " | ".join(f"batch {rows}" for rows in _BATCHES) + " |"
-    yield "|---" + "|--:" * len(_BATCHES) + "|"
+def _latency_table(subnets: Sequence[SubnetRecord], latencies: Sequence[Sequence[float]]) -> Iterator[str]:
+    yield "| subnet | " + " | ".join(f"batch {rows}" for rows in CARD_BATCHES) + " |"
+    yield "|---" + "|--:" * len(CARD_BATCHES) + "|"
     for record, row in zip(subnets, latencies, strict=True):
         yield f"| {record.id} | " + " | ".join(f"{ms:.2f}" for ms in row) + " |"
 

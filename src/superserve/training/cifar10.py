@@ -20,7 +20,7 @@ from superserve.model_folder import FORMAT, ModelConfig, ModelFolder, TensorSpec
 from superserve.supernet.preprocess import ImagePreprocessing
 from superserve.supernet.zoo.ofa_resnet import OfaResNetConfig, StageConfig
 from superserve.training.augment import CropFlip, crop_flip
-from superserve.training.card import Making, write_card
+from superserve.training.card import Making, latencies_ms, machine, write_card
 from superserve.training.cifar10_data import LABELS, load_cifar10
 from superserve.training.data import Parts
 from superserve.training.front import batch_latency_ms
@@ -32,7 +32,7 @@ from superserve.training.trainer import Job, Learning, Plan, Trained, train
 from superserve.training.trainer import Progress as Step
 
 VALIDATION: Final = 5_000
-CALIBRATION: Final = 4_000
+CALIBRATION: Final = 2_000
 """Training images that statistics are computed from."""
 FRONT_SIZE: Final = 10
 EPOCHS: Final = 60
@@ -164,11 +164,12 @@ def training_job(data: Path, folder: Path | None, plan: Plan) -> Job:
 def publish_cifar10(trained: Trained, parts: Parts, plan: Plan, out: Path, report: Report) -> ModelFolder:
     """From weights to the model folder with its card."""
     config = model_config()
-    calibration = parts.train.take(np.arange(min(CALIBRATION, len(parts.train))))
-    measurer = Measurer(trained.network, config, calibration, batch_latency_ms(config.inputs[0]), rows=100)
+    measurer = Measurer(
+        trained.network, config, parts.train.head(CALIBRATION), batch_latency_ms(config.inputs[0]), rows=100
+    )
     chosen = choose(measurer, list(trained.network.space.uniform()), parts.validate, FRONT_SIZE, report)
     folder = publish(measurer, chosen, parts, out, report)
-    write_card(folder, _making(plan, trained, parts))
+    write_card(folder, _making(plan, trained, parts), latencies_ms(folder))
     return folder
 
 
@@ -178,6 +179,8 @@ def _making(plan: Plan, trained: Trained, parts: Parts) -> Making:
         plan=plan,
         history=trained.history,
         licence="apache-2.0",
+        machine=machine(),
+        search="The front is that of the uniform subnets: one depth, one width, one expand ratio throughout.",
         data=(
             f"CIFAR-10 (Krizhevsky 2009). Of its {len(parts.train) + len(parts.validate):,} training images "
             f"{len(parts.validate):,}, drawn by seed {plan.seed}, are the validation split by which everything was "

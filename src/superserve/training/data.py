@@ -22,6 +22,10 @@ class Split:
         """The examples of these indices, in this order."""
         return Split(self.images[rows], self.labels[rows])
 
+    def head(self, count: int) -> "Split":
+        """The first examples, all if there are no more."""
+        return Split(self.images[:count], self.labels[:count])
+
 
 class Parts(NamedTuple):
     """Three disjoint parts: to learn from, to choose by, and to report."""

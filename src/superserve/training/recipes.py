@@ -7,10 +7,10 @@ from typing import Final
 
 from superserve.errors import ConfigError
 from superserve.model_folder import ModelFolder
-from superserve.training.cifar10 import train_cifar10
+from superserve.training.cifar10 import load_parts, train_cifar10
 from superserve.training.cifar10_data import load_cifar10
-from superserve.training.data import Array, Split
-from superserve.training.digits import train_digits
+from superserve.training.data import Array, Parts, Split
+from superserve.training.digits import load_digits, train_digits
 from superserve.training.options import TrainOptions
 from superserve.training.progress import Report
 
@@ -22,6 +22,8 @@ class Recipe:
     train: Callable[[TrainOptions, Report], ModelFolder]
     test: Callable[[Path], Split] | None
     """Reads the test examples from a data folder; None if the model folder carries them."""
+    parts: Callable[[Path, int], Parts]
+    """All data from a data folder, split by a seed as for training."""
 
 
 def _digits(options: TrainOptions, report: Report) -> ModelFolder:
@@ -34,8 +36,8 @@ def _digits(options: TrainOptions, report: Report) -> ModelFolder:
 
 
 RECIPES: Final[Mapping[str, Recipe]] = {
-    "digits": Recipe(_digits, None),
-    "cifar10": Recipe(train_cifar10, lambda data: load_cifar10(data, "test")),
+    "digits": Recipe(_digits, None, lambda _data, seed: load_digits(seed)),
+    "cifar10": Recipe(train_cifar10, lambda data: load_cifar10(data, "test"), load_parts),
 }
 
 

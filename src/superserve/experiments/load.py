@@ -17,7 +17,7 @@ SLO_FACTOR: Final = 1.17
 STEADY_SHARE: Final = 0.21
 #: Mean load over what the middle subnet carries at full batches. The largest subnet carries far less than that.
 LOAD_FACTOR: Final = 0.9
-PLANNED_QUANTILE: Final[Quantile] = "p95"
+SLO_QUANTILE: Final[Quantile] = "p95"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def derive_load(profile: Profile, *, workers: int, cv2: float) -> Load:
         raise ConfigError(f"cv2 = {cv2}: must be a number of at least 0")
     mean_rate = LOAD_FACTOR * full_batch_rate(profile, len(profile.subnets) // 2) * workers
     return Load(
-        slo_ms=SLO_FACTOR * profile.largest_cell_ms(PLANNED_QUANTILE),
+        slo_ms=SLO_FACTOR * profile.largest_cell_ms(SLO_QUANTILE),
         base_rate=STEADY_SHARE * mean_rate,
         gamma_rate=(1 - STEADY_SHARE) * mean_rate,
         cv2=cv2,

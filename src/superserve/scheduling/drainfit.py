@@ -80,7 +80,6 @@ class DrainFit(Policy):
     - ``extra``: what this batch costs beyond that pace;
     - ``reserve``: half a batch per worker, since work comes in whole batches (the mean of a part that is cut off).
 
-
     One more thing is refused: a standing queue served in batches that are too small. When the slack left no longer
     holds a subnet's most efficient batch, a smaller one of it may still keep up with the arrivals, and the queue would
     stand for good: full batches of a cheaper subnet shorten it, give the slack back, and are more accurate from then

@@ -249,7 +249,7 @@ def simulate(
 
     Args:
         trace: arrivals; its own SLOs hold where it has them.
-        profile: what policies plan with (p95) and what the latencies are drawn from.
+        profile: what policies plan with (its p99) and what the latencies are drawn from.
         policy: a name for `create_policy`.
         workers: number of workers.
         slo_ms: deadline from arrival, in milliseconds.

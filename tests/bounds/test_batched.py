@@ -139,3 +139,19 @@ def test_consecutive_batches_by_hand() -> None:
     assert gain.busy.sum() * cells.cell_ns == pytest.approx(5 * NS_PER_MS, rel=0.03)
     alone = OneByOne(arrival_ns, due_ns, cells, offers(costs)).gain(prices, with_busy=False)
     assert alone.total == pytest.approx(gain.total, abs=0.1)
+
+
+@pytest.mark.parametrize("relaxation", [InOrder, OneByOne])
+@pytest.mark.parametrize(("per_ms", "most"), [(0.0, 79.0), (2.0, 79.0 - 2.0 * 20.0)])
+def test_an_offer_for_many_subnets_gains_what_the_best_of_them_does(
+    relaxation: type[InOrder | OneByOne], per_ms: float, most: float
+) -> None:
+    """Twenty subnets in one offer, one request with time for all: the most accurate one takes 20 ms for 79 %."""
+    costs = BatchCosts.of(make_profile([[1.0 + number] for number in range(20)], (1,)), 0)
+    costs = BatchCosts(costs.time_ns, np.linspace(60.0, 79.0, 20) if per_ms == 0.0 else np.linspace(22.0, 79.0, 20))
+    (offer,) = offers(costs, 1)
+    arrival_ns: Stamps = np.zeros(1, np.int64)
+    due_ns = arrival_ns + 30 * NS_PER_MS
+    cells = Cells.over(arrival_ns, due_ns)
+    prices = np.full(cells.count, per_ms / NS_PER_MS)
+    assert relaxation(arrival_ns, due_ns, cells, [offer]).gain(prices, with_busy=False).total >= most - 0.1

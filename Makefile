@@ -14,7 +14,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help demo test test-all test-models check protos format bench bench-policies bench-subnetact bench-peers clean
+.PHONY: help demo test test-all test-pages test-models check protos format bench bench-policies bench-subnetact bench-peers clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -41,10 +41,13 @@ demo: $(VENV)/.installed-core  ## Serve the bundled supernet through a burst, ne
 	$(BIN)/superserve demo $(DEMO_ARGS)
 
 test: $(VENV)/.installed-test  ## The tests that a change must pass
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest -m "not pages" $(TEST_ARGS)
 
-test-all: $(VENV)/.installed-test  ## The same, with many more generated examples
+test-all: $(VENV)/.installed-test  ## The same, with many more generated examples, and the pages
 	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest $(TEST_ARGS)
+
+test-pages: $(VENV)/.installed-test  ## The how-to pages, every command executed as written (about 5 minutes)
+	$(BIN)/python -m pytest -m pages $(TEST_ARGS)
 
 # The oracles of tests/models, and the models that people have. Those of the requirements file come without their
 # dependencies: these would replace torch.

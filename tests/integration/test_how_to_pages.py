@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.pages]
 
 PAGES = Path(__file__).parents[2] / "docs/how-to"
 

@@ -88,9 +88,9 @@ $(VENV)/.installed-bench: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP_INSTALL) --editable . onnx onnxruntime openvino
 	@touch $@
 
-bench-subnetact:  ## Subnets in the supernet against extracted ones and static runtimes, in an environment of its own
+bench-subnetact:  ## Subnets of a supernet beside extracted ones and static runtimes: docs/subnetact.md (about 40 minutes)
 	@$(MAKE) --no-print-directory VENV=$(BENCH_VENV) $(BENCH_VENV)/.installed-bench
-	PYTHONPATH=benchmarks $(BENCH_VENV)/bin/python -m subnetact $(BENCH_ARGS)
+	PYTHONPATH=benchmarks $(BENCH_VENV)/bin/python -m subnetact --json docs/subnetact.json --page docs/subnetact.md $(BENCH_ARGS)
 
 clean:  ## Remove the environment and everything generated
 	rm -rf $(VENV) $(MODELS_VENV) $(BENCH_VENV) .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,12 +1,13 @@
 """Latency of a subnet inside the supernet, extracted, and in static runtimes; side by side, per subnet and batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 
+from subnetact import extracted, supernets
 from subnetact.families import Case, folder_of, request
 from subnetact.progress import Progress
 from subnetact.static import (
@@ -19,8 +20,9 @@ from subnetact.static import (
     openvino_session,
     static_subnet,
 )
-from subnetact.supernets import engines
+from subnetact.subset import with_subnets
 from subnetact.timing import Spread, interleaved, one_thread_on_one_core
+from superserve.model_folder import ModelFolder
 from superserve.supernet.hub import load_supernet
 from superserve.supernet.network import Supernet
 
@@ -32,14 +34,16 @@ _TOLERANCE: Final = 1e-2
 
 def measure(one: Case, scratch: Path, *, quick: bool, progress: Progress) -> dict[str, Any]:
     """Rows of (subnet, batch, alternative)."""
+    folder, budget_s = _measured(one, scratch, quick=quick)
+    progress.step(f"latency, {one.name}: compiling")
+    compile_s = supernets.build(folder, progress)
+    extracted.build(folder, scratch)
     one_thread_on_one_core()
-    folder = folder_of(one, scratch)
     supernet = load_supernet(folder)
-    actuated = engines(folder, progress)
-    subnets, budget_s = _subnets(one, supernet, quick=quick)
+    actuated = supernets.engines(folder)
     rows = []
-    for index in subnets:
-        static = _statics(supernet, index, scratch)
+    for index in range(len(folder.front.subnets)):
+        static = _statics(folder, supernet, index, scratch)
         for batch in BATCHES:
             progress.step(f"latency, {one.name}, subnet {supernet.front.subnets[index].id}, batch {batch}")
             inputs = request(supernet.config, batch)
@@ -48,23 +52,26 @@ def measure(one: Case, scratch: Path, *, quick: bool, progress: Progress) -> dic
             _check_agreement(runs)
             for name, spread in interleaved(runs, budget_s).items():
                 rows.append(_row(supernet, index, batch, name, spread))
-    return {"rows": rows, "missing": {name: NOT_INSTALLED for name in RUNTIMES if not installed(name)}}
+    missing = {name: NOT_INSTALLED for name in RUNTIMES if not installed(name)}
+    return {"rows": rows, "missing": missing, "compile_s": compile_s, "compiled_subnets": len(folder.front.subnets)}
 
 
-def _subnets(one: Case, supernet: Supernet, *, quick: bool) -> tuple[Sequence[int], float]:
-    """Which subnets are measured (all of quick ones), and the seconds for each cell."""
-    last = len(supernet.front.subnets) - 1
-    if one.scale == "32x32":
-        spread = sorted({round(last * number / 5) for number in range(6)})
-        return ([0, last] if quick else spread), 1.0 if quick else 3.0
-    return ([0] if quick else [0, last // 2, last]), 1.0 if quick else 6.0
+def _measured(one: Case, scratch: Path, *, quick: bool) -> tuple[ModelFolder, float]:
+    """A folder of the subnets that are measured (all of quick ones), and the seconds for each cell."""
+    whole = folder_of(one, scratch)
+    last = len(whole.front.subnets) - 1
+    count = 6 if one.scale == "32x32" else 3
+    indices = [0] if quick else sorted({round(last * number / (count - 1)) for number in range(count)})
+    budget_s = 1.0 if quick else 3.0 if one.scale == "32x32" else 6.0
+    return with_subnets(whole, indices, scratch / f"{one.name}-measured-{len(indices)}"), budget_s
 
 
-def _statics(supernet: Supernet, index: int, scratch: Path) -> dict[str, Run]:
+def _statics(folder: ModelFolder, supernet: Supernet, index: int, scratch: Path) -> dict[str, Run]:
     """The subnet on its own, by name."""
     plain = static_subnet(supernet, index)
     found: dict[str, Run] = {"extracted eager fp32": plain.run}
     found["extracted eager bf16"] = static_subnet(supernet, index, torch.bfloat16).run
+    found["extracted compiled fp32"] = extracted.load(folder, index, plain, scratch)
     if any(installed(runtime) for runtime in RUNTIMES):
         names = [tensor.name for tensor in supernet.config.inputs]
         path = export_onnx(plain, names, request(supernet.config, 2), scratch / "latency.onnx")

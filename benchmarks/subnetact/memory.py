@@ -1,7 +1,9 @@
 """Memory of six operating points in one, two and four worker processes: one copy, a zoo of copies, reloading.
 
 Proportional set size (PSS): a page that n processes share counts 1/n in each, so that sums over processes count every
-page once. What Python, torch and the code take is measured in processes without a model, and subtracted.
+page once. Weights and statistics: the mapped files and the anonymous memory of processes that have read them all and
+run nothing, less what processes without a model have. Whole processes: all of theirs after each subnet ran once, with
+activations, and what kernels keep.
 """
 
 import os
@@ -31,13 +33,11 @@ def measure(one: Case, scratch: Path, *, quick: bool, progress: Progress) -> dic
     rows = []
     for workers in (1, 2) if quick else WORKERS:
         progress.step(f"memory, {one.name}, {workers} worker processes")
-        empty = _pss([("nothing", folder.path, copies)] * workers)
+        empty, _ = _pss([("nothing", folder.path, copies)] * workers)
         for mode in MODES:
-            used = _pss([(mode, folder.path, copies)] * workers)
-            model_bytes = used["mapped"] + used["anonymous"] - empty["anonymous"]
-            rows.append(
-                {"mode": mode, "workers": workers, "model_mb": model_bytes / 1e6, "total_mb": used["pss"] / 1e6}
-            )
+            loaded, ran = _pss([(mode, folder.path, copies)] * workers)
+            model_bytes = loaded["mapped"] + loaded["anonymous"] - empty["anonymous"]
+            rows.append({"mode": mode, "workers": workers, "model_mb": model_bytes / 1e6, "total_mb": ran["pss"] / 1e6})
     sizes = {path.stem: path.stat().st_size / 1e6 for path in sorted(copies.iterdir())}
     return {
         "rows": rows,
@@ -69,19 +69,26 @@ def write_zoo(folder: ModelFolder, path: Path) -> Path:
     return path
 
 
-def _pss(children: Sequence[tuple[str, Path, Path]]) -> dict[str, float]:
-    """Bytes of all these processes while all of them live."""
+def _pss(children: Sequence[tuple[str, Path, Path]]) -> list[dict[str, float]]:
+    """Bytes of all these processes while all of them live: with their models loaded, and after they ran."""
+    found = []
     with ExitStack() as stack:
         running = [stack.enter_context(_child(mode, folder, zoo)) for mode, folder, zoo in children]
-        for process in running:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line.strip() == "ready", f"the process ended: {line}"
-        found = [_sizes(process.pid, children[0][1]) for process in running]
+        for stage in ("loaded", "ran"):
+            for process in running:
+                assert process.stdout is not None
+                line = process.stdout.readline()
+                assert line.strip() == stage, f"the process ended: {line}"
+            sizes = [_sizes(process.pid, children[0][1]) for process in running]
+            found.append({key: sum(one[key] for one in sizes) for key in sizes[0]})
+            for process in running:
+                assert process.stdin is not None
+                process.stdin.write("\n")
+                process.stdin.flush()
         for process in running:
             assert process.stdin is not None
             process.stdin.close()
-    return {key: sum(sizes[key] for sizes in found) for key in found[0]}
+    return found
 
 
 def _child(mode: str, folder: Path, zoo: Path) -> "subprocess.Popen[str]":

@@ -1,6 +1,7 @@
-"""A process that holds a model in one way or another: ``python -m subnetact.memory_child MODE FOLDER``.
+"""A process that holds a model in one way or another: ``python -m subnetact.memory_child MODE FOLDER ZOO``.
 
-It prints ``ready`` once every operating point has run, and lives until its standard input is closed.
+It prints ``loaded`` once every weight is in memory; after a line on its standard input it runs every operating point
+once and prints ``ran``; and it lives until its standard input is closed.
 """
 
 import gc
@@ -15,6 +16,7 @@ from subnetact.families import request
 from subnetact.static import StaticSubnet, empty_subnet, load_private
 from superserve.model_folder import ModelFolder
 from superserve.supernet.engine import EagerEngine
+from superserve.supernet.hub import load_supernet
 
 Arrays = list[Any]
 
@@ -22,12 +24,16 @@ Arrays = list[Any]
 def nothing(_folder: ModelFolder, _zoo: Path) -> Callable[[Arrays], object]:
     """No model: what Python, torch and one convolution take."""
     layer = torch.nn.Conv2d(3, 8, 3)
-    return lambda _inputs: layer(torch.zeros(1, 3, 8, 8))
+    layer(torch.zeros(1, 3, 8, 8))
+    return lambda _inputs: None
 
 
 def supernet(folder: ModelFolder, _zoo: Path) -> Callable[[Arrays], object]:
     """Every subnet of the front from the one mapped copy."""
-    engine = EagerEngine.load(folder)
+    supernet = load_supernet(folder)
+    for tensor in supernet.network.state_dict().values():
+        tensor.amax()  # reads the pages in, as running all subnets would
+    engine = EagerEngine(supernet)
     return lambda inputs: [engine.run(index, inputs) for index in range(len(engine.subnet_ids))]
 
 
@@ -54,14 +60,20 @@ MODES: Final = {mode.__name__: mode for mode in (nothing, supernet, zoo, reloadi
 
 
 def main() -> None:
-    """Load, run, wait."""
+    """Load, wait, run, wait."""
     torch.set_num_threads(1)
     folder = ModelFolder(Path(sys.argv[2]))
     with torch.inference_mode():
-        MODES[sys.argv[1]](folder, Path(sys.argv[3]))(request(folder.config, 1))
-    gc.collect()
-    print("ready", flush=True)
+        run = MODES[sys.argv[1]](folder, Path(sys.argv[3]))
+        gc.collect()
+        print("loaded", flush=True)
+        sys.stdin.readline()
+        run(request(folder.config, 1))
+        gc.collect()
+        print("ran", flush=True)
     sys.stdin.read()
+    # Not before: it holds the models, and what is measured is a process that has them.
+    del run
 
 
 if __name__ == "__main__":

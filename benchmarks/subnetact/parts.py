@@ -1,5 +1,6 @@
 """The parts of the benchmark, each of which runs in a process of its own."""
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -29,6 +30,8 @@ def apart(part: str, family: Case | None, scratch: Path, *, quick: bool) -> dict
 
 def _run(part: str, family: Case | None, scratch: Path, *, quick: bool) -> dict[str, Any]:
     torch.set_num_threads(1)
+    # What is compiled or converted for the benchmark is not left in the user's own cache.
+    os.environ["SUPERSERVE_CACHE"] = str(scratch / "cache")
     if family is None:
         return hundreds.measure(scratch, quick=quick, progress=Progress())
     return PARTS[part](family, scratch, quick=quick, progress=Progress())

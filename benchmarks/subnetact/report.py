@@ -1,14 +1,11 @@
 """The tables of a run as Markdown, each target beside what was reached."""
 
-import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from subnetact.families import CASES, Case
 from subnetact.figure import draw
-
-Rows = Sequence[dict[str, Any]]
+from subnetact.targets import measured, memory_ratio, table, tax
 
 
 def write_page(results: dict[str, Any], path: Path) -> None:
@@ -23,10 +20,13 @@ def _page(results: dict[str, Any], figure: Path) -> Iterator[str]:
     machine = results["machine"]
     yield "# SubNetAct: what it costs, and what it saves"
     yield ""
-    yield "Written by `make bench-subnetact`. One thread pinned to one core, alternatives interleaved, medians"
-    yield f"(range). torch {machine['torch']}, {machine['cores']} cores. All weights but those of digits are random."
+    yield "Written by `make bench-subnetact`. One thread pinned to one core, alternatives interleaved,"
+    yield f"medians (their ranges are in the JSON). torch {machine['torch']}, {machine['cores']} cores. All weights but"
+    yield "those of digits are random."
     yield ""
     yield f"![Latency, memory and switching]({figure})"
+    yield "\n## Targets\n"
+    yield from table(results)
     for title, part in (("Latency", _latency), ("Memory", _memory), ("Switching", _switching), ("Start", _start)):
         key = {"Latency": "latency", "Memory": "memory", "Switching": "switch", "Start": "start"}[title]
         if key in results:
@@ -37,72 +37,53 @@ def _page(results: dict[str, Any], figure: Path) -> Iterator[str]:
         yield from _hundreds(results["hundreds"]["all"])
 
 
-def _cases(found: dict[str, Any]) -> Iterator[tuple[Case, dict[str, Any]]]:
-    return ((one, found[one.name]) for one in CASES if one.name in found)
-
-
 def _latency(found: dict[str, Any]) -> Iterator[str]:
-    for one, part in _cases(found):
+    for one, part in measured(found):
         rows = part["rows"]
         names = list(dict.fromkeys(row["alternative"] for row in rows))
         yield f"### {one.title}, milliseconds per batch\n"
         yield "| subnet, batch | " + " | ".join([*names, *part["missing"]]) + " |"
         yield "|---" * (len(names) + len(part["missing"]) + 1) + "|"
         for subnet, batch in dict.fromkeys((row["subnet"], row["batch"]) for row in rows):
-            cells = {r["alternative"]: _ms(r) for r in rows if (r["subnet"], r["batch"]) == (subnet, batch)}
-            yield f"| {subnet}, {batch} | " + " | ".join([*cells.values(), *part["missing"].values()]) + " |"
-        yield f"\nActuated against extracted, eager float32, median: {tax(rows):.3f}.\n"
-
-
-def tax(rows: Rows) -> float:
-    """Median over subnets and batches of actuated over extracted latency."""
-    ratios = []
-    for row in rows:
-        if row["alternative"] == "actuated eager fp32":
-            twin = next(
-                r
+            cells = {
+                r["alternative"]: f"{r['median_us'] / 1000:.3g}"
                 for r in rows
-                if r["alternative"] == "extracted eager fp32"
-                and (r["subnet"], r["batch"]) == (row["subnet"], row["batch"])
-            )
-            ratios.append(row["median_us"] / twin["median_us"])
-    return float(statistics.median(ratios))
-
-
-def _ms(row: dict[str, Any]) -> str:
-    low, middle, high = (row[key] / 1000 for key in ("min_us", "median_us", "max_us"))
-    return f"{middle:.3g} ({low:.3g}-{high:.3g})"
+                if (r["subnet"], r["batch"]) == (subnet, batch)
+            }
+            yield f"| {subnet}, {batch} | " + " | ".join([*cells.values(), *part["missing"].values()]) + " |"
+        taxes = ", ".join(f"{engine} {tax(rows, engine):.3f}" for engine in ("eager fp32", "compiled fp32"))
+        compiled = ", ".join(f"{seconds:.0f} s in {dtype}" for dtype, seconds in part["compile_s"].items())
+        yield f"\nActuated over extracted, median over the rows: {taxes}. Compiling these {part['compiled_subnets']}"
+        yield f"subnets took {compiled} of one core.\n"
 
 
 def _memory(found: dict[str, Any]) -> Iterator[str]:
-    yield "Weights and statistics in memory (PSS less that of processes without a model), MB:\n"
+    yield "PSS of all workers together, MB: weights and statistics; in brackets whole processes, Python and torch"
+    yield "included, after every subnet ran once.\n"
     yield "| family | workers | one supernet | six extracted in each | the largest, reloaded | six / one |"
     yield "|---|---|---|---|---|---|"
-    for one, part in _cases(found):
+    for one, part in measured(found):
         for workers in dict.fromkeys(row["workers"] for row in part["rows"]):
-            used = {row["mode"]: row["model_mb"] for row in part["rows"] if row["workers"] == workers}
-            cells = " | ".join(f"{used[mode]:.1f}" for mode in ("supernet", "zoo", "reloading"))
-            yield f"| {one.title} | {workers} | {cells} | {used['zoo'] / used['supernet']:.1f} |"
-    yield "\nTarget: at least 4 times less at two workers."
+            rows = [row for row in part["rows"] if row["workers"] == workers]
+            cells = " | ".join(f"{row['model_mb']:.1f} ({row['total_mb']:.0f})" for row in rows)
+            yield f"| {one.title} | {workers} | {cells} | {memory_ratio(rows, workers):.2f} |"
 
 
 def _switching(found: dict[str, Any]) -> Iterator[str]:
     yield "| family | way | subnet | milliseconds | actuations in that time |"
     yield "|---|---|---|---|---|"
-    for one, part in _cases(found):
+    for one, part in measured(found):
         (actuation,) = (row for row in part["rows"] if row["way"] == "actuation")
         for row in part["rows"]:
             times = row["median_us"] / actuation["median_us"]
             yield f"| {one.title} | {row['way']} | {row['subnet']} | {row['median_us'] / 1000:.4g} | {times:,.0f} |"
-    yield "\nTargets: actuation within 0.05 ms; 100 of them in a warm load of the smallest subnet, 1,000 in one of the"
-    yield "largest."
 
 
 def _start(found: dict[str, Any]) -> Iterator[str]:
     yield "From the start of a worker process to its first batch, milliseconds:\n"
     yield "| family | interpreter | torch and model | warm-up, every subnet once |"
     yield "|---|---|---|---|"
-    for one, part in _cases(found):
+    for one, part in measured(found):
         yield f"| {one.title} | " + " | ".join(f"{value:.0f}" for value in part.values()) + " |"
 
 
@@ -131,4 +112,3 @@ def _hundreds(found: dict[str, Any]) -> Iterator[str]:
         f"{digits['mean_points_lost']:.3f} points lost on average, {digits['worst_points_lost']:.2f} at worst "
         f"(one image is {100 / digits['images']:.2f}) |"
     )
-    yield "\nTargets: statistics within 25 % of the weights, within 0.05 points lost. The paper's figure is 2.6x."

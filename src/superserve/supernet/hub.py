@@ -4,14 +4,14 @@ Weights are mapped from the file, not read into private memory: all processes of
 one physical copy of them through the page cache. Nothing writes to a loaded supernet.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from superserve.errors import ConfigError, IllegalSubnetError, ModelFolderError
@@ -40,15 +40,24 @@ def load_supernet(folder: ModelFolder) -> Supernet:
     config, front = folder.config, folder.front
     with _blame(folder.path / CONFIG_FILE):
         parse_preprocessing(config.preprocessing)
-        # Without memory: the file's tensors take the place of these parameters.
-        with torch.device("meta"), _Unfilled():
-            network = build_network(config.family, config.architecture)
+        # The file's tensors take the place of its parameters.
+        network = empty_network(config.family, config.architecture)
     channels = {}
     for record in front.subnets:
         with _blame(folder.path / FRONT_FILE, f"subnet {record.id!r}: "):
             channels[record.id] = network.geometry(record.spec).channels
     _load_weights(network, folder.weights_path)
     return Supernet(config, front, network, read_statistics(folder, channels))
+
+
+def empty_network(family: str, architecture: Mapping[str, Any]) -> ElasticNetwork:
+    """A network whose parameters have shapes but no memory (torch's ``meta`` device).
+
+    Raises:
+        ConfigError: if there is no such family or the architecture does not fit it.
+    """
+    with torch.device("meta"), _Unfilled():
+        return build_network(family, architecture)
 
 
 def save_supernet(
@@ -83,10 +92,11 @@ def save_supernet(
 
 
 class _Unfilled(TorchFunctionMode):
-    """Leaves out random initialisation, which tensors without memory have no use for.
+    """Leaves out initialisation, which tensors without memory have no use for.
 
-    Not only to save work: `Tensor.normal_` without memory makes torch import its compiler, a second and some 40 MB
-    in every worker.
+    Not only to save work: `Tensor.normal_` and `torch.eye` without memory make torch import its compiler, a second and
+    some 70 MB in every worker. Functions of `torch.nn.init` are left out whole, since torch asks no mode about what
+    they call.
     """
 
     def __torch_function__(
@@ -96,9 +106,11 @@ class _Unfilled(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
-        """Run any function but the random fills."""
-        if func in {Tensor.normal_, Tensor.uniform_}:
-            return args[0]
+        """Run any function but the fills."""
+        if func in {Tensor.normal_, Tensor.uniform_} or getattr(func, "__module__", "") == nn.init.__name__:
+            return args[0] if args else (kwargs or {})["tensor"]
+        if func is torch.eye:
+            return torch.empty(args[0], args[0])
         return func(*args, **(kwargs or {}))
 
 

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from subnetact.families import request
-from subnetact.report import tax, write_page
+from subnetact.report import write_page
 from subnetact.resnets import RESNETS, parameters
 from subnetact.subset import with_subnets
+from subnetact.targets import memory_ratio, table, tax
 from subnetact.timing import MIN_ROUNDS, interleaved
 from superserve.model_folder import ModelFolder
 from superserve.supernet.hub import load_supernet
@@ -51,24 +52,48 @@ def latency_row(alternative: str, batch: int, median_us: float) -> dict[str, Any
 
 
 ROWS = [
-    latency_row("actuated eager fp32", 1, 12.0),
-    latency_row("extracted eager fp32", 1, 10.0),
-    latency_row("actuated eager fp32", 16, 22.0),
-    latency_row("extracted eager fp32", 16, 20.0),
+    latency_row(name, batch, median_us)
+    for batch, times in (
+        (1, {"actuated eager fp32": 12.0, "actuated compiled fp32": 10.4, "extracted eager fp32": 10.0}),
+        (16, {"actuated eager fp32": 22.0, "actuated compiled fp32": 20.0, "extracted eager fp32": 20.0}),
+    )
+    for name, median_us in (*times.items(), ("extracted compiled fp32", 10.0 * (1 + (batch > 1))))
 ]
+LATENCY = {
+    "rows": ROWS,
+    "missing": {"openvino": "not installed"},
+    "compile_s": {"fp32": 7.0},
+    "compiled_subnets": 1,
+}
+MACHINE = {"cpu": "some", "cores": 2, "torch": "2", "python": "3"}
 
 
 def test_the_tax_is_the_median_of_the_ratios() -> None:
-    assert tax(ROWS) == pytest.approx((1.2 + 1.1) / 2)
+    assert tax(ROWS, "eager fp32") == pytest.approx((1.2 + 1.1) / 2)
+    assert tax(ROWS, "compiled fp32") == pytest.approx((1.04 + 1.0) / 2)
 
 
 def test_a_page_of_one_part_says_what_is_not_installed(tmp_path: Path) -> None:
-    results = {
-        "machine": {"cpu": "some", "cores": 2, "torch": "2", "python": "3"},
-        "latency": {"digits": {"rows": ROWS, "missing": {"openvino": "not installed"}}},
-    }
+    results = {"machine": MACHINE, "latency": {"digits": LATENCY}}
     write_page(results, tmp_path / "subnetact.md")
     page = (tmp_path / "subnetact.md").read_text()
-    assert "| s0, 1 | 0.012 (0.012-0.012) | 0.01 (0.01-0.01) | not installed |" in page
+    assert "| s0, 1 | 0.012 | 0.0104 | 0.01 | 0.01 | not installed |" in page
     assert "## Memory" not in page
     assert (tmp_path / "images" / "subnetact.png").stat().st_size > 0
+
+
+def memory_rows(supernet_mb: float) -> list[dict[str, Any]]:
+    used = {"supernet": supernet_mb, "zoo": 100.0, "reloading": 30.0}
+    return [{"mode": mode, "workers": 2, "model_mb": mb, "total_mb": mb} for mode, mb in used.items()]
+
+
+@pytest.mark.parametrize(("supernet_mb", "met"), [(20.0, "yes"), (30.0, "**no**")])
+def test_a_target_that_is_missed_says_so(supernet_mb: float, met: str) -> None:
+    rows = memory_rows(supernet_mb)
+    (line,) = [line for line in table({"memory": {"digits": {"rows": rows}}}) if "two workers" in line]
+    assert line.endswith(f"digits {memory_ratio(rows, 2):.2f}x | {met} |")
+
+
+def test_the_tax_has_a_limit_by_scale() -> None:
+    (line,) = [line for line in table({"latency": {"digits": LATENCY}}) if "32x32" in line]
+    assert line.endswith("digits 1.020 (eager: digits 1.150) | yes |")

@@ -1,5 +1,8 @@
 """What every registered family promises, tried on a small network of each: a new family is tested by existing."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,6 +60,16 @@ def _inputs(family: str, rows: int = 3, seed: int = 0) -> tuple[Tensor, ...]:
 @pytest.fixture(params=sorted(ARCHITECTURES))
 def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+def test_loading_does_not_import_torchs_compiler(family: str) -> None:
+    """It would cost every worker a second and tens of megabytes."""
+    code = (
+        "import sys, json; from superserve.supernet.hub import empty_network; "
+        "empty_network(sys.argv[1], json.loads(sys.argv[2])); sys.exit('torch._dynamo' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, family, json.dumps(ARCHITECTURES[family])]
+    assert subprocess.run(command, check=False).returncode == 0
 
 
 def test_actuated_equals_extracted(family: str) -> None:

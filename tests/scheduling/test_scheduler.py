@@ -114,14 +114,17 @@ class SchedulerMachine(RuleBasedStateMachine):
     def cancel(self, pick: int) -> None:
         self.apply(self.scheduler.on_cancel(self.now_ns, self.requests[pick % len(self.requests)]))
 
-    @rule(pick=st.integers(0, 3), failed=st.booleans())
+    @rule(pick=st.integers(0, 3), failed=st.booleans(), slowness=st.sampled_from([0.5, 1.0, 1.5, 20.0]))
     @precondition(lambda self: self.running)
-    def batch_ends(self, pick: int, failed: bool) -> None:
+    def batch_ends(self, pick: int, failed: bool, slowness: float) -> None:
         worker = sorted(self.running)[pick % len(self.running)]
         launch = self.running.pop(worker)
         self.idle.add(worker)
-        event = self.scheduler.on_batch_failed if failed else self.scheduler.on_batch_done
-        self.apply(event(self.now_ns, worker))
+        if failed:
+            self.apply(self.scheduler.on_batch_failed(self.now_ns, worker))
+        else:
+            taken_ns = round(slowness * self.table.latency_ns[launch.subnet][launch.rows])
+            self.apply(self.scheduler.on_batch_done(self.now_ns, worker, taken_ns))
         assert all(request.id in self.ended for request in launch.requests)
 
     @rule(worker=consumes(workers))
@@ -234,7 +237,7 @@ def test_lost_worker_gives_back_what_still_fits() -> None:
     scheduler.on_arrival(0, request_of(9, slo_ms=50.0))
     scheduler.on_arrival(0, request_of(0, slo_ms=30.0))
     scheduler.on_arrival(0, request_of(1, slo_ms=60.0))
-    (_, launch) = scheduler.on_batch_done(20 * NS_PER_MS, 0)
+    (_, launch) = scheduler.on_batch_done(20 * NS_PER_MS, 0, NS_PER_MS)
     assert isinstance(launch, Launch)
     assert [request.id for request in launch.requests] == [0, 1]
     lost = scheduler.on_worker_lost(29 * NS_PER_MS, 0)
@@ -252,9 +255,9 @@ def test_cancelled_in_flight_is_not_answered() -> None:
     requests = [request_of(0), request_of(1)]
     for request in requests:
         scheduler.on_arrival(0, request)
-    scheduler.on_batch_done(NS_PER_MS, 0)
+    scheduler.on_batch_done(NS_PER_MS, 0, NS_PER_MS)
     assert finishes(scheduler.on_cancel(NS_PER_MS, requests[0])) == [(0, Outcome.CANCELLED, Reason.CLIENT_GONE)]
-    assert finishes(scheduler.on_batch_done(2 * NS_PER_MS, 0)) == [(1, Outcome.SERVED, Reason.ANSWERED)]
+    assert finishes(scheduler.on_batch_done(2 * NS_PER_MS, 0, NS_PER_MS)) == [(1, Outcome.SERVED, Reason.ANSWERED)]
     assert not scheduler.on_cancel(2 * NS_PER_MS, requests[0])
 
 
@@ -267,4 +270,23 @@ def test_delay_serves_late_instead_of_refusing() -> None:
     assert isinstance(launch, Launch)
     assert launch.subnet == 0
     assert scheduler.next_timer() is None
-    assert finishes(scheduler.on_batch_done(5 * NS_PER_MS, 0)) == [(0, Outcome.LATE, Reason.ANSWERED)]
+    assert finishes(scheduler.on_batch_done(5 * NS_PER_MS, 0, 5 * NS_PER_MS)) == [(0, Outcome.LATE, Reason.ANSWERED)]
+
+
+def test_a_slow_machine_is_planned_with() -> None:
+    """After batches that took 1.5 times what the profile says, a deadline that only the profile holds is refused."""
+    table = LatencyTable(make_profile([[10.0], [20.0]], (1,)))
+    scheduler = Scheduler(create_policy("maxacc", table), overhead_ns=0)
+    now_ns = 0
+    scheduler.on_worker_ready(now_ns, 0)
+    for number in range(60):
+        (launch,) = scheduler.on_arrival(now_ns, request_of(number, arrival_ms=now_ns / NS_PER_MS, slo_ms=100.0))
+        assert isinstance(launch, Launch)
+        now_ns += 30 * NS_PER_MS
+        scheduler.on_batch_done(now_ns, 0, 30 * NS_PER_MS)
+    (launch,) = scheduler.on_arrival(now_ns, request_of(60, arrival_ms=now_ns / NS_PER_MS, slo_ms=25.0))
+    assert isinstance(launch, Launch)
+    assert launch.subnet == 0, "20 ms by the profile, 30 ms by experience"
+    scheduler.on_batch_done(now_ns, 0, 15 * NS_PER_MS)
+    refused = scheduler.on_arrival(now_ns, request_of(61, arrival_ms=now_ns / NS_PER_MS, slo_ms=12.0))
+    assert finishes(refused) == [(61, Outcome.REJECTED, Reason.INFEASIBLE)]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from superserve.bounds.distance import accuracy_bound
-from superserve.clock import NS_PER_MS
+from superserve.clock import NS_PER_MS, NS_PER_S
 from superserve.errors import ConfigError
 from superserve.metrics import RunLog, summarise
 from superserve.profile import Profile
@@ -194,6 +194,18 @@ def test_lost_and_slow_workers_lower_the_bound() -> None:
     halved = bound(Conditions(worker_events=[WorkerEvent(0, worker, alive=False) for worker in range(4)]))
     assert halved < bound(Conditions()) - 1
     assert bound(Conditions(slowdown=(2.0,) * 8)) == pytest.approx(halved, abs=0.01)
+
+
+@pytest.mark.parametrize("policy", ["drainfit", "slackfit", "maxacc", "maxbatch"])
+def test_policies_learn_that_all_workers_are_slow(policy: str) -> None:
+    """At 1.25 times the profile, what was planned to end within the last fifth of the slack is late, at first only."""
+    trace = poisson(4000, 6.0, np.random.default_rng(1))
+    slow = Conditions(slowdown=(1.25,) * 8)
+    log = simulate(trace, R_PROFILE, policy=policy, workers=8, slo_ms=36, overhead_ms=0, conditions=slow)
+    learned = trace.arrival_ns > NS_PER_S
+    late = log.is_outcome(Outcome.LATE)
+    assert late[~learned].any()
+    assert late[learned].mean() <= 0.005
 
 
 def test_a_client_may_cancel_while_its_batch_runs() -> None:

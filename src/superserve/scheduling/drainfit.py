@@ -33,7 +33,7 @@ class _Due(NamedTuple):
 
 
 class _Outlook(NamedTuple):
-    """All work in sight when a batch is to be chosen."""
+    """All work in sight when a batch is to be chosen. Durations are in planned time (see `SchedulerView`)."""
 
     due: list[_Due]
     rows: int
@@ -48,7 +48,7 @@ class _Outlook(NamedTuple):
     """Waiting rows beyond one full batch, and those that typically arrive within a usual deadline."""
     standing_worker_ns: float
     """Worker time of a usual deadline."""
-    head_slo_ns: int
+    head_slo_ns: float
     """Time from the head's arrival to its deadline."""
 
 
@@ -109,7 +109,7 @@ class DrainFit(Policy):
 
     def decide(self, view: SchedulerView) -> Decision:
         """See `Policy.decide`."""
-        self._price_overhead(view.overhead_ns)
+        self._price_overhead(round(view.overhead_ns / view.drift))
         start = 0 if self.timeout_action == "delay" else self._first_feasible(view)
         if start == view.depth:
             return Decision(self.subnets[0], 0, start)
@@ -124,7 +124,7 @@ class DrainFit(Policy):
         return self._overloaded(view, start)
 
     def _price_overhead(self, overhead_ns: int) -> None:
-        """Each batch takes the dispatch overhead, too: part of every pace."""
+        """Each batch takes the dispatch overhead, too (in planned time, like latencies): part of every pace."""
         if overhead_ns != self._overhead_ns:
             self._overhead_ns = overhead_ns
             sizes = self.table.batches
@@ -149,6 +149,7 @@ class DrainFit(Policy):
         row_share = queue.rows / view.depth
         free_ns = view.free_sum_ns
         slo_ns = arrivals.slo_ns
+        planned = 1.0 / view.drift
         due: list[_Due] = []
         position = 0
         while True:
@@ -157,22 +158,23 @@ class DrainFit(Policy):
             early_ns = deadline_ns - view.now_ns - slo_ns
             if early_ns > 0:
                 rows += arrivals.rows_within(view.now_ns, early_ns)
-            due.append(_Due(rows, workers * deadline_ns - free_ns))
+            due.append(_Due(rows, (workers * deadline_ns - free_ns) * planned))
             if position == count - 1:
                 break
             position = min(count - 1, max(position + 1, int(position * _STRIDE)))
         soon = arrivals.rows_within(view.now_ns, _AHEAD * slo_ns)
-        due.append(_Due(count * row_share + soon, workers * (view.now_ns + (1 + _AHEAD) * slo_ns) - free_ns))
+        until_ns = view.now_ns + (1 + _AHEAD) * slo_ns
+        due.append(_Due(count * row_share + soon, (workers * until_ns - free_ns) * planned))
         return _Outlook(
             due=due,
             rows=round(count * row_share),
             slack_ns=view.slack_ns(start),
             workers=workers,
-            burst_worker_ns=workers * (view.now_ns + _BURST_DUE * slo_ns) - free_ns,
+            burst_worker_ns=(workers * (view.now_ns + _BURST_DUE * slo_ns) - free_ns) * planned,
             bursts=arrivals.bursts,
             standing_rows=count * row_share - self.table.max_rows + arrivals.typical_rows,
-            standing_worker_ns=workers * slo_ns,
-            head_slo_ns=head.deadline_ns - head.arrival_ns,
+            standing_worker_ns=workers * slo_ns * planned,
+            head_slo_ns=(head.deadline_ns - head.arrival_ns) * planned,
         )
 
     def _placed(self, outlook: _Outlook, usable: Sequence[int], head_rows: int) -> Placement | None:
@@ -237,7 +239,7 @@ class DrainFit(Policy):
                 return False
         return True
 
-    def _efficient_rows(self, subnet: int, slack_ns: int) -> int:
+    def _efficient_rows(self, subnet: int, slack_ns: float) -> int:
         """The batch with the least time per row among those below a slack; 0 if there is none."""
         row, overhead_ns = self.table.latency_ns[subnet], self._overhead_ns
         fitting = [size for size in self.table.batches if row[size] + overhead_ns < slack_ns]

@@ -26,7 +26,10 @@ ENTRY_POINT_GROUP: Final = "superserve.policies"
 class SchedulerView:
     """What a policy may look at when a worker is idle and a request waits. Policies change nothing in it.
 
-    ``overhead_ns`` is the dispatch overhead that slack already excludes.
+    Latencies of the table are *planned* time. While the machine runs slower than its profile, a batch takes ``drift``
+    times as long as planned, and what is left until a deadline counts for less: `slack_ns` is in planned time, to be
+    compared with the table's latencies; a policy that reckons with instants itself divides by ``drift``.
+    ``overhead_ns`` is the dispatch overhead that slack already excludes, as it is.
     """
 
     table: LatencyTable
@@ -42,6 +45,8 @@ class SchedulerView:
     """Ids of all live workers."""
     idle: Collection[int] = ()
     """Ids of those that may be given work, the longest idle first; for policies that choose a worker."""
+    drift: float = 1.0
+    """What batches take over what the table says they take; at least 1."""
 
     @property
     def depth(self) -> int:
@@ -54,8 +59,9 @@ class SchedulerView:
         return self.commitments.free_sum_ns(self.now_ns, self.workers_total)
 
     def slack_ns(self, position: int = 0) -> int:
-        """Slack of the request at a position in deadline order: deadline - now - dispatch overhead."""
-        return self.queue.peek(position).deadline_ns - self.now_ns - self.overhead_ns
+        """Slack of the request at a position in deadline order: (deadline - now - dispatch overhead) / drift."""
+        left_ns = self.queue.peek(position).deadline_ns - self.now_ns - self.overhead_ns
+        return left_ns if self.drift == 1.0 else int(left_ns / self.drift)
 
 
 @dataclass(frozen=True, slots=True)

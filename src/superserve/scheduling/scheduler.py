@@ -10,6 +10,7 @@ from typing import Final
 
 from superserve.clock import NS_PER_S
 from superserve.request import Outcome, Reason, Request, RequestState
+from superserve.scheduling.drift import DriftEstimate
 from superserve.scheduling.expiry import ExpiryQueue
 from superserve.scheduling.overhead import OverheadEstimate
 from superserve.scheduling.policy import Policy, SchedulerView, Wait
@@ -71,6 +72,7 @@ class Scheduler:
         self._expires = policy.timeout_action == "reject"
         self._queue = EDFQueue()
         self._overhead = OverheadEstimate(overhead_ns)
+        self._drift = DriftEstimate()
         self._idle: deque[int] = deque()
         self._running: dict[int, Launch] = {}
         self._workers: set[int] = set()
@@ -128,9 +130,11 @@ class Scheduler:
         self._idle.append(worker)
         return self._dispatch(now_ns)
 
-    def on_batch_done(self, now_ns: int, worker: int) -> Sequence[Action]:
-        """A worker answered its batch and is idle."""
+    def on_batch_done(self, now_ns: int, worker: int, taken_ns: int) -> Sequence[Action]:
+        """A worker answered its batch, which took ``taken_ns`` in the worker, and is idle."""
         launch = self._ended(worker)
+        self._drift.observe(worker, taken_ns, self.policy.table.latency_ns[launch.subnet][launch.rows])
+        self._view.drift = self._drift.planned
         actions: list[Action] = []
         for request in launch.requests:
             if request.state is RequestState.RUNNING:
@@ -156,6 +160,7 @@ class Scheduler:
         if worker not in self._workers:
             return _NOTHING
         self._workers.discard(worker)
+        self._drift.forget(worker)
         if worker not in self._running:
             self._idle.remove(worker)
             return _NOTHING
@@ -202,7 +207,7 @@ class Scheduler:
     def retry_after_s(self) -> float:
         """How long the waiting rows take at the fastest subnet's full batches on all workers, in seconds."""
         table = self.policy.table
-        batch_ns = table.latency_ns[self.policy.subnets[0]][table.max_rows]
+        batch_ns = self._expected_ns(self.policy.subnets[0], table.max_rows)
         batches = -(-self._queue.rows // table.max_rows)
         return batches * batch_ns / max(1, len(self._workers)) / NS_PER_S
 
@@ -214,7 +219,7 @@ class Scheduler:
             return Reason.NO_WORKER
         if len(self._queue) >= self.limits.max_queued:
             return Reason.QUEUE_FULL
-        fastest_ns = self.policy.table.latency_ns[usable[0]][request.rows]
+        fastest_ns = self._expected_ns(usable[0], request.rows)
         # Policies want a latency strictly below the slack (paper section 4.2), hence the last nanosecond.
         request.latest_start_ns = request.deadline_ns - self._view.overhead_ns - fastest_ns - 1
         if self._expires and now_ns > request.latest_start_ns:
@@ -262,9 +267,12 @@ class Scheduler:
             rows += request.rows
         launch = Launch(worker, subnet, requests, rows, now_ns)
         self._running[worker] = launch
-        latency_ns = self.policy.table.latency_ns[subnet][rows]
-        self._commitments.add(worker, now_ns + self._view.overhead_ns + latency_ns)
+        self._commitments.add(worker, now_ns + self._view.overhead_ns + self._expected_ns(subnet, rows))
         return launch
+
+    def _expected_ns(self, subnet: int, rows: int) -> int:
+        """What a batch is expected to take at most in a worker."""
+        return round(self.policy.table.latency_ns[subnet][rows] * self._view.drift)
 
     def _ended(self, worker: int) -> Launch:
         self._commitments.remove(worker)

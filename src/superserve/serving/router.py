@@ -208,7 +208,7 @@ class Router:
 
     def on_batch_done(self, worker: int, result: BatchResult) -> None:
         """See `PoolListener`."""
-        actions = self._scheduler.on_batch_done(self._clock.now_ns(), worker)
+        actions = self._scheduler.on_batch_done(self._clock.now_ns(), worker, result.infer_ns)
         input_ns = self._input_ns[worker]
         # The worker gets its next batch before the answers of this one are encoded: it has nothing else to do.
         self._act(actions, result, launches_first=True)

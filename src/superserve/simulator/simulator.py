@@ -86,7 +86,8 @@ class Simulation:
         # (instant, kind, number, what): numbers are unique, so that "what" is never compared.
         self._events: list[tuple[int, int, int, WorkerEvent | Request | int]] = []
         self._number = 0
-        self._running: dict[int, int] = {}
+        self._running: dict[int, tuple[int, int]] = {}
+        """By worker: number of the event that ends its batch, and the time of that batch in the worker."""
         self._records: dict[int, BatchRecord] = {}
         self._active: dict[int, int] = {}
         self._now_ns = 0
@@ -148,9 +149,10 @@ class Simulation:
         self._now_ns = now_ns
         if kind == _Kind.BATCH:
             assert isinstance(what, int)
-            if self._running.get(what) == number:  # else its worker was lost
+            running = self._running.get(what)
+            if running is not None and running[0] == number:  # else its worker was lost
                 del self._running[what]
-                self._apply(now_ns, self._scheduler.on_batch_done(now_ns, what))
+                self._apply(now_ns, self._scheduler.on_batch_done(now_ns, what, running[1]))
         elif isinstance(what, WorkerEvent):
             self._change(what)
         else:
@@ -164,9 +166,9 @@ class Simulation:
         if event.alive:
             self._apply(now_ns, self._scheduler.on_worker_ready(now_ns, worker))
             return
-        number = self._running.pop(worker, None)
+        running = self._running.pop(worker, None)
         self._active.pop(worker, None)
-        if number is not None and self._recording is not None:
+        if running is not None and self._recording is not None:
             record = self._records[worker]
             record.end_ns, record.lost = now_ns, True
         self._apply(now_ns, self._scheduler.on_worker_lost(now_ns, worker))
@@ -195,7 +197,7 @@ class Simulation:
                 self._active[worker] = launch.subnet
         end_ns = now_ns + self._overhead_ns + time_ns
         self._foresee(end_ns, _Kind.BATCH, worker)
-        self._running[worker] = self._number
+        self._running[worker] = (self._number, time_ns)
         if self._recording is not None:
             self._record(launch, end_ns, self._recording)
 

@@ -27,9 +27,8 @@ def test_follows_a_slow_spell_within_some_batches_and_returns() -> None:
 
 def test_rests_where_one_in_a_hundred_is_slower() -> None:
     rng = np.random.default_rng(0)
-    drift, planned = DriftEstimate(), []
-    for ratio in rng.lognormal(0.2, 0.1, 8000):
-        planned.append(observed(drift, 0, ratio, 1))
+    drift = DriftEstimate()
+    planned = [observed(drift, 0, ratio, 1) for ratio in rng.lognormal(0.2, 0.1, 8000)]
     assert np.mean(planned[4000:]) == pytest.approx(float(np.exp(0.2 + 0.1 * 2.326)), rel=0.05)
 
 

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from superserve.errors import ConfigError, ModelFolderError
+from superserve.file_lock import alone
 from superserve.model_folder import ModelFolder, write_json
 from superserve.processor import has_bfloat16
 from superserve.supernet.accuracy import TOLERANCE
@@ -35,6 +36,10 @@ from superserve.supernet.compile_task import Checked, Task
 
 #: Told of progress: subnets done, subnets in all, what is being done.
 Report = Callable[[int, int, str], None]
+
+_LOCK_FILE: Final = ".lock"
+#: How the names of folders begin in which code is being compiled.
+_UNFINISHED: Final = ".building-"
 
 #: Compilers that torch can use, in the order in which they are looked for.
 _COMPILERS: Final = ("g++", "clang++")
@@ -59,7 +64,8 @@ def compile_model(
 ) -> Compiled:
     """Compile every subnet of a model for this machine, check each against eager float32, and keep them in the cache.
 
-    Nothing is kept unless all subnets compile and pass. ``docs/performance.md`` says how long it takes.
+    Nothing is kept unless all subnets compile and pass. A second call for the same model waits for the first.
+    ``docs/performance.md`` says how long it takes.
 
     Args:
         folder: the model.
@@ -75,18 +81,20 @@ def compile_model(
     if dtype not in TOLERANCE:
         raise ConfigError(f"dtype {dtype!r} is not one of {', '.join(TOLERANCE)}")
     check_processor(dtype)
-    kept = None if force else find_build(folder, dtype)
-    if kept is not None:
-        return Compiled(kept.path, kept.build, fresh=False)
-    compiler = find_compiler()
     told = report or (lambda *_: None)
     path = build_path(folder, this_machine(dtype))
     try:
         _make_private(path.parent)
-        with tempfile.TemporaryDirectory(prefix=".building-", dir=path.parent) as scratch:
-            stage = Path(scratch) / "build"
-            _build(folder, dtype, stage, Jobs(_environment(compiler, Path(scratch)), jobs), told)
-            _replace(stage, path)
+        with alone(path.parent / _LOCK_FILE):
+            kept = None if force else find_build(folder, dtype)
+            if kept is not None:
+                return Compiled(kept.path, kept.build, fresh=False)
+            compiler = find_compiler()
+            _remove_unfinished(path.parent)
+            with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=path.parent) as scratch:
+                stage = Path(scratch) / "build"
+                _build(folder, dtype, stage, Jobs(_environment(compiler, Path(scratch)), jobs), told)
+                _replace(stage, path)
     except OSError as error:
         raise ModelFolderError(f"{path}: compiled code cannot be kept there: {error}") from None
     return Compiled(path, load_build(folder, path), fresh=True)
@@ -179,6 +187,12 @@ def _make_private(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     for folder in (path, path.parent):
         folder.chmod(0o700)
+
+
+def _remove_unfinished(path: Path) -> None:
+    """What compilations that were killed left behind; whoever holds the lock is the only one at work."""
+    for left in path.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _replace(stage: Path, path: Path) -> None:

@@ -1,9 +1,6 @@
 """Weights in bfloat16: converted once, kept in the user's cache, mapped by every process like the model's own file."""
 
-import fcntl
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from superserve.errors import ModelFolderError
+from superserve.file_lock import alone
 from superserve.model_folder import ModelFolder, cache_folder
 from superserve.supernet.hub import load_supernet
 from superserve.supernet.network import Supernet
@@ -39,7 +37,7 @@ def load_supernet_in(folder: ModelFolder, dtype: str) -> Supernet:
     wanted = {name: tensor.shape for name, tensor in _reducible(supernet.network)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _alone(path.with_suffix(".lock")):
+        with alone(path.with_suffix(".lock")):
             if not _fits(path, wanted):
                 whole = dict(_reducible(supernet.network))
                 write_tensors(path, {name: tensor.to(TORCH_DTYPES[dtype]) for name, tensor in whole.items()})
@@ -79,14 +77,3 @@ def _fits(path: Path, wanted: dict[str, torch.Size]) -> bool:
     except ModelFolderError:
         return False
     return {name: tensor.shape for name, tensor in tensors.items()} == wanted
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One process at a time."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -93,7 +93,7 @@ class WorkerProcess:
                 ["--socket", str(theirs.fileno()), "--memory", str(memory_fd)],
                 pass_fds=(theirs.fileno(), memory_fd),
                 core=self._core,
-                environment={**_malloc_environment(), **THREAD_ENVIRONMENT},
+                environment={**malloc_environment(), **THREAD_ENVIRONMENT},
                 output_fd=stderr_end,
             )
         except OSError as error:
@@ -188,5 +188,6 @@ class WorkerProcess:
         return "; ".join(parts)
 
 
-def _malloc_environment() -> dict[str, str]:
+def malloc_environment() -> dict[str, str]:
+    """`MALLOC_ENVIRONMENT`, but what this process has been given goes first."""
     return {name: os.environ.get(name, value) for name, value in MALLOC_ENVIRONMENT.items()}

@@ -70,7 +70,7 @@ def many(scratch: Path, count: int, progress: Progress) -> ModelFolder:
     path = scratch / f"many-{count}"
     if not path.exists():
         progress.say(f"calibrating {count} subnets")
-        network = random_network("ofa_resnet50", {})
+        network = random_network(case("ofa_resnet50"))
         config = config_of("ofa_resnet50", network)
         images = calibration_images(config)
         records = tuple(

@@ -24,6 +24,8 @@ from superserve.supernet.hub import load_supernet
 
 WORKERS: Final = (1, 2, 4)
 MODES: Final = ("supernet", "zoo", "reloading")
+#: Medians of so many: the heap of a process without a model differs by some 100 KB from start to start.
+_ROUNDS: Final = 3
 
 
 def measure(one: Case, scratch: Path, *, quick: bool, progress: Progress) -> dict[str, Any]:
@@ -67,6 +69,16 @@ def write_zoo(folder: ModelFolder, path: Path) -> Path:
             state = static_subnet(supernet, index).state_dict()
             save_file({name: tensor.contiguous() for name, tensor in state.items()}, path / f"{index}.safetensors")
     return path
+
+
+def _round(folder: Path, copies: Path, workers: int) -> dict[str, tuple[float, float]]:
+    """By mode: bytes of weights and statistics, and of whole processes that have run."""
+    empty, _ = _pss([("nothing", folder, copies)] * workers)
+    found = {}
+    for mode in MODES:
+        loaded, ran = _pss([(mode, folder, copies)] * workers)
+        found[mode] = loaded["mapped"] + loaded["anonymous"] - empty["anonymous"], ran["pss"]
+    return found
 
 
 def _pss(children: Sequence[tuple[str, Path, Path]]) -> list[dict[str, float]]:

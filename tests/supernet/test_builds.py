@@ -101,7 +101,7 @@ def folder_above_for_all(path: Path) -> Path:
 
 
 def other_format(path: Path) -> Path:
-    edit(path / MANIFEST_FILE, b'"format": 1', b'"format": 0')
+    edit(path / MANIFEST_FILE, b'"format": 2', b'"format": 1')
     return path
 
 

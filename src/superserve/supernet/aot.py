@@ -29,11 +29,7 @@ _OBLIVIOUS: Final[Callable[[], AbstractContextManager[None]]] = partial(
     backed_size_oblivious=True,
 )
 
-_OPTIONS: Final[dict[str, Any]] = {
-    "aot_inductor.package_constants_in_so": False,
-    # Matrix multiplication reads a weight slice as it lies; convolutions reorder it first.
-    "conv_1x1_as_mm": True,
-}
+_OPTIONS: Final[dict[str, Any]] = {"aot_inductor.package_constants_in_so": False}
 
 
 def compile_module(module: nn.Module, example: Sequence[Tensor], library: Path) -> CompiledModule:

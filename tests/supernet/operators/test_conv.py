@@ -50,3 +50,35 @@ def test_the_slice_is_a_view() -> None:
 def test_groups_are_whole(outputs: int, inputs: int) -> None:
     with pytest.raises(AssertionError, match="groups"):
         SlicedConv2d(8, 12, 3, groups=4).bind(outputs, inputs)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_large_pointwise_convolution_is_the_small_one(rows: int, stride: int) -> None:
+    """Large enough for another library than torch chooses: the same sums in another order."""
+    layer = SlicedConv2d(160, 160, 1, stride=stride, bias=True)
+    x = torch.randn(rows, 128, 28, 28, generator=GENERATOR).contiguous(memory_format=torch.channels_last)
+    layer.slot.value = layer.bind(144, 128)
+    small = layer.extract(144, 128)
+    with torch.inference_mode():
+        found, expected = layer(x), small(x)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert found.stride() == expected.stride()
+
+
+def test_a_large_pointwise_convolution_has_a_gradient() -> None:
+    layer = SlicedConv2d(160, 160, 1)
+    layer.slot.value = layer.bind(160, 160)
+    layer(torch.randn(1, 160, 28, 28, generator=GENERATOR)).sum().backward()
+    assert layer.weight.grad is not None
+
+
+def test_an_adopted_convolution_is_bit_identical_whatever_its_size() -> None:
+    layer = nn.Conv2d(160, 160, 1)
+    x = torch.randn(2, 160, 28, 28, generator=GENERATOR)
+    with torch.inference_mode():
+        before = layer(x)
+        adopt(layer)
+        assert isinstance(layer, SlicedConv2d)
+        layer.slot.value = layer.bind(160, 160)
+        assert torch.equal(layer(x), before)

@@ -28,7 +28,7 @@ def adopt(module: nn.Module) -> None:
     """Make a plain torch layer an operator in place, by swapping its class.
 
     Parameters, buffers, ``state_dict`` keys, hooks and ``isinstance`` stay as they are; the operator must be actuated
-    before its next forward.
+    before its next forward, and at full size computes what the layer did bit for bit.
 
     Raises:
         ConfigError: if this layer cannot be one, saying why.
@@ -37,6 +37,8 @@ def adopt(module: nn.Module) -> None:
     if reason is not None:
         raise ConfigError(f"{type(module).__name__} cannot be made elastic: {reason}")
     module.__class__ = OPERATORS[type(module)]
+    if isinstance(module, SlicedConv2d):
+        module.as_torch = True
     module.slot = Slot()  # type: ignore[assignment]  # a plain attribute, as in the operators' constructors
 
 

@@ -1,11 +1,19 @@
 """WeightSlice for convolutions."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from superserve.supernet.operators.slot import Slot, WeightSlice, owned
+
+_ONEDNN: Final = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+#: Multiplications per row from which a 1x1 convolution in float32 is handed to oneDNN. Below 16 rows on one thread
+#: torch itself takes a matrix product of MKL's, which on AMD processors is up to twice as slow; asking oneDNN costs
+#: 20 us, which a smaller convolution does not win back (docs/performance.md, "Engines").
+_ONEDNN_FROM: Final = 2_000_000
 
 
 class SlicedFilter(NamedTuple):
@@ -60,6 +68,8 @@ class SlicedConv2d(nn.Conv2d, WeightSlice[SlicedFilter]):
             bias=bias,
         )
         self.slot = Slot[SlicedFilter]()
+        self.as_torch = False
+        """Whether to compute with the kernels that torch chooses, bit for bit."""
 
     def bind(self, outputs: int, inputs: int) -> SlicedFilter:
         """Views of the leading ``outputs`` x ``inputs`` part."""
@@ -72,7 +82,23 @@ class SlicedConv2d(nn.Conv2d, WeightSlice[SlicedFilter]):
     def forward(self, x: Tensor) -> Tensor:
         """(rows, inputs, height, width) to (rows, outputs, height', width')."""
         weight, bias, padding, groups = self.slot.value
+        if self.kernel_size == (1, 1) and self._is_for_onednn(x, weight):
+            result: Tensor = torch.ops.mkldnn._convolution_pointwise(  # noqa: SLF001 (torch's compiler uses this one)
+                x, weight, bias, padding, self.stride, self.dilation, groups, "none", [], ""
+            )
+            return result
         return functional.conv2d(x, weight, bias, self.stride, padding, self.dilation, groups)
+
+    def _is_for_onednn(self, x: Tensor, weight: Tensor) -> bool:
+        """See `_ONEDNN_FROM`; oneDNN's operator has no gradient."""
+        return (
+            weight.shape[0] * weight.shape[1] * x.shape[2] * x.shape[3]
+            >= _ONEDNN_FROM * self.stride[0] * self.stride[1]
+            and x.dtype is torch.float32
+            and x.device.type == "cpu"
+            and not (self.as_torch or torch.is_grad_enabled())
+            and _ONEDNN
+        )
 
     def _slice(self, weight: Tensor, outputs: int, inputs: int, padding: tuple[int, ...] | str) -> SlicedFilter:
         bias = None if self.bias is None else self.bias[:outputs]

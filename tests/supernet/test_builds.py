@@ -9,6 +9,7 @@ import pytest
 
 from superserve.errors import ModelFolderError
 from superserve.model_folder import ModelFolder
+from superserve.supernet import builds
 from superserve.supernet.builds import MANIFEST_FILE, build_path, builds_path, find_build, load_build, this_machine
 from support.builds import write_build
 
@@ -183,3 +184,13 @@ def test_dtypes_lie_side_by_side(folder: ModelFolder) -> None:
     paths = {build_path(folder, this_machine(dtype)) for dtype in ("float32", "bfloat16")}
     assert len(paths) == 2
     assert len({path.parent for path in paths}) == 1
+
+
+def test_code_of_an_earlier_format_is_told_apart_from_another_version(
+    folder: ModelFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_build(folder)
+    monkeypatch.setattr(builds, "FORMAT", builds.FORMAT + 1)
+    assert find_build(folder) is None
+    assert "an earlier format" in caplog.text
+    assert "superserve compile" in caplog.text

@@ -182,4 +182,6 @@ def _difference(target: Target) -> str:
     here = this_machine(target.dtype)
     if target.torch != here.torch:
         return f"torch {target.torch}, not {here.torch}"
-    return "another processor" if target.cpu != here.cpu else f"SuperServe {target.superserve}"
+    if target.cpu != here.cpu:
+        return "another processor"
+    return f"SuperServe {target.superserve}" if target.superserve != here.superserve else "an earlier format"

@@ -51,7 +51,7 @@ CASES: Final = (
     Case("ofa_resnet50", "OFA-ResNet50 at 224", "ImageNet", "ofa_resnet50", {}),
     # A random network whose channels have zero mean blows roundings up from block to block, as no trained one does, and
     # this one has few shortcuts: in bfloat16 it would be half of the largest output off, and be refused.
-    Case("ofa_mobilenet_v3", "OFA-MobileNetV3 w1.0 at 224", "ImageNet", "ofa_mobilenet_v3", {}, (0.3, 0.5)),
+    Case("ofa_mobilenet_v3", "OFA-MobileNetV3 w1.0 at 224", "ImageNet", "ofa_mobilenet_v3", {}, (0.4, 0.7)),
     Case("dynabert", f"DynaBERT (BERT base, {TOKENS} tokens)", "ImageNet", "dynabert", {"classes": 3}),
 )
 

@@ -13,7 +13,7 @@ from superserve.plots import DPI, LIGHT
 
 def draw(results: dict[str, Any], path: Path) -> None:
     """Write the figure; a part that was not measured leaves its panel empty."""
-    figure = Figure((11.0, 3.8), layout="constrained")
+    figure = Figure((13.0, 5.0), layout="constrained")
     FigureCanvasAgg(figure)
     latency, memory, switch = figure.subplots(1, 3)
     for axes, part, panel in (
@@ -35,10 +35,11 @@ def _latency(axes: Axes, found: dict[str, Any]) -> None:
         times = {row["alternative"]: row["median_us"] for row in rows if row["subnet"] == last}
         ratios = [value / times["extracted eager fp32"] for value in times.values()]
         places = [place + 0.18 * number for place in range(len(times))]
-        axes.bar(places, ratios, 0.18, label=f"{one.name}, {last}", color=LIGHT.series[number])
-        axes.set_xticks(range(len(times)), [name.replace(" ", "\n") for name in times], fontsize=6)
-    axes.axhline(1, color=LIGHT.muted, linewidth=0.8)
-    axes.legend(fontsize=6)
+        axes.barh(places, ratios, 0.18, label=f"{one.name}, {last}", color=LIGHT.series[number])
+        axes.set_yticks([place + 0.27 for place in range(len(times))], list(times), fontsize=7)
+    axes.invert_yaxis()
+    axes.axvline(1, color=LIGHT.muted, linewidth=0.8)
+    axes.legend(fontsize=7, loc="lower right")
 
 
 def _memory(axes: Axes, found: dict[str, Any]) -> None:
@@ -47,11 +48,12 @@ def _memory(axes: Axes, found: dict[str, Any]) -> None:
         for mode, dash in (("supernet", "-"), ("zoo", ":")):
             rows = [row for row in found[one.name]["rows"] if row["mode"] == mode]
             workers, used = [row["workers"] for row in rows], [row["model_mb"] for row in rows]
-            label = f"{one.name}, {'one copy' if mode == 'supernet' else 'six extracted'}"
+            label = one.name if mode == "supernet" else None
             axes.plot(workers, used, dash, marker="o", color=LIGHT.series[number], label=label)
+            axes.set_xticks(workers)
     axes.set_yscale("log")
-    axes.set_xlabel("worker processes", fontsize=8)
-    axes.legend(fontsize=6)
+    axes.set_xlabel("worker processes; dotted: six extracted in each", fontsize=8)
+    axes.legend(fontsize=7, loc="upper left")
 
 
 def _switching(axes: Axes, found: dict[str, Any]) -> None:
@@ -65,4 +67,4 @@ def _switching(axes: Axes, found: dict[str, Any]) -> None:
         axes.plot(names, times, "osD^"[number], color=LIGHT.series[number], label=one.name)
     axes.set_yscale("log")
     axes.tick_params(axis="x", labelsize=6)
-    axes.legend(fontsize=6)
+    axes.legend(fontsize=7)

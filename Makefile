@@ -67,7 +67,7 @@ check: $(VENV)/.installed-dev  ## Formatting, lint, types, import boundaries
 	$(BIN)/lint-imports
 
 protos: $(VENV)/.installed-test  ## Make the gRPC messages anew from their .proto files
-	cd src/superserve/frontend/grpc && $(abspath $(BIN))/python -m grpc_tools.protoc --proto_path=protos \
+	cd src/superserve/protocol && $(abspath $(BIN))/python -m grpc_tools.protoc --proto_path=protos \
 	  --descriptor_set_out=descriptors.binpb --include_imports inference.proto health.proto reflection.proto
 
 format: $(VENV)/.installed-dev  ## Apply the formatter and the safe fixes

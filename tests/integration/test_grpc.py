@@ -9,9 +9,9 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from superserve.clock import ManualClock
 from superserve.errors import ConfigError
-from superserve.frontend.grpc import messages
 from superserve.frontend.grpc.server import GrpcServer
 from superserve.frontend.request_ids import RequestIds
+from superserve.protocol import messages
 from superserve.request import Outcome
 from superserve.serving.config import GrpcConfig
 from superserve.serving.dataplane import DataPlane

@@ -8,8 +8,8 @@ from hypothesis import given
 
 from superserve.errors import InvalidRequestError
 from superserve.frontend.grpc.codec import ResponseEncoder, decode_infer
-from superserve.frontend.grpc.messages import ModelInferRequest, ModelInferResponse
 from superserve.frontend.grpc.tensors import from_contents
+from superserve.protocol.messages import ModelInferRequest, ModelInferResponse
 from superserve.serving.inference import Answer
 from support.serving import MODEL
 

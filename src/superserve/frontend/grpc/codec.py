@@ -11,21 +11,18 @@ from typing import Any, Final, NamedTuple
 from google.protobuf.message import DecodeError
 
 from superserve.errors import InvalidRequestError
-from superserve.frontend.grpc.messages import ModelInferRequest, ModelInferResponse
 from superserve.frontend.grpc.tensors import from_contents, to_contents
 from superserve.frontend.parameters import Parameter, infer_request, refuse_classification
 from superserve.frontend.v2_tensors import RAW_ONLY, dtype_of
 from superserve.model_folder import ModelConfig, TensorSpec
+from superserve.protocol.contents import RAW_OUTPUT, raw_parts
+from superserve.protocol.messages import ModelInferRequest, ModelInferResponse
 from superserve.serving.byte_strings import wire
 from superserve.serving.inference import Answer, InferRequest, InputTensor
-from superserve.serving.pool import Buffer
 
 #: Clients choose among few forms of a response; one that asks for ever new ones must not fill the memory.
 _MAX_PLANS: Final = 256
 _MAX_HEADS: Final = 4096
-
-#: Field 6, ``raw_output_contents``, length-delimited.
-_RAW_TAG: Final = bytes([6 << 3 | 2])
 
 
 class Decoded(NamedTuple):
@@ -152,11 +149,8 @@ class ResponsePlan:
             if len(self._heads) >= _MAX_HEADS:
                 self._heads.clear()
             head = self._heads[key] = self._head(answer, typed=False)
-        parts: list[Buffer] = [head, rest.SerializeToString()]
-        for position, spec in self._wanted:
-            data = wire(answer.outputs[position], spec)
-            parts += (_RAW_TAG, _varint(len(data)), data)
-        return b"".join(parts)
+        tensors = [wire(answer.outputs[position], spec) for position, spec in self._wanted]
+        return b"".join((head, rest.SerializeToString(), *raw_parts(RAW_OUTPUT, tensors)))
 
     def _head(self, answer: Answer, *, typed: bool) -> bytes:
         """Everything but the request's own numbers and raw tensors."""
@@ -203,12 +197,3 @@ class ResponseEncoder:
             typed = decoded.typed and self._has_typed
             plan = self._plans[key] = ResponsePlan(self._config, wanted, self._subnets, typed=typed)
         return plan
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)

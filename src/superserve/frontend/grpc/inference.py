@@ -13,13 +13,13 @@ from google.protobuf.message import DecodeError
 
 from superserve.clock import Clock
 from superserve.errors import InvalidRequestError, SuperServeError
-from superserve.frontend.grpc import messages
 from superserve.frontend.grpc.answers import Context, answering, metadata_value
 from superserve.frontend.grpc.codec import ResponseEncoder, ResponsePlan, decode_infer
-from superserve.frontend.grpc.messages import INFERENCE, message
 from superserve.frontend.parameters import slo_of_header
 from superserve.frontend.per_model import PerModel
 from superserve.frontend.request_ids import RequestIds
+from superserve.protocol import messages
+from superserve.protocol.messages import INFERENCE, message
 from superserve.serving.dataplane import MAX_TIMEOUT_US, DataPlane, ServedModel
 from superserve.serving.inference import Answer
 

@@ -19,7 +19,8 @@
     │   ├── InfeasibleError            the deadline could not be met when the request arrived
     │   ├── ExpiredError               the deadline could no longer be met while the request waited
     │   ├── CancelledError             the client gave up
-    │   └── UnavailableError           no live worker, or the server is stopping
+    │   └── UnavailableError           no live worker, the server is stopping, or no answer came from it
+    │       └── UnreachableError       no connection to the server: nothing was sent
     └── WorkerError                    a worker process failed to start, failed on a batch, or was lost
 
 ``frontend/status.py`` is the one place that maps these classes to protocol statuses; ``cli.py`` maps
@@ -103,7 +104,18 @@ class CancelledError(RefusedError):
 
 
 class UnavailableError(RefusedError):
-    """No live worker, or the server is stopping."""
+    """No live worker, the server is stopping, or, as a client sees it, no answer came.
+
+    ``retry_after_s`` is when it is worth trying again, in seconds; 0 if nobody said so.
+    """
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class UnreachableError(UnavailableError):
+    """A client has no connection to the server and gets none: nothing was sent."""
 
 
 class WorkerError(SuperServeError):

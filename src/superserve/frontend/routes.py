@@ -3,14 +3,17 @@
 Every handler gets the `Exchange` of one request and answers it, at once or later. HTTP itself is ``http.py``'s.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 import msgspec
 
 from superserve.errors import CancelledError, SuperServeError, UnknownModelError
 from superserve.frontend.exchange import Exchange
+from superserve.frontend.openapi import describe
+from superserve.frontend.openapi_page import page
 from superserve.frontend.per_model import PerModel
 from superserve.frontend.v2 import decode_infer
 from superserve.frontend.v2_response import ResponseEncoder, ResponsePlan
@@ -52,6 +55,12 @@ class RouteTable:
         actions[method] = action
         if method == b"GET":
             actions[b"HEAD"] = action
+
+    def routes(self) -> Iterator[tuple[bytes, str]]:
+        """Method and pattern of everything that is served."""
+        for parts, actions in self._patterns:
+            for method in actions:
+                yield method, "/".join(parts)
 
     def handle(self, exchange: Exchange) -> None:
         """Answer a request, or see to it that it will be."""
@@ -117,6 +126,8 @@ class V2Routes(RouteTable):
             self.add(b"GET", f"{model}/config", self._model_configuration)
             self.add(b"GET", f"{model}/stats", self._statistics)
             self.add(b"POST", f"{model}/infer", self._infer)
+        self.add(b"GET", "/openapi.json", self._openapi)
+        self.add(b"GET", "/docs", self._docs)
 
     def _server_metadata(self, exchange: Exchange, _: PathArguments) -> None:
         exchange.respond_json(msgspec.json.encode(self._plane.metadata))
@@ -141,6 +152,16 @@ class V2Routes(RouteTable):
 
     def _statistics(self, exchange: Exchange, path: PathArguments) -> None:
         exchange.respond_json(msgspec.json.encode(self._plane.statistics(path.model, path.version)))
+
+    def _openapi(self, exchange: Exchange, _: PathArguments) -> None:
+        exchange.respond_json(msgspec.json.encode(self._document))
+
+    def _docs(self, exchange: Exchange, _: PathArguments) -> None:
+        exchange.respond_html(page(self._document).encode())
+
+    @cached_property
+    def _document(self) -> dict[str, Any]:
+        return describe(self.routes(), self._plane.metadata.version)
 
     def _infer(self, exchange: Exchange, path: PathArguments) -> None:
         model = self._model(path)

@@ -172,7 +172,7 @@ def test_what_cannot_be_used_is_refused_by_name(case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"{", b"[]", b'{"inputs": [}', b'"\xff"', b'{"id":"\xff","inputs":[]}', b"[" * 100_000, b"\0" * 100]
+    "text", [b"", b"{", b"[]", b'{"inputs": [}', b'"\xff"', b'{"id":"\xff","inputs":[]}', b"[" * 50_000, b"\0" * 100]
 )
 def test_malformed_json_is_refused(text: bytes) -> None:
     """Whatever the bytes are."""

@@ -165,6 +165,14 @@ async def test_what_is_no_message_hurts_nobody(method: str, request_bytes: bytes
         assert (await server.client.infer("tiny", TENSORS)).status == "OK"
 
 
+async def test_a_message_that_quotes_what_was_sent_reaches_the_client() -> None:
+    """However long that is: headers that are too large would end the call with another status."""
+    async with served("grpc", MODEL) as server:
+        reply = await server.client.infer("tiny", [Tensor("\u00e4" * 20_000, "FP32", [1], bytes(4))])
+        assert reply.status == "INVALID_ARGUMENT"
+        assert "\u00e4" in reply.error
+
+
 async def test_a_defect_of_ours_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """INTERNAL, with nothing of our insides, and a request id to look for in the log."""
     async with served("grpc", MODEL) as server:

@@ -15,6 +15,7 @@ from superserve.frontend.exchange import Exchange
 from superserve.frontend.openapi import describe
 from superserve.frontend.openapi_page import page
 from superserve.frontend.per_model import PerModel
+from superserve.frontend.sizes import FREE_BYTES, json_limit
 from superserve.frontend.v2 import decode_infer
 from superserve.frontend.v2_response import ResponseEncoder, ResponsePlan
 from superserve.serving.dataplane import DataPlane, ServedModel
@@ -166,7 +167,11 @@ class V2Routes(RouteTable):
     def _infer(self, exchange: Exchange, path: PathArguments) -> None:
         model = self._model(path)
         headers = exchange.headers
-        decoded = decode_infer(exchange.body, headers.get(b"inference-header-content-length"), headers.get(b"x-slo-ms"))
+        body = exchange.body
+        limit = FREE_BYTES if len(body) <= FREE_BYTES else json_limit(model.config, model.max_rows)
+        decoded = decode_infer(
+            body, headers.get(b"inference-header-content-length"), headers.get(b"x-slo-ms"), json_limit=limit
+        )
         checked = model.check(decoded.request)
         call = _InferCall(exchange, self._encoders.of(model).plan(decoded), decoded.id, model)
         exchange.work = call

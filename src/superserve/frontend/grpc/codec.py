@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from superserve.errors import InvalidRequestError
 from superserve.frontend.grpc.tensors import from_contents, to_contents
 from superserve.frontend.parameters import Parameter, infer_request, refuse_classification
+from superserve.frontend.sizes import FREE_BYTES, check_infer_message
 from superserve.frontend.v2_tensors import RAW_ONLY, dtype_of
 from superserve.model_folder import ModelConfig, TensorSpec
 from superserve.protocol.contents import RAW_OUTPUT, raw_parts
@@ -38,16 +39,19 @@ class Decoded(NamedTuple):
     typed: bool
 
 
-def decode_infer(data: bytes, slo_ms: float) -> Decoded:
+def decode_infer(data: bytes, slo_ms: float, most_elements: int = FREE_BYTES) -> Decoded:
     """Read a serialised ``ModelInferRequest``.
 
     Args:
         data: as received.
         slo_ms: a deadline that the client gave beside it; 0 for none.
+        most_elements: how many elements any model takes as the typed contents of an input.
 
     Raises:
         InvalidRequestError: if it is none, or contradicts itself; the message names the field.
+        PayloadTooLargeError: if it is large without its tensors' contents.
     """
+    check_infer_message(data)
     try:
         message = ModelInferRequest.FromString(data)
     except DecodeError as error:
@@ -57,7 +61,7 @@ def decode_infer(data: bytes, slo_ms: float) -> Decoded:
     for output in outputs:
         refuse_classification(output.name, _parameters(output.parameters))
     request = infer_request(
-        _from_raw(message.inputs, raw) if raw else _from_typed(message.inputs),
+        _from_raw(message.inputs, raw) if raw else _from_typed(message.inputs, most_elements),
         [output.name for output in outputs] or None,
         _parameters(message.parameters) if message.parameters else {},
         slo_ms,
@@ -92,10 +96,14 @@ def _from_raw(inputs: Sequence[Any], raw: Sequence[bytes]) -> list[InputTensor]:
     return tensors
 
 
-def _from_typed(inputs: Sequence[Any]) -> list[InputTensor]:
+def _from_typed(inputs: Sequence[Any], most_elements: int) -> list[InputTensor]:
     tensors = []
     for tensor in inputs:
         shape = _shape(tensor)
+        if prod(shape) > most_elements:
+            raise InvalidRequestError(
+                f"input {tensor.name!r}: shape {shape} says more elements than any model here takes ({most_elements})"
+            )
         dtype_of(tensor.name, tensor.datatype)
         data = from_contents(tensor.name, tensor.datatype, prod(shape), tensor.contents)
         tensors.append(InputTensor(tensor.name, tensor.datatype, shape, data))

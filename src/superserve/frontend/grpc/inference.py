@@ -18,6 +18,7 @@ from superserve.frontend.grpc.codec import ResponseEncoder, ResponsePlan, decode
 from superserve.frontend.parameters import slo_of_header
 from superserve.frontend.per_model import PerModel
 from superserve.frontend.request_ids import RequestIds
+from superserve.frontend.sizes import FREE_BYTES, most_elements
 from superserve.protocol import messages
 from superserve.protocol.messages import INFERENCE, message
 from superserve.serving.dataplane import MAX_TIMEOUT_US, DataPlane, ServedModel
@@ -120,12 +121,15 @@ class InferenceService:
 
     def _submit(self, data: bytes, slo_ms: float) -> "_Call":
         arrival_ns = self._clock.now_ns()
-        decoded = decode_infer(data, slo_ms)
+        decoded = decode_infer(data, slo_ms, FREE_BYTES if len(data) <= FREE_BYTES else self._most_elements())
         model = self._plane.model(decoded.model, decoded.version)
         checked = model.check(decoded.request)
         call = _Call(self._encoders.of(model).plan(decoded), decoded.id, model)
         call.pending = model.submit(checked, arrival_ns, call)
         return call
+
+    def _most_elements(self) -> int:
+        return max(most_elements(model.config, model.max_rows) for model in self._plane.models.values())
 
     @staticmethod
     def _slo_ms(context: Context) -> float:

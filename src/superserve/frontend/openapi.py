@@ -12,6 +12,7 @@ import msgspec
 
 from superserve.frontend import openapi_bodies as bodies
 from superserve.frontend.status import reason_phrase
+from superserve.serving.dataplane import MAX_TIMEOUT_US
 from superserve.serving.metadata import ModelConfiguration, ModelMetadata, ServerMetadata
 from superserve.serving.statistics import StatisticsReport
 
@@ -28,6 +29,20 @@ _VERSION_PART: Final = "/versions/{version}"
 _OF_HTTP: Final = (400, 408, 431, 503)
 #: Those that requests with a body may get beside.
 _OF_BODIES: Final = (413, 415, 417)
+
+
+#: Request headers that mean something: words and schema.
+_HEADERS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
+    "x-request-id": ("An id of the client's own for the request.", {"type": "string"}),
+    "x-slo-ms": (
+        "Deadline in milliseconds from arrival, unless `parameters.timeout` sets one.",
+        {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_TIMEOUT_US // 1000},
+    ),
+    "Inference-Header-Content-Length": (
+        "How many bytes of the body are JSON; without it, all.",
+        {"type": "integer", "minimum": 1},
+    ),
+}
 
 
 class Operation(NamedTuple):
@@ -124,13 +139,9 @@ def _path_parameters(pattern: str) -> list[dict[str, Any]]:
 
 
 def _header_parameters(operation: Operation) -> list[dict[str, Any]]:
-    words = {"x-request-id": ("string", "An id of the client's own for the request.")}
-    if operation.infers:
-        words["x-slo-ms"] = ("number", "Deadline in milliseconds from arrival, unless `parameters.timeout` sets one.")
-        words["Inference-Header-Content-Length"] = ("integer", "How many bytes of the body are JSON; without it, all.")
+    names = _HEADERS if operation.infers else ("x-request-id",)
     return [
-        {"name": name, "in": "header", "description": text, "schema": {"type": kind}}
-        for name, (kind, text) in words.items()
+        {"name": name, "in": "header", "description": _HEADERS[name][0], "schema": _HEADERS[name][1]} for name in names
     ]
 
 

@@ -24,7 +24,13 @@ def main(fuzzer: str, *arguments: str) -> int:
         scratch = Path(name)
         folder = write_digits_like_folder(scratch / "digits")
         with serving(folder, "--workers", "1", "--slo-ms", "500", scratch=scratch) as server:
-            command = [Path(fuzzer).absolute(), "--config-file", SETTINGS, "run", f"{server.url}/openapi.json"]
+            command = [
+                str(Path(fuzzer).absolute()),
+                "--config-file",
+                str(SETTINGS),
+                "run",
+                f"{server.url}/openapi.json",
+            ]
             code = subprocess.run([*command, *CHECKS, *arguments], cwd=scratch, check=False).returncode
             stopped = server.stop()
         defects = [line for line in server.log.read_text().splitlines() if " ERROR " in line or "Traceback" in line]

@@ -129,7 +129,8 @@ class InferenceService:
         return call
 
     def _most_elements(self) -> int:
-        return max(most_elements(model.config, model.max_rows) for model in self._plane.models.values())
+        models = self._plane.models.values()
+        return max((most_elements(model.config, model.max_rows) for model in models), default=0)
 
     @staticmethod
     def _slo_ms(context: Context) -> float:

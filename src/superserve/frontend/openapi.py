@@ -5,6 +5,7 @@ route does not know: words, bodies and statuses.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
@@ -48,17 +49,19 @@ _HEADERS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
 class Operation(NamedTuple):
     """What a method of a path is for.
 
-    ``answer`` is the body of a 200, a struct or None for another media type; ``statuses`` are those of errors that
-    belong to this operation; ``unready`` says that 503 comes with the same body as 200.
+    ``answer`` is the type of a 200's body, None for another media type; ``statuses`` are those of errors that belong to
+    this operation; ``unready`` says that 503 comes with the same body as 200; ``body`` is the type of the request's;
+    ``tensors`` says that bytes of tensors may stand behind either.
     """
 
     summary: str
-    answer: type[msgspec.Struct] | None
+    answer: Any
     statuses: tuple[int, ...] = ()
     description: str = ""
     media_type: str = _JSON
     unready: bool = False
-    infers: bool = False
+    body: Any = None
+    tensors: bool = False
 
 
 _MODEL: Final = "/v2/models/{model}"
@@ -80,7 +83,8 @@ OPERATIONS: Final[Mapping[tuple[bytes, str], Operation]] = {
         "Tensors stand in the JSON, or as raw bytes behind it (Triton's binary tensor data extension): then the header "
         "`Inference-Header-Content-Length` says how many bytes of the body are JSON, and the answer has the same form. "
         "A request that cannot be in time is refused as soon as that is certain (504), and never executed.",
-        infers=True,
+        body=bodies.InferRequest,
+        tensors=True,
     ),
     (b"GET", "/openapi.json"): Operation("This document", None, description="OpenAPI 3.1."),
     (b"GET", "/docs"): Operation("This document, to be read", None, media_type=_HTML),
@@ -127,8 +131,8 @@ def _operation(method: bytes, pattern: str) -> dict[str, Any]:
     }
     if operation.description:
         told["description"] = operation.description
-    if operation.infers:
-        told["requestBody"] = {"required": True, "content": _content(bodies.InferRequest, tensors=True)}
+    if operation.body is not None:
+        told["requestBody"] = {"required": True, "content": _content(operation.body, tensors=operation.tensors)}
     return told
 
 
@@ -139,16 +143,18 @@ def _path_parameters(pattern: str) -> list[dict[str, Any]]:
 
 
 def _header_parameters(operation: Operation) -> list[dict[str, Any]]:
-    names = _HEADERS if operation.infers else ("x-request-id",)
+    names = _HEADERS if operation.tensors else ("x-request-id",)
     return [
         {"name": name, "in": "header", "description": _HEADERS[name][0], "schema": _HEADERS[name][1]} for name in names
     ]
 
 
 def _responses(operation: Operation) -> dict[str, Any]:
-    statuses = {*operation.statuses, *_OF_HTTP, *(_OF_BODIES if operation.infers else ())}
+    statuses = {*operation.statuses, *_OF_HTTP, *(_OF_BODIES if operation.body is not None else ())}
     responses = {str(status): _error(status) for status in sorted(statuses)}
-    content = _content(operation.answer, tensors=operation.infers) if operation.answer else {operation.media_type: {}}
+    content: dict[str, Any] = {operation.media_type: {}}
+    if operation.answer is not None:
+        content = _content(operation.answer, tensors=operation.tensors)
     responses["200"] = {"description": HTTPStatus.OK.phrase, "content": content}
     if operation.unready:
         answers = {"anyOf": [_schema(operation.answer), _schema(bodies.Error)]}
@@ -165,18 +171,19 @@ def _error(status: int) -> dict[str, Any]:
     return told
 
 
-def _content(kind: type[msgspec.Struct], *, tensors: bool = False) -> dict[str, Any]:
+def _content(kind: object, *, tensors: bool = False) -> dict[str, Any]:
     content: dict[str, Any] = {_JSON: {"schema": _schema(kind)}}
     if tensors:
         content[_TENSORS] = {}
     return content
 
 
-def _schema(kind: type[msgspec.Struct] | None) -> dict[str, str]:
-    assert kind is not None, "only operations with a body ask for it"
-    return {"$ref": _REF.format(name=kind.__name__)}
+@cache
+def _schema(kind: object) -> dict[str, Any]:
+    (schema,), _ = msgspec.json.schema_components([kind], ref_template=_REF)
+    return schema
 
 
 def _schemas() -> dict[str, Any]:
-    kinds = [bodies.InferRequest, bodies.Error, *(one.answer for one in OPERATIONS.values() if one.answer)]
-    return msgspec.json.schema_components(kinds, ref_template=_REF)[1]
+    kinds = [kind for one in OPERATIONS.values() for kind in (one.answer, one.body) if kind is not None]
+    return msgspec.json.schema_components([bodies.Error, *kinds], ref_template=_REF)[1]

@@ -5,7 +5,7 @@ Every handler gets the `Exchange` of one request and answers it, at once or late
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 import msgspec
@@ -155,14 +155,16 @@ class V2Routes(RouteTable):
         exchange.respond_json(msgspec.json.encode(self._plane.statistics(path.model, path.version)))
 
     def _openapi(self, exchange: Exchange, _: PathArguments) -> None:
-        exchange.respond_json(msgspec.json.encode(self._document))
+        exchange.respond_json(self._document[0])
 
     def _docs(self, exchange: Exchange, _: PathArguments) -> None:
-        exchange.respond_html(page(self._document).encode())
+        exchange.respond_html(self._document[1])
 
     @cached_property
-    def _document(self) -> dict[str, Any]:
-        return describe(self.routes(), self._plane.metadata.version)
+    def _document(self) -> tuple[bytes, bytes]:
+        """As JSON and as a page."""
+        document = describe(self.routes(), self._plane.metadata.version)
+        return msgspec.json.encode(document), page(document).encode()
 
     def _infer(self, exchange: Exchange, path: PathArguments) -> None:
         model = self._model(path)

@@ -68,6 +68,11 @@ class ServedModel:
         self._outputs = {spec.name for spec in config.outputs}
         self._strings = [position for position, spec in enumerate(config.inputs) if spec.datatype == BYTES]
 
+    def __str__(self) -> str:
+        name = f"{self.config.name} (emulated)" if self.emulated else self.config.name
+        subnets, policy = len(self.router.table), self.router.policy_name
+        return f"{name}: {subnets} subnets, policy {policy}, SLO {self.slo_ms:g} ms"
+
     @property
     def platform(self) -> str:
         """What runs it, as metadata call it."""

@@ -37,6 +37,7 @@ OTHER: dict[str, tuple[Any, str]] = {
     "model.slo_ms": (36.0, "36"),
     "model.timeout_action": ("delay", "delay"),
     "model.max_queued": (10, "10"),
+    "repository.folder": ("/models", "/models"),
     "workers.count": (3, "3"),
     "workers.device": ("emulated:r-profile", "emulated:r-profile"),
     "workers.engine": ("compiled", "compiled"),

@@ -70,6 +70,9 @@ def serve(
     engine: Annotated[str | None, typer.Option(help="eager, compiled, or auto: compiled if it is there.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, or auto.")] = None,
     profile: Annotated[Path | None, typer.Option(metavar="FILE", help="Profile to plan with.")] = None,
+    model_repository: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Clients may load models from here, and unload any.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML configuration.")] = None,
     ready_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Written with the URL and process id once ready.")
@@ -88,6 +91,7 @@ def serve(
         "workers.device": device,
         "workers.engine": engine,
         "workers.dtype": dtype,
+        "repository.folder": model_repository,
         "model.policy": policy,
         "model.slo_ms": slo_ms,
         "model.timeout_action": timeout_action,

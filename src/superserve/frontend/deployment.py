@@ -84,8 +84,10 @@ def deploy(
     """
     folders = [ModelFolder.resolve(source) for source in sources]
     _take_named(folders, config)
-    if not folders:
-        raise ConfigError("no model to serve: name one, or give models.NAME.source in the configuration file")
+    if not folders and config.repository.folder is None:
+        raise ConfigError(
+            "no model to serve: name one, give models.NAME.source in the configuration file, or --model-repository DIR"
+        )
     if profile_file is not None and len(folders) > 1:
         raise ConfigError("--profile is for one model: give each its models.NAME.profile in the configuration file")
     deployments = []
@@ -134,6 +136,21 @@ def choose_profile(
     _check_engine(profile, choice)
     _check_fits(profile, folder)
     return profile
+
+
+def kept_profile(folder: ModelFolder, choice: EngineChoice, profile_file: Path | None = None) -> Profile:
+    """`choose_profile` where nothing may be measured, because other models run on the workers' cores.
+
+    Raises:
+        ProfileError: if there is none, it cannot be read, or it does not fit the model.
+    """
+    from superserve.profiler import find_profile  # noqa: PLC0415  (as below)
+
+    if emulated_profile(choice.device) is None and profile_file is None and find_profile(folder, choice) is None:
+        raise ProfileError(
+            f"no profile of {folder.path}, {choice}, on this machine: run `superserve profile {folder.path}` first"
+        )
+    return choose_profile(folder, choice, profile_file)
 
 
 def _kept_or_measured(folder: ModelFolder, choice: EngineChoice, report: Report | None) -> Profile:

@@ -3,8 +3,10 @@
 Every handler gets the `Exchange` of one request and answers it, at once or later. HTTP itself is ``http.py``'s.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 import msgspec
@@ -12,11 +14,14 @@ import msgspec
 from superserve.errors import CancelledError, SuperServeError, UnknownModelError
 from superserve.frontend.exchange import Exchange
 from superserve.frontend.per_model import PerModel
+from superserve.frontend.repository import ModelRepository, RepositoryRequest
 from superserve.frontend.v2 import decode_infer
 from superserve.frontend.v2_response import ResponseEncoder, ResponsePlan
 from superserve.serving.dataplane import DataPlane, ServedModel
 from superserve.serving.inference import Answer
 from superserve.serving.router import Pending
+
+_logger = logging.getLogger(__name__)
 
 #: Paths that clients ask for are remembered with what they mean; beyond this many the memory starts anew.
 _MAX_REMEMBERED: Final = 1024
@@ -101,11 +106,13 @@ class V2Routes(RouteTable):
 
     Args:
         plane: what to serve.
+        repository: what can be loaded; None: not even the paths for it are there.
     """
 
-    def __init__(self, plane: DataPlane) -> None:
+    def __init__(self, plane: DataPlane, repository: ModelRepository | None = None) -> None:
         super().__init__()
         self._plane = plane
+        self._tasks: set[asyncio.Task[None]] = set()
         self._encoders = PerModel(plane, lambda model: ResponseEncoder(model.config, model.subnet_parameters))
         self.add(b"GET", "/v2", self._server_metadata)
         self.add(b"GET", "/v2/health/live", self._live)
@@ -117,6 +124,11 @@ class V2Routes(RouteTable):
             self.add(b"GET", f"{model}/config", self._model_configuration)
             self.add(b"GET", f"{model}/stats", self._statistics)
             self.add(b"POST", f"{model}/infer", self._infer)
+        if repository is not None:
+            self._repository = repository
+            self.add(b"POST", "/v2/repository/index", self._index)
+            self.add(b"POST", "/v2/repository/models/{model}/load", self._load)
+            self.add(b"POST", "/v2/repository/models/{model}/unload", self._unload)
 
     def _server_metadata(self, exchange: Exchange, _: PathArguments) -> None:
         exchange.respond_json(msgspec.json.encode(self._plane.metadata))
@@ -132,15 +144,45 @@ class V2Routes(RouteTable):
         exchange.respond_json(msgspec.json.encode(self._model(path).metadata))
 
     def _model_ready(self, exchange: Exchange, path: PathArguments) -> None:
-        model = self._model(path)
-        ready = model.ready
-        exchange.respond_json(msgspec.json.encode({"name": model.config.name, "ready": ready}), 200 if ready else 503)
+        assert path.model is not None
+        ready = self._plane.model_ready(path.model, path.version)
+        exchange.respond_json(msgspec.json.encode({"name": path.model, "ready": ready}), 200 if ready else 503)
 
     def _model_configuration(self, exchange: Exchange, path: PathArguments) -> None:
         exchange.respond_json(msgspec.json.encode(self._model(path).configuration))
 
     def _statistics(self, exchange: Exchange, path: PathArguments) -> None:
         exchange.respond_json(msgspec.json.encode(self._plane.statistics(path.model, path.version)))
+
+    def _index(self, exchange: Exchange, _: PathArguments) -> None:
+        asked = RepositoryRequest.of(exchange.body)
+        exchange.respond_json(msgspec.json.encode(self._repository.index(ready_only=asked.ready)))
+
+    def _load(self, exchange: Exchange, path: PathArguments) -> None:
+        assert path.model is not None
+        self._answer(exchange, self._repository.load(path.model, RepositoryRequest.of(exchange.body).parameters))
+
+    def _unload(self, exchange: Exchange, path: PathArguments) -> None:
+        assert path.model is not None
+        self._answer(exchange, self._repository.unload(path.model, RepositoryRequest.of(exchange.body).parameters))
+
+    def _answer(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
+        """Answer when something is done that takes its time."""
+
+        async def answered() -> None:
+            try:
+                await work
+            except SuperServeError as error:
+                exchange.fail(error)
+            except Exception:  # a defect here must cost one answer, and tell the client nothing of our insides
+                _logger.exception("cannot answer %s", exchange.url.decode("latin-1"))
+                exchange.fail(SuperServeError("internal error; the server's log says more"))
+            else:
+                exchange.respond_json(b"{}")
+
+        task = asyncio.ensure_future(answered())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _infer(self, exchange: Exchange, path: PathArguments) -> None:
         model = self._model(path)

@@ -18,6 +18,7 @@ from superserve.clock import Clock, MonotonicClock
 from superserve.frontend.deployment import Deployment
 from superserve.frontend.grpc_front_end import GrpcFrontEnd
 from superserve.frontend.http_server import HttpServer
+from superserve.frontend.repository import ModelRepository
 from superserve.frontend.request_ids import RequestIds
 from superserve.frontend.routes import V2Routes
 from superserve.model_folder import write_json
@@ -57,9 +58,17 @@ class Server:
         self._shared = SharedPool(pool, clock)
         served = [model.served(config, self._shared, clock, number) for number, model in enumerate(models)]
         self.plane = DataPlane(served, version=__version__)
+        self.repository = ModelRepository(
+            config,
+            self.plane,
+            {model.folder.config.name: (number, model.folder) for number, model in enumerate(models)},
+            pool=pool,
+            shared=self._shared,
+            clock=clock,
+        )
         ids = RequestIds()
-        self.http = HttpServer(V2Routes(self.plane), clock, config.http, ids)
-        self.grpc = GrpcFrontEnd(self.plane, clock, config, ids)
+        self.http = HttpServer(V2Routes(self.plane, self.repository), clock, config.http, ids)
+        self.grpc = GrpcFrontEnd(self.plane, clock, config, ids, self.repository)
         self._config = config
         self._pool = pool
 
@@ -113,6 +122,7 @@ class Server:
 
     async def stop(self) -> None:
         """Answer what has been admitted, within ``drain_timeout_s``, refuse everything else, and end; idempotent."""
+        await self.repository.close()
         await self._drain(self._config.server.drain_timeout_s)
         await self.grpc.stop()
         await self.http.stop()

@@ -125,6 +125,15 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """``float32``, ``bfloat16``, or ``auto``: the fastest that was compiled, else float32."""
 
 
+class RepositoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[repository]``: models that clients may have loaded and unloaded while the server runs."""
+
+    folder: str | None = None
+    """Folder of model folders, each named like its model; default: nobody may load or unload anything.
+
+    With one, whoever can reach the server can do both."""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole tree."""
 
@@ -134,6 +143,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     model: ModelSettings = ModelSettings()
     models: dict[str, NamedModelSettings] = msgspec.field(default_factory=dict)
     workers: WorkerSettings = WorkerSettings()
+    repository: RepositoryConfig = RepositoryConfig()
 
     def settings(self, name: str) -> NamedModelSettings:
         """What holds for a model."""
@@ -178,7 +188,12 @@ _MODEL_KEYS: Final[dict[str, Any]] = {
 }
 
 #: Flags whose name is not their key's with dashes.
-_FLAGS: Final = {"workers.count": "--workers", "server.http_port": "--http-port", "server.grpc_port": "--grpc-port"}
+_FLAGS: Final = {
+    "workers.count": "--workers",
+    "server.http_port": "--http-port",
+    "server.grpc_port": "--grpc-port",
+    "repository.folder": "--model-repository",
+}
 
 
 def resolve(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None = None) -> Resolved:

@@ -31,6 +31,7 @@ from superserve.serving.dataplane import DataPlane, ServedModel
 from superserve.serving.fake_pool import FakePool
 from superserve.serving.pool import Batch
 from superserve.serving.router import Router
+from superserve.serving.shared_pool import SharedPool
 
 CONFIG = ModelConfig(
     format=1,
@@ -56,8 +57,8 @@ async def serve(ready: multiprocessing.connection.Connection) -> None:
     loop = asyncio.get_running_loop()
     clock = MonotonicClock(loop)
     table = LatencyTable(Profile.load("r-profile"))
-    scheduler = Scheduler(create_policy("slackfit", table), overhead_ns=0)
-    pool = FakePool(2, zeros, clock, lambda _: 0)
+    pool = SharedPool(FakePool(2, zeros, clock, lambda _: 0), clock)
+    scheduler = Scheduler(create_policy("slackfit", table), overhead_ns=0, shared=pool.workers)
     router = Router(scheduler, pool, clock, output_row_bytes=[40])
     plane = DataPlane([ServedModel(CONFIG, router, slo_ms=1000.0, emulated=True)], version="0")
     server = HttpServer(V2Routes(plane), clock, HttpConfig())

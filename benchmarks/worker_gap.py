@@ -26,13 +26,14 @@ from superserve.serving.inference import Answer
 from superserve.serving.local_pool import LocalPool
 from superserve.serving.pool import BatchResult
 from superserve.serving.router import Router
+from superserve.serving.shared_pool import SharedPool
 
 WAITING = 64
 SLO_NS = 60 * NS_PER_S
 
 
-class Saturated(Router):
-    """A router that adds up the time in the worker."""
+class Counted(SharedPool):
+    """A pool that adds up the time in the worker."""
 
     busy_ns = 0
     batches = 0
@@ -80,12 +81,13 @@ class Client:
 async def gap(folder: ModelFolder, device: str, profile: Profile, policy: str, seconds: float) -> dict[str, Any]:
     """One worker under one policy; prints and returns the row."""
     clock = MonotonicClock(asyncio.get_running_loop())
-    scheduler = Scheduler(create_policy(policy, LatencyTable(profile)), overhead_ns=0)
     pool = LocalPool(
-        workers_for(folder, choose_engine(folder, device)), plan_cores(available_cores(), 1).workers, clock
+        [workers_for(folder, choose_engine(folder, device))], plan_cores(available_cores(), 1).workers, clock
     )
+    counted = Counted(pool, clock)
+    scheduler = Scheduler(create_policy(policy, LatencyTable(profile)), overhead_ns=0, shared=counted.workers)
     outputs = [spec.row_bytes for spec in folder.config.outputs]
-    router = Saturated(scheduler, pool, clock, output_row_bytes=outputs)
+    router = Router(scheduler, counted, clock, output_row_bytes=outputs)
     await router.start()
     gc.freeze()
     inputs = [bytes(tensor.row_bytes) for tensor in folder.config.inputs]
@@ -93,9 +95,9 @@ async def gap(folder: ModelFolder, device: str, profile: Profile, policy: str, s
     for client in clients:
         client.submit()
     await asyncio.sleep(seconds / 4)
-    began_ns, busy_ns, batches = monotonic_ns(), router.busy_ns, router.batches
+    began_ns, busy_ns, batches = monotonic_ns(), counted.busy_ns, counted.batches
     await asyncio.sleep(seconds)
-    busy_ns, batches = router.busy_ns - busy_ns, router.batches - batches
+    busy_ns, batches = counted.busy_ns - busy_ns, counted.batches - batches
     waited_ns = monotonic_ns() - began_ns - busy_ns
     for client in clients:
         client.stopped = True

@@ -29,7 +29,7 @@ async def start(folder: ModelFolder, device: str, malloc: dict[str, str]) -> tup
     worker_process.MALLOC_ENVIRONMENT.update(malloc)
     clock = MonotonicClock(asyncio.get_running_loop())
     pool = LocalPool(
-        workers_for(folder, choose_engine(folder, device)), plan_cores(available_cores(), 1).workers, clock
+        [workers_for(folder, choose_engine(folder, device))], plan_cores(available_cores(), 1).workers, clock
     )
     probe = Probe(pool, clock)
     began_ns = monotonic_ns()
@@ -40,8 +40,7 @@ async def start(folder: ModelFolder, device: str, malloc: dict[str, str]) -> tup
 
 def start_split(name: str, pool: LocalPool, took_ns: int) -> dict[str, Any]:
     """Where the time of a start went."""
-    assert pool.engine is not None
-    load_ns, warm_ns = pool.engine.load_ns, pool.engine.warm_ns
+    load_ns, warm_ns = pool.engines[0].load_ns, pool.engines[0].warm_ns
     split = {
         "interpreter_ms": (took_ns - load_ns - warm_ns) / NS_PER_MS,
         "torch_and_model_ms": load_ns / NS_PER_MS,

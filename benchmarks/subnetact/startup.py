@@ -24,8 +24,7 @@ def measure(one: Case, scratch: Path, *, quick: bool, progress: Progress) -> dic
 
 async def _one(folder: Any) -> dict[str, float]:  # noqa: ANN401 (a model folder)
     pool, _, took_ns = await start(folder, "cpu", {})
-    assert pool.engine is not None
-    load_ns, warm_ns = pool.engine.load_ns, pool.engine.warm_ns
+    load_ns, warm_ns = pool.engines[0].load_ns, pool.engines[0].warm_ns
     await pool.stop()
     return {
         "interpreter_ms": (took_ns - load_ns - warm_ns) / NS_PER_MS,

@@ -7,6 +7,8 @@
     │   ├── InvalidRequestError        a request that does not fit the protocol or the model
     │   ├── PayloadTooLargeError       a request body above the configured limit
     │   ├── UnknownModelError          no model of that name or version
+    │   ├── ConflictError              something else happens to the model at present
+    │   ├── UnsupportedError           a call that this server is not set up to answer
     │   ├── ConfigError                an option, environment variable or config key
     │   ├── ModelFolderError           a model folder with a missing, wrong or stale file
     │   ├── IllegalSubnetError         a subnet outside its search space
@@ -21,6 +23,7 @@
     │   ├── CancelledError             the client gave up
     │   └── UnavailableError           no live worker, the server is stopping, or no answer came from it
     │       └── UnreachableError       no connection to the server: nothing was sent
+    ├── LoadError                      a model could not be loaded into the workers, or not be taken out of them
     └── WorkerError                    a worker process failed to start, failed on a batch, or was lost
 
 ``frontend/status.py`` is the one place that maps these classes to protocol statuses; ``cli.py`` maps
@@ -46,6 +49,14 @@ class PayloadTooLargeError(UsageError):
 
 class UnknownModelError(UsageError):
     """No model of that name or version is served."""
+
+
+class ConflictError(UsageError):
+    """Something else happens to the model at present, or it is not what the caller takes it for."""
+
+
+class UnsupportedError(UsageError):
+    """A call that this server is not set up to answer; the message names the setting."""
 
 
 class ConfigError(UsageError):
@@ -116,6 +127,10 @@ class UnavailableError(RefusedError):
 
 class UnreachableError(UnavailableError):
     """A client has no connection to the server and gets none: nothing was sent."""
+
+
+class LoadError(SuperServeError):
+    """A model could not be loaded into the workers, or not be taken out of them."""
 
 
 class WorkerError(SuperServeError):

@@ -31,7 +31,7 @@ SURFACE = {
     "search": {"MODEL", "--out", "--data", "--budget", "--subnets", "--seed", "--json"},
     "serve": {
         "MODEL", "--host", "--http-port", "--grpc-port", "--workers", "--policy", "--slo-ms", "--timeout-action",
-        "--device", "--engine", "--dtype", "--profile", "--config", "--ready-file",
+        "--device", "--engine", "--dtype", "--profile", "--model-repository", "--config", "--ready-file",
     },
     "simulate": {
         "TRACE", "--profile", "--slo-ms", "--policy", "--workers", "--overhead-ms", "--timeout-action", "--slowdown",

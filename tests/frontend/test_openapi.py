@@ -2,7 +2,7 @@
 
 import json
 from html.parser import HTMLParser
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import pytest
 from openapi_schema_validator import OAS31Validator
@@ -13,6 +13,7 @@ from superserve.frontend import openapi_bodies as bodies
 from superserve.frontend import v2
 from superserve.frontend.exchange import Exchange
 from superserve.frontend.openapi import OPERATIONS, describe
+from superserve.frontend.repository import ModelRepository
 from superserve.frontend.routes import V2Routes
 from superserve.model_folder import DTYPES
 from superserve.serving.dataplane import DataPlane
@@ -32,7 +33,8 @@ class Bench:
         clock = ManualClock()
         self.pool = FakePool()
         self.router = make_router(self.pool, clock)
-        self.routes = V2Routes(DataPlane([make_model(self.router)], version="9"))
+        # What could be loaded is not asked for here; that there is something gives the paths for it.
+        self.routes = V2Routes(DataPlane([make_model(self.router)], version="9"), cast("ModelRepository", object()))
         self.response = b""
 
     def send(self, _: Exchange, response: bytes) -> None:

@@ -4,6 +4,9 @@ from superserve import errors
 from superserve.frontend.status import http_status, reason_phrase
 
 EXPECTED = {
+    "ConflictError": 409,
+    "UnsupportedError": 501,
+    "LoadError": 500,
     "SuperServeError": 500,
     "PayloadTooLargeError": 413,
     "UnknownModelError": 404,

@@ -108,12 +108,11 @@ async def test_compiled_workers_share_weights_and_answer_right(compiled_folder: 
 async def run_two(folder: ModelFolder, choice: EngineChoice, tolerance: float) -> None:
     """Load on two workers until each has run many batches; one of them is killed on the way."""
     cores = plan_cores(available_cores(), 2).workers
-    pool = LocalPool(workers_for(folder, choice), cores, MonotonicClock(asyncio.get_running_loop()))
+    pool = LocalPool([workers_for(folder, choice)], cores, MonotonicClock(asyncio.get_running_loop()))
     load = Load(folder, pool, tolerance)
     await pool.start(load)
     try:
-        assert pool.engine is not None
-        assert (pool.engine.engine, pool.engine.dtype) == (choice.engine, choice.dtype)
+        assert (pool.engines[0].engine, pool.engines[0].dtype) == (choice.engine, choice.dtype)
         async with asyncio.timeout(120):
             await load.over.wait()
         assert load.failed == []

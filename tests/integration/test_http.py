@@ -12,14 +12,12 @@ import uvloop
 from superserve.clock import MonotonicClock
 from superserve.frontend.http_server import HttpServer
 from superserve.frontend.routes import V2Routes
-from superserve.profile import LatencyTable
 from superserve.request import Outcome
-from superserve.scheduling import Scheduler, create_policy
 from superserve.serving.config import HttpConfig
 from superserve.serving.dataplane import DataPlane, ServedModel
 from superserve.serving.fake_pool import FakePool
 from superserve.serving.router import Router
-from support.serving import MODEL, PROFILE
+from support.serving import MODEL, make_router
 
 pytestmark = pytest.mark.integration
 
@@ -40,9 +38,8 @@ INFER = b"POST /v2/models/tiny/infer HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" %
 async def server(pool: FakePool | None = None, **limits: Any) -> AsyncIterator[tuple[int, Router]]:
     """A server with workers that answer after 2 ms, or those of ``pool``; its port and router."""
     clock = MonotonicClock(asyncio.get_running_loop())
-    scheduler = Scheduler(create_policy("slackfit", LatencyTable(PROFILE)), overhead_ns=0)
     workers = pool or FakePool(2, clock=clock, service_ns=lambda _: 2_000_000)
-    router = Router(scheduler, workers, clock, output_row_bytes=[4, 4])
+    router = make_router(workers, clock, max_queued=20_000)
     plane = DataPlane([ServedModel(MODEL, router, slo_ms=1000.0)], version="0")
     http = HttpServer(V2Routes(plane), clock, HttpConfig(**limits))
     await http.start("127.0.0.1", 0)

@@ -75,8 +75,14 @@ ENGINE = """
         if "message" in setup.spec.options:
             raise ValueError(setup.spec.options["message"])
         return Engine()
+
+    def out_of_memory(setup):
+        os.kill(os.getpid(), 9)  # as the kernel does
 """
 FAIL, WRONG_SHAPE, DIE, HANG, SLOW = 201, 202, 203, 204, 205
+
+#: A model loads in the time that cores have left over, which is little on a busy machine.
+LOAD_S = 240.0
 
 
 class Recorder:
@@ -136,7 +142,7 @@ async def running(
     spec: WorkerSpec, workers: int = 1, limits: PoolLimits | None = None
 ) -> AsyncIterator[tuple[LocalPool, Recorder]]:
     cores = plan_cores(available_cores(), workers).workers
-    pool = LocalPool(spec, cores, MonotonicClock(asyncio.get_running_loop()), limits)
+    pool = LocalPool([spec], cores, MonotonicClock(asyncio.get_running_loop()), limits)
     recorder = Recorder()
     await pool.start(recorder)
     assert {await recorder.next() for _ in range(workers)} == {("ready", number, "") for number in range(workers)}
@@ -158,8 +164,11 @@ def one(k: int) -> Batch:
 async def test_answers_are_the_engines(toy: WorkerSpec) -> None:
     rng = np.random.default_rng(0)
     async with running(toy) as (pool, recorder):
-        assert pool.engine is not None
-        assert (pool.engine.engine, pool.engine.subnet_ids, pool.engine.torch) == ("toy", ("a", "b"), "none")
+        assert (pool.engines[0].engine, pool.engines[0].subnet_ids, pool.engines[0].torch) == (
+            "toy",
+            ("a", "b"),
+            "none",
+        )
         for rows in (1, 8, 3, 8, 1):
             subnet = rows % 2
             x, k = rng.random((rows, 4), np.float32), rng.integers(0, 200, rows).tolist()
@@ -252,14 +261,14 @@ async def test_stop_kills_what_does_not_finish_and_says_so(toy: WorkerSpec) -> N
 )
 async def test_a_worker_that_cannot_start_fails_the_pool(toy: WorkerSpec, engine: str, message: str) -> None:
     spec = msgspec.structs.replace(toy, engine=engine, options={"message": "no such weights"})
-    pool = LocalPool(spec, (available_cores()[-1],) * 2, MonotonicClock(asyncio.get_running_loop()))
+    pool = LocalPool([spec], (available_cores()[-1],) * 2, MonotonicClock(asyncio.get_running_loop()))
     with pytest.raises(WorkerError, match=message):
         await pool.start(Recorder())
     await pool.stop()
 
 
 async def test_cancelling_the_start_leaves_nothing(toy: WorkerSpec) -> None:
-    pool = LocalPool(toy, (available_cores()[-1],) * 2, MonotonicClock(asyncio.get_running_loop()))
+    pool = LocalPool([toy], (available_cores()[-1],) * 2, MonotonicClock(asyncio.get_running_loop()))
     starting = asyncio.create_task(pool.start(Recorder()))
     await asyncio.sleep(0.05)
     starting.cancel()
@@ -296,6 +305,116 @@ async def test_emulated_workers_take_their_time_and_answer_zeros() -> None:
             assert recorder.infer_ns > 0.9 * expected_us * 1_000
 
 
+async def test_a_model_is_added_beside_the_one_that_runs(toy: WorkerSpec) -> None:
+    """Its process takes over between two batches, and runs both; so does one that is started after a death."""
+    async with running(toy, workers=2) as (pool, recorder):
+        before = pool.pids
+        pool.launch(0, one(SLOW))
+        adding = asyncio.ensure_future(pool.add(msgspec.structs.replace(toy, max_rows=3)))
+        assert (await recorder.next())[:2] == ("done", 0)
+        async with asyncio.timeout(LOAD_S):
+            number = await adding
+        assert number == 1
+        assert set(pool.engines) == {0, 1}
+        assert not set(pool.pids) & set(before)
+        for model in (0, 1):
+            await answered(pool, recorder, model)
+        assert recorder.events.empty(), "nobody was told of the change"
+        assert pool.pids[0] is not None
+        os.kill(pool.pids[0], signal.SIGKILL)
+        assert (await recorder.next())[:2] == ("lost", 0)
+        assert await recorder.next() == ("ready", 0, "")
+        for model in (0, 1):
+            await answered(pool, recorder, model)
+        async with asyncio.timeout(LOAD_S):
+            await pool.remove(0)
+        assert set(pool.engines) == {1}
+        await answered(pool, recorder, 1)
+
+
+async def test_a_running_batch_ends_in_its_own_process(toy: WorkerSpec) -> None:
+    """A process that is ready waits for the batch; what comes next is for the new one."""
+    async with running(toy) as (pool, recorder):
+        adding = asyncio.ensure_future(pool.add(toy))
+        while not adding.done():
+            pid = pool.pids[0]
+            pool.launch(0, one(SLOW))
+            assert pool.pids[0] == pid
+            assert (await recorder.next())[:2] == ("done", 0)
+        await answered(pool, recorder, await adding)
+
+
+@pytest.mark.parametrize(
+    ("engine", "message"),
+    [
+        ("toy_engine:create", "ValueError: no such weights"),
+        ("toy_engine:out_of_memory", "killed by SIGKILL"),
+        ("no_such_module:create", "No module named 'no_such_module'"),
+    ],
+)
+async def test_a_model_that_cannot_be_loaded_leaves_the_others_alone(
+    toy: WorkerSpec, engine: str, message: str
+) -> None:
+    """Their processes are the same as before, and another model can be added afterwards."""
+    async with running(toy, workers=2) as (pool, recorder):
+        before = pool.pids
+        broken = msgspec.structs.replace(toy, engine=engine, options={"message": "no such weights"})
+        with pytest.raises(WorkerError, match=message):
+            await pool.add(broken)
+        assert pool.pids == before
+        assert set(pool.engines) == {0}
+        await answered(pool, recorder, 0)
+        assert recorder.events.empty()
+        number = await pool.add(toy)
+        await answered(pool, recorder, number)
+
+
+async def test_a_worker_that_dies_while_a_model_loads_comes_back(toy: WorkerSpec) -> None:
+    """Whichever of its processes is there first takes the batches; in the end it holds both models."""
+    async with running(toy) as (pool, recorder):
+        adding = asyncio.ensure_future(pool.add(toy))
+        await asyncio.sleep(0.05)
+        assert pool.pids[0] is not None
+        os.kill(pool.pids[0], signal.SIGKILL)
+        assert (await recorder.next())[:2] == ("lost", 0)
+        assert await recorder.next() == ("ready", 0, "")
+        async with asyncio.timeout(LOAD_S):
+            number = await adding
+        for model in (0, number):
+            await answered(pool, recorder, model)
+
+
+async def test_stopping_while_a_model_loads_leaves_nothing(toy: WorkerSpec) -> None:
+    """The load fails; the fixture counts processes and descriptors."""
+    async with running(toy) as (pool, _):
+        adding = asyncio.ensure_future(pool.add(toy))
+        await asyncio.sleep(0.05)
+        await pool.stop()
+        with pytest.raises(WorkerError, match="the pool stops"):
+            await adding
+
+
+async def test_models_can_be_added_before_the_start(toy: WorkerSpec) -> None:
+    """A pool that does not run takes note of them."""
+    pool = LocalPool([], (available_cores()[-1],), MonotonicClock(asyncio.get_running_loop()))
+    assert [await pool.add(toy), await pool.add(toy)] == [0, 1]
+    await pool.remove(0)
+    recorder = Recorder()
+    await pool.start(recorder)
+    assert await recorder.next() == ("ready", 0, "")
+    await answered(pool, recorder, 1)
+    await pool.stop()
+
+
+async def answered(pool: LocalPool, recorder: Recorder, model: int) -> None:
+    """Worker 0 answers a batch of a model."""
+    batch = batch_of(np.ones((1, 4)), [5])
+    batch.model = model
+    pool.launch(0, batch)
+    assert (await recorder.next())[:2] == ("done", 0)
+    np.testing.assert_array_equal(recorder.rows(), np.full((1, 4), 6.0))
+
+
 def is_running(pid: int) -> bool:
     """Whether a process lives; one that has ended may wait for the machine's first process to take note."""
     try:
@@ -316,7 +435,7 @@ ORPHANS = """
             return lambda *args: None
 
     async def main():
-        pool = LocalPool(SPEC, (0, 0), MonotonicClock(asyncio.get_running_loop()))
+        pool = LocalPool([SPEC], (0, 0), MonotonicClock(asyncio.get_running_loop()))
         await pool.start(Deaf())
         pool.launch(0, Batch(0, 1, [[bytes(16), bytes([204])]]))
         await asyncio.sleep(0.2)

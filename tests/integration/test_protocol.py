@@ -14,7 +14,7 @@ from superserve.model_folder import DTYPES
 from superserve.protocol.byte_strings import join
 from superserve.request import Outcome
 from superserve.serving.fake_pool import FakePool
-from support.serving import MODEL
+from support.serving import MODEL, rename
 from support.transports import TRANSPORTS, WIDE, GrpcTransport, Served, Tensor, served
 
 pytestmark = pytest.mark.integration
@@ -323,3 +323,36 @@ def test_the_transports_are_those_of_the_server() -> None:
     """The fixture gives what its name says."""
     assert Served.__annotations__.keys() >= set(TRANSPORTS)
     assert GrpcTransport.METHODS.keys() == {"live", "ready", "server", "model_ready", "metadata", "config", "stats"}
+
+
+@both
+async def test_several_models_in_one_server(transport: str) -> None:
+    """Each has its own name, readiness, statistics and queue; the workers are the same."""
+    pool = FakePool()
+    async with served(transport, MODEL, rename(MODEL, "other"), WIDE, pool=pool) as server:
+        ask, infer = server.client.ask, server.client.infer
+        tensors = [pixels(), scale()]
+        calls = [asyncio.ensure_future(infer("tiny", tensors))]
+        await until(lambda: pool.launched)
+        calls += [asyncio.ensure_future(infer("other", tensors)) for _ in range(2)]
+        await until(lambda: sum(model.router.queue_depth for model in server.plane.models.values()) == 2)
+        for _ in range(2):
+            pool.finish(0)
+        replies = [await call for call in calls]
+        assert [reply.status for reply in replies] == ["OK"] * 3
+        assert [reply.content["model_name"] for reply in replies] == ["tiny", "other", "other"]
+        assert {batch.model: batch.rows for _, batch in pool.launched} == {0: 1, 1: 2}
+        told = {model["name"]: model for model in (await ask("stats")).content["model_stats"]}
+        assert {name: int(model["inference_count"]) for name, model in told.items()} == {
+            "tiny": 1,
+            "other": 2,
+            "wide": 0,
+        }
+        assert (await ask("stats", "other")).content["model_stats"] == [told["other"]]
+        assert [(await ask("metadata", name)).content["name"] for name in told] == list(told)
+        await server.plane.models["other"].router.drain(0)
+        ready = [(await ask("model_ready", name)).status for name in told]
+        assert ready == ["OK", "UNAVAILABLE", "OK"]
+        assert (await ask("ready")).status == "UNAVAILABLE"
+        assert (await infer("other", tensors)).status == "UNAVAILABLE"
+        assert (await infer("fourth", tensors)).status == "NOT_FOUND"

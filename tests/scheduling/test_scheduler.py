@@ -10,9 +10,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from superserve.clock import NS_PER_MS
 from superserve.profile import LatencyTable, Profile
-from superserve.request import Outcome, Reason, Request, RequestState
+from superserve.request import Outcome, Reason, Request
 from superserve.scheduling import Action, Finish, Launch, Scheduler, SchedulerLimits, create_policy
 from support.profiles import make_profile, profiles
+from support.watched import Watched
 
 POLICIES = (
     "drainfit",
@@ -31,61 +32,19 @@ POLICIES = (
     "proteus",
     "proteus:0.01",
 )
-#: They leave a worker without work while it loads a subnet, or until its batch is full.
-WAITING = ("proteus", "proteus:0.01")
-MAX_QUEUED = 12
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    """Throws events at a scheduler in any order and checks every promise after each."""
+    """Throws events at a scheduler in any order; `Watched` checks every promise after each."""
 
     workers = Bundle("workers")
 
     @initialize(profile=profiles(), name=st.sampled_from(POLICIES), action=st.sampled_from(["reject", "delay"]))
     def start(self, profile: Profile, name: str, action: Any) -> None:
-        self.table = LatencyTable(profile)
-        self.name = name
-        self.policy = create_policy(name, self.table, action)
-        self.action = action
-        self.overhead_ns = NS_PER_MS // 2
-        self.scheduler = Scheduler(
-            self.policy, overhead_ns=self.overhead_ns, limits=SchedulerLimits(max_queued=MAX_QUEUED)
-        )
-        self.now_ns = 0
-        self.requests: list[Request] = []
-        self.ended: dict[int, Finish] = {}
-        self.running: dict[int, Launch] = {}
         self.idle: set[int] = set()
+        self.watched = Watched(profile, name, action, self.idle)
+        self.now_ns = 0
         self.next_worker = 0
-
-    def apply(self, actions: Sequence[Action]) -> None:
-        for action in actions:
-            if isinstance(action, Launch):
-                self.check_launch(action)
-            else:
-                assert action.request.id not in self.ended, "a request ended twice"
-                self.ended[action.request.id] = action
-
-    def check_launch(self, launch: Launch) -> None:
-        assert launch.worker in self.idle, "launched on a worker that is not idle"
-        self.idle.remove(launch.worker)
-        self.running[launch.worker] = launch
-        assert launch.requests
-        assert launch.rows == sum(request.rows for request in launch.requests) <= self.table.max_rows
-        assert launch.subnet in self.policy.subnets
-        keys = [(request.deadline_ns, request.id) for request in launch.requests]
-        assert keys == sorted(keys), "a batch is in deadline order"
-        waiting = [r for r in self.requests if r.state is RequestState.QUEUED]
-        assert all((r.deadline_ns, r.id) > keys[-1] for r in waiting), "the batch is the most urgent run of the queue"
-        for request in launch.requests:
-            assert request.id not in self.ended, "launched a request that has ended"
-            assert request.min_accuracy <= self.table.accuracies[launch.subnet]
-            if self.action == "reject":
-                done_ns = self.now_ns + self.overhead_ns + self.table.latency_ns[launch.subnet][request.rows]
-                assert done_ns < request.deadline_ns, "launched a request that was certain to miss"
-        if self.action == "reject":
-            done_ns = self.now_ns + self.overhead_ns + self.table.latency_ns[launch.subnet][launch.rows]
-            assert done_ns < launch.requests[0].deadline_ns, "the head misses by the profile"
 
     @rule(worker_count=st.integers(1, 3), target=workers)
     @precondition(lambda self: self.next_worker < 4)
@@ -93,7 +52,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         worker = self.next_worker
         self.next_worker += 1
         self.idle.add(worker)
-        self.apply(self.scheduler.on_worker_ready(self.now_ns, worker))
+        self.watched.apply(self.now_ns, self.watched.scheduler.on_worker_ready(self.now_ns, worker))
         return worker
 
     @rule(
@@ -103,77 +62,50 @@ class SchedulerMachine(RuleBasedStateMachine):
         priority=st.integers(0, 3),
     )
     def arrive(self, slo_ms: float, rows: int, floor: float, priority: int) -> None:
-        deadline_ns = self.now_ns + round(slo_ms * NS_PER_MS)
-        rows = min(rows, self.table.max_rows)
-        request = Request(len(self.requests), self.now_ns, deadline_ns, rows, floor, priority)
-        self.requests.append(request)
-        self.apply(self.scheduler.on_arrival(self.now_ns, request))
+        self.watched.arrive(self.now_ns, slo_ms, rows, floor, priority)
 
     @rule(pick=st.integers(0, 1_000))
-    @precondition(lambda self: self.requests)
     def cancel(self, pick: int) -> None:
-        self.apply(self.scheduler.on_cancel(self.now_ns, self.requests[pick % len(self.requests)]))
+        self.watched.cancel(self.now_ns, pick)
 
     @rule(pick=st.integers(0, 3), failed=st.booleans(), slowness=st.sampled_from([0.5, 1.0, 1.5, 20.0]))
-    @precondition(lambda self: self.running)
+    @precondition(lambda self: self.watched.running)
     def batch_ends(self, pick: int, failed: bool, slowness: float) -> None:
-        worker = sorted(self.running)[pick % len(self.running)]
-        launch = self.running.pop(worker)
+        watched, scheduler = self.watched, self.watched.scheduler
+        worker = sorted(watched.running)[pick % len(watched.running)]
+        taken_ns = watched.taken_ns(worker, slowness)
+        launch = watched.running.pop(worker)
         self.idle.add(worker)
         if failed:
-            self.apply(self.scheduler.on_batch_failed(self.now_ns, worker))
+            watched.apply(self.now_ns, scheduler.on_batch_failed(self.now_ns, worker))
         else:
-            taken_ns = round(slowness * self.table.latency_ns[launch.subnet][launch.rows])
-            self.apply(self.scheduler.on_batch_done(self.now_ns, worker, taken_ns))
-        assert all(request.id in self.ended for request in launch.requests)
+            watched.apply(self.now_ns, scheduler.on_batch_done(self.now_ns, worker, taken_ns))
+        assert all(request.id in watched.ended for request in launch.requests)
 
     @rule(worker=consumes(workers))
     def worker_lost(self, worker: int) -> None:
-        launch = self.running.pop(worker, None)
+        watched = self.watched
+        launch = watched.running.pop(worker, None)
         self.idle.discard(worker)
-        self.apply(self.scheduler.on_worker_lost(self.now_ns, worker))
-        for request in launch.requests if launch else ():
-            ended = self.ended.get(request.id)
-            if ended is not None and ended.reason is Reason.WORKER_LOST:
-                assert self.action == "reject"
-                assert self.now_ns > request.latest_start_ns, "lost a request that had slack left"
+        watched.apply(self.now_ns, watched.scheduler.on_worker_lost(self.now_ns, worker))
+        if launch is not None:
+            watched.check_loss(self.now_ns, launch)
 
     @rule(delta_ms=st.floats(0.0, 20.0))
     def time_passes(self, delta_ms: float) -> None:
-        self.advance(self.now_ns + round(delta_ms * NS_PER_MS))
-
-    def advance(self, until_ns: int) -> None:
-        while (timer_ns := self.scheduler.next_timer()) is not None and timer_ns <= until_ns:
+        until_ns = self.now_ns + round(delta_ms * NS_PER_MS)
+        while (timer_ns := self.watched.scheduler.next_timer()) is not None and timer_ns <= until_ns:
             self.now_ns = max(self.now_ns, timer_ns)
-            self.apply(self.scheduler.on_timer(self.now_ns))
-            assert self.scheduler.next_timer() != timer_ns, "a timer that is due forever"
+            self.watched.tick(self.now_ns)
         self.now_ns = until_ns
 
     @invariant()
-    def every_request_is_somewhere(self) -> None:
-        running = {request.id for launch in self.running.values() for request in launch.requests}
-        for request in self.requests:
-            ended = request.id in self.ended
-            assert ended == (request.state is RequestState.DONE)
-            if request.state is RequestState.RUNNING:
-                assert request.id in running
-        assert self.scheduler.queue_depth <= MAX_QUEUED + 4 * 16
-        assert self.scheduler.unfinished == len(self.requests) - len(self.ended)
-
-    @invariant()
-    def no_worker_idles_while_work_waits(self) -> None:
-        if self.idle and self.scheduler.queue_depth:
-            assert self.name in WAITING
-            assert self.scheduler.next_timer() is not None, "waits for nothing"
+    def promises_hold(self) -> None:
+        self.watched.check()
 
     def teardown(self) -> None:
-        if not hasattr(self, "scheduler"):
-            return
-        self.apply(self.scheduler.on_stop(self.now_ns))
-        assert len(self.ended) == len(self.requests), "a request without an outcome"
-        for finish in self.ended.values():
-            if finish.outcome is Outcome.SERVED:
-                assert finish.launch is not None
+        if hasattr(self, "watched"):
+            self.watched.stop(self.now_ns)
 
 
 SchedulerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -10,6 +10,7 @@ from superserve.serving.config import Config, flag_of, resolve
 KEYS = [
     f"{section}.{field}"
     for section in Config.__struct_fields__
+    if section != "models"
     for field in getattr(Config(), section).__struct_fields__
 ]
 
@@ -36,6 +37,7 @@ OTHER: dict[str, tuple[Any, str]] = {
     "model.slo_ms": (36.0, "36"),
     "model.timeout_action": ("delay", "delay"),
     "model.max_queued": (10, "10"),
+    "repository.folder": ("/models", "/models"),
     "workers.count": (3, "3"),
     "workers.device": ("emulated:r-profile", "emulated:r-profile"),
     "workers.engine": ("compiled", "compiled"),
@@ -152,3 +154,57 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """It was asked for, so it must be there."""
     with pytest.raises(ConfigError, match=r"absent\.toml"):
         resolve({}, {}, tmp_path / "absent.toml")
+
+
+PER_MODEL = """
+[model]
+policy = "slackfit"
+slo_ms = 40
+
+[models.digits]
+slo_ms = 20
+source = "digits"
+
+[models."ofa.small"]
+policy = "maxacc"
+profile = "p.json"
+"""
+
+
+def test_models_have_settings_of_their_own(tmp_path: Path) -> None:
+    """What is not said of a model by name, the section for all of them says."""
+    config, provenance = resolve({}, {}, toml(tmp_path, PER_MODEL))
+    digits, small, other = (config.settings(name) for name in ("digits", "ofa.small", "other"))
+    assert (digits.policy, digits.slo_ms, digits.source, digits.profile) == ("slackfit", 20, "digits", None)
+    assert (small.policy, small.slo_ms, small.source, small.profile) == ("maxacc", 40, None, "p.json")
+    assert (other.policy, other.slo_ms, other.max_queued) == ("slackfit", 40, 20_000)
+    assert provenance["models.digits.slo_ms"] == f"file {tmp_path / 'server.toml'}"
+    assert "models.digits.policy" not in provenance
+
+
+def test_what_is_said_later_of_all_models_beats_what_was_said_of_one(tmp_path: Path) -> None:
+    """A flag beats the file, whatever the file says it of; the environment can name a model, too."""
+    file = toml(tmp_path, PER_MODEL)
+    flagged = resolve({"model.slo_ms": 7.0}, {}, file)
+    assert [flagged.config.settings(name).slo_ms for name in ("digits", "other")] == [7.0, 7.0]
+    assert "models.digits.slo_ms" not in flagged.provenance
+    environ = {"SUPERSERVE_MODELS__DIGITS__SLO_MS": "9", "SUPERSERVE_MODEL__SLO_MS": "8"}
+    named = resolve({}, environ, file)
+    assert [named.config.settings(name).slo_ms for name in ("digits", "other")] == [9.0, 8.0]
+    assert named.values["models.digits.slo_ms"] == 9.0
+    assert named.values["server.http_port"] == 8000
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("[models.digits]\npolcy = 'x'", "unknown key 'models.digits.polcy'"),
+        ("[models]\ndigits = 1", r"\[models.digits\]"),
+        ("[models.digits]\npolicy = 'best'", "models.digits.policy.*'best'"),
+        ("[models.digits]\nslo_ms = 0", "models.digits.slo_ms"),
+    ],
+)
+def test_mistakes_about_a_model_name_it(tmp_path: Path, text: str, pattern: str) -> None:
+    """As those about everything else."""
+    with pytest.raises(ConfigError, match=pattern):
+        resolve({}, {}, toml(tmp_path, text))

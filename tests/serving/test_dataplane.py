@@ -180,3 +180,27 @@ def test_values_that_the_model_cannot_take_are_refused_by_row(
 
 def test_a_model_without_limits_takes_any_value(model: ServedModel) -> None:
     assert check(model, image(data=b"\xff" * 4), scale(data=struct.pack("<f", float("nan")))).rows == 1
+
+
+async def test_models_come_and_go() -> None:
+    """Whoever watches readiness is told; a model that could be loaded is not ready, one that could not is unknown."""
+    first = make_model(make_router(FakePool(), ManualClock()))
+    second = make_model(make_router(FakePool(), ManualClock()), config=rename(MODEL, "second"))
+    plane = DataPlane([first], version="9")
+    told: list[bool] = []
+    plane.watchers.add(lambda: told.append(plane.ready))
+    await first.router.start()
+    plane.add(second)
+    changes = [told[-1]]
+    await second.router.start()
+    changes.append(told[-1])
+    assert changes == [False, True], "at first one of them would not admit a request"
+    assert plane.model_ready("second")
+    plane.remove(second)
+    with pytest.raises(UnknownModelError):
+        plane.model_ready("second")
+    plane.can_load = lambda name: name == "second"
+    assert not plane.model_ready("second")
+    before = len(told)
+    await second.router.drain(0)
+    assert len(told) == before, "what is not served does not matter"

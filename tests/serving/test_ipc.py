@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -203,3 +204,26 @@ def test_closing_while_an_answer_is_held_frees_nothing_under_it() -> None:
     view = router.outputs(0, 1)[0]
     router.close()
     assert bytes(view) == bytes(28)
+
+
+def test_models_of_one_worker_share_slots_that_never_overlap() -> None:
+    """The next batch's inputs, of any model, leave the last outputs of any other as they are."""
+    small = msgspec.structs.replace(SPEC, max_rows=1)
+    wide = msgspec.structs.replace(
+        SPEC, inputs=(TensorSpec("t", "FP64", (-1, 50)),), outputs=(TensorSpec("o", "UINT8", (-1,)),)
+    )
+    layouts = SlotLayout.of({0: SPEC, 4: small, 7: wide})
+    assert len({layout.size for layout in layouts.values()}) == 1
+    slots: list[set[range]] = [set(), set(), set()]
+    for layout in layouts.values():
+        for slot, starts, tensors in (
+            (0, layout.inputs, layout.spec.inputs),
+            (1, layout.outputs[0], layout.spec.outputs),
+            (2, layout.outputs[1], layout.spec.outputs),
+        ):
+            slots[slot] |= {
+                range(start, start + layout.spec.max_rows * tensor.row_bytes)
+                for start, tensor in zip(starts, tensors, strict=True)
+            }
+    spans = [(min(span.start for span in slot), max(span.stop for span in slot)) for slot in slots]
+    assert spans[0][1] <= spans[1][0] < spans[1][1] <= spans[2][0] < spans[2][1] <= layouts[0].size

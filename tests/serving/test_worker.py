@@ -166,3 +166,43 @@ def test_a_router_that_is_gone_before_the_answer_is_no_error(bench: Bench) -> No
 def _raise_on_subnet_1(subnet: int) -> None:
     if subnet == 1:
         raise ArithmeticError("no such subnet")
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_one_worker_runs_several_models(monkeypatch: pytest.MonkeyPatch, background: bool) -> None:
+    """Each batch is run by the engine of its model, in slots that fit it; each model is told of before any batch."""
+    wide = msgspec.structs.replace(
+        SPEC, inputs=(TensorSpec("x", "FP32", (-1, 2)),), outputs=(TensorSpec("y", "FP32", (-1, 2)),)
+    )
+    specs = {3: SPEC, 5: wide}
+    bench = Bench()
+    engines = {model: Doubler() for model in specs}
+
+    def load(setup: Setup) -> Engine:
+        return engines[setup.model]
+
+    monkeypatch.setattr("superserve.serving.worker.load_engine", load)
+    layouts = SlotLayout.of(specs)
+    os.ftruncate(bench.memory_fd, layouts[3].size)
+    slots = {model: RouterSlots(layout, layout.map(bench.memory_fd)) for model, layout in layouts.items()}
+    slots[5].write(Batch(0, 2, [[np.array([[1, 2], [3, 4]], "<f4").tobytes()]], model=5))
+    cold = {model: msgspec.structs.replace(spec, warm_batches=()) for model, spec in specs.items()}
+    bench.router.send(Setup(0, cold[3], 3, more=True))
+    bench.router.send(Setup(0, cold[5], 5))
+    bench.router.send(Launch(1, 1, 2, 5))
+    bench.router.send(Launch(2, 0, 2, 3))
+    bench.router.half_close()
+    assert run_worker(bench.worker, bench.memory_fd, background=background) == 0
+    first, second, *done = bench.said()
+    assert [(ready.model, ready.more) for ready in (first, second) if isinstance(ready, Ready)] == [
+        (3, True),
+        (5, False),
+    ]
+    assert [message.seq for message in done if isinstance(message, Done)] == [1, 2]
+    assert str(engines[5].ran) == "[(1, [[1.0, 2.0], [3.0, 4.0]])]"
+    assert engines[3].ran == [(0, [1, 2])]
+    assert np.frombuffer(slots[5].outputs(1, 2)[0], "<f4").tolist() == [3, 6, 9, 12]
+    assert np.frombuffer(slots[3].outputs(2, 2)[0], "<f4").tolist() == [2, 4]
+    for each in slots.values():
+        each.close()
+    bench.close()

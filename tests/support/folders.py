@@ -7,12 +7,12 @@ import numpy as np
 from superserve.model_folder import FRONT_FILE, NORMS_FILE, WEIGHTS_FILE, ModelConfig, TensorSpec, write_json
 
 
-def write_digits_like_folder(folder: Path) -> Path:
+def write_digits_like_folder(folder: Path, name: str = "digits") -> Path:
     """A folder with the tensors and test data of a digits model and empty weights: enough for emulated workers."""
     folder.mkdir(parents=True, exist_ok=True)
     config = ModelConfig(
         format=1,
-        name="digits",
+        name=name,
         family="none",
         architecture={},
         task="image classification",
@@ -23,8 +23,8 @@ def write_digits_like_folder(folder: Path) -> Path:
         preprocessing={},
     )
     write_json(folder / "config.json", config)
-    for name in (FRONT_FILE, WEIGHTS_FILE, NORMS_FILE):
-        (folder / name).touch()
+    for file in (FRONT_FILE, WEIGHTS_FILE, NORMS_FILE):
+        (folder / file).touch()
     rng = np.random.default_rng(0)
     np.savez(
         folder / "test.npz", inputs=rng.integers(0, 17, (100, 8, 8), dtype=np.uint8), labels=rng.integers(0, 10, 100)

@@ -46,14 +46,16 @@ class ServerProcess:
 
 @contextmanager
 def serving(
-    folder: Path, *arguments: str, scratch: Path, device: str = "emulated:r-profile"
+    folder: Path, *arguments: str | Path, scratch: Path, device: str = "emulated:r-profile"
 ) -> Iterator[ServerProcess]:
     """Serve a model on a free port; ready inside the block, gone after it."""
     ready, log = scratch / "ready.json", scratch / "server.log"
     command = [sys.executable, "-m", "superserve", "serve", str(folder), "--device", device, "--http-port", "0"]
     command += ["--grpc-port", "0"]
     with log.open("wb") as file:
-        process = subprocess.Popen([*command, "--ready-file", str(ready), *arguments], stderr=file, stdout=file)
+        process = subprocess.Popen(
+            [*command, "--ready-file", str(ready), *map(str, arguments)], stderr=file, stdout=file
+        )
     try:
         url, grpc = _wait(ready, process, log)
         yield ServerProcess(url, grpc, process, log)

@@ -13,6 +13,7 @@ from superserve.serving.dataplane import ServedModel
 from superserve.serving.fake_pool import FakePool
 from superserve.serving.inference import Answer
 from superserve.serving.router import Router
+from superserve.serving.shared_pool import SharedPool
 from support.profiles import make_profile
 
 #: Two subnets: batch 1 takes 1 or 4 ms, batch 4 takes 2 or 8 ms.
@@ -33,7 +34,7 @@ MODEL = ModelConfig(
 
 
 def make_router(
-    pool: FakePool,
+    pool: FakePool | SharedPool,
     clock: Clock,
     *,
     profile: Profile = PROFILE,
@@ -41,14 +42,17 @@ def make_router(
     timeout_action: TimeoutAction = "reject",
     max_queued: int = 100,
     config: ModelConfig = MODEL,
+    number: int = 0,
 ) -> Router:
-    """A router of `MODEL`; its `FakePool` echoes the inputs."""
+    """A router of `MODEL`, on a pool of its own or one that it shares; a `FakePool` echoes the inputs."""
+    shared = pool if isinstance(pool, SharedPool) else SharedPool(pool, clock)
     scheduler = Scheduler(
         create_policy(policy, LatencyTable(profile), timeout_action),
         overhead_ns=round(profile.dispatch_overhead_us * 1000),
         limits=SchedulerLimits(max_queued=max_queued),
+        shared=shared.workers,
     )
-    return Router(scheduler, pool, clock, output_row_bytes=[spec.row_bytes for spec in config.outputs])
+    return Router(scheduler, shared, clock, output_row_bytes=[spec.row_bytes for spec in config.outputs], number=number)
 
 
 def make_model(

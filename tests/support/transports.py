@@ -25,6 +25,7 @@ from superserve.serving.config import GrpcConfig, HttpConfig
 from superserve.serving.dataplane import DataPlane
 from superserve.serving.fake_pool import FakePool
 from superserve.serving.router import Router
+from superserve.serving.shared_pool import SharedPool
 from support.serving import PROFILE, make_model, make_router
 
 #: HTTP's statuses by the names of gRPC's that say the same.
@@ -325,24 +326,35 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    transport: str, config: ModelConfig, *, pool: FakePool | None = None, limits: Mapping[str, int] | None = None
+    transport: str,
+    config: ModelConfig,
+    *others: ModelConfig,
+    pool: FakePool | None = None,
+    limits: Mapping[str, int] | None = None,
 ) -> AsyncIterator[Served]:
-    """A model on real sockets behind workers that echo after 2 ms, or behind ``pool``."""
+    """Models on real sockets behind workers that echo after 2 ms, or behind ``pool``."""
     clock = MonotonicClock(asyncio.get_running_loop())
     workers = pool or FakePool(2, clock=clock, service_ns=lambda _: 2_000_000)
-    router = make_router(workers, clock, profile=PROFILE, max_queued=3, config=config)
-    plane = DataPlane([make_model(router, config=config, slo_ms=2000.0)], version="9")
+    shared = SharedPool(workers, clock)
+    models = []
+    for number, model in enumerate((config, *others)):
+        router = make_router(shared, clock, profile=PROFILE, max_queued=3, config=model, number=number)
+        models.append(make_model(router, config=model, slo_ms=2000.0))
+    plane = DataPlane(models, version="9")
     ids = RequestIds()
     http = HttpServer(V2Routes(plane), clock, msgspec.structs.replace(HttpConfig(), **(limits or {})), ids)
     rpc = GrpcServer(plane, clock, GrpcConfig(max_message_bytes=1_000_000), ids)
     await http.start("127.0.0.1", 0)
     await rpc.start("127.0.0.1", 0)
-    await router.start()
+    for served_model in models:
+        await served_model.router.start()
     try:
         async with asyncio.timeout(60), grpc.aio.insecure_channel(f"127.0.0.1:{rpc.port}") as channel:
             client = GrpcTransport(channel) if transport == "grpc" else HttpTransport(http.port)
-            yield Served(client, workers, router, plane, http, rpc)
+            yield Served(client, workers, models[0].router, plane, http, rpc)
     finally:
         await rpc.stop(0)
         await http.stop(0.1)
-        await router.stop()
+        await shared.stop()
+        for served_model in models:
+            await served_model.router.stop()

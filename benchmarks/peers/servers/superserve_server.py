@@ -17,6 +17,8 @@ import uvloop
 from peers.jobs import CNN, OUTPUT_NAME, OUTPUT_VALUES
 from peers.servers.arguments import Arguments, parse
 from superserve.clock import MonotonicClock
+from superserve.engine import EngineChoice
+from superserve.frontend.deployment import Deployment
 from superserve.frontend.server import Server
 from superserve.model_folder import ModelConfig, ModelFolder, TensorSpec, write_json
 from superserve.profile import Device, Profile, SubnetProfile
@@ -28,6 +30,8 @@ from superserve.serving.local_pool import LocalPool
 #: What a batch of the no-op takes, and what the router adds, in microseconds: planning needs some figure.
 BATCH_US = 20.0
 OVERHEAD_US = 100.0
+
+NOOP = EngineChoice("cpu", "noop", "float32")
 
 
 def main() -> None:
@@ -87,13 +91,13 @@ async def serve_noop(given: Arguments) -> None:
         max_rows=given.rows,
         warm_batches=(1, given.rows),
     )
-    pool = LocalPool(spec, plan_cores(available_cores()).workers, clock)
+    pool = LocalPool([spec], plan_cores(available_cores()).workers, clock)
     config = Config(
         server=ServerConfig(http_port=given.port), model=ModelSettings(policy="fixed:largest", slo_ms=10_000)
     )
     stopped = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopped.set)
-    async with Server(config, folder, noop_profile(given.rows), pool, clock):
+    async with Server(config, [Deployment(folder, NOOP, noop_profile(given.rows))], pool, clock):
         gc.collect()
         gc.freeze()
         await stopped.wait()

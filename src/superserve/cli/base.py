@@ -24,6 +24,10 @@ err = Console(stderr=True)
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, or the name of a bundled model.")]
+ModelNames = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="MODEL", help="Model folders and names of bundled models."),
+]
 TraceFile = Annotated[
     Path, typer.Argument(metavar="TRACE", help="A canonical trace (.npz), or a folder of recorded segments.")
 ]

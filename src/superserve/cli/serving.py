@@ -12,7 +12,7 @@ from superserve.cli.base import (
     DtypeWish,
     EngineWish,
     JsonFile,
-    ModelName,
+    ModelNames,
     Seed,
     SloMs,
     TraceFile,
@@ -54,7 +54,7 @@ def demo(
 
 @app.command()
 def serve(
-    model: ModelName,
+    models: ModelNames = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     http_port: Annotated[int | None, typer.Option(help="HTTP port; 0 takes a free one.")] = None,
     grpc_port: Annotated[
@@ -70,15 +70,17 @@ def serve(
     engine: Annotated[str | None, typer.Option(help="eager, compiled, or auto: compiled if it is there.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, or auto.")] = None,
     profile: Annotated[Path | None, typer.Option(metavar="FILE", help="Profile to plan with.")] = None,
+    model_repository: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Clients may load models from here, and unload any.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML configuration.")] = None,
     ready_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Written with the URL and process id once ready.")
     ] = None,
 ) -> None:
-    """Serve a model over the Open Inference Protocol until told to stop."""
-    from superserve.frontend.server import choose_profile, serve_model
-    from superserve.model_folder import ModelFolder
-    from superserve.serving.choice import choose_engine
+    """Serve models over the Open Inference Protocol until told to stop."""
+    from superserve.frontend.deployment import deploy
+    from superserve.frontend.server import serve_models
     from superserve.serving.config import resolve
 
     flags = {
@@ -89,18 +91,16 @@ def serve(
         "workers.device": device,
         "workers.engine": engine,
         "workers.dtype": dtype,
+        "repository.folder": model_repository,
         "model.policy": policy,
         "model.slo_ms": slo_ms,
         "model.timeout_action": timeout_action,
     }
     settings = resolve(flags, os.environ, config).config
-    folder = ModelFolder.resolve(model)
     _log_to_stderr()
-    wish = settings.workers
-    choice = choose_engine(folder, wish.device, wish.engine, wish.dtype)
     with progress_bar("profile") as advance:
-        planned = choose_profile(folder, choice, profile, advance)
-    serve_model(folder, settings, choice, planned, ready_file=ready_file)
+        deployments = deploy(models or (), settings, profile, advance)
+    serve_models(deployments, settings, ready_file=ready_file)
 
 
 @app.command()
@@ -148,17 +148,11 @@ def config_show(
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML configuration.")] = None,
 ) -> None:
     """Print every setting of `serve` with its value and where that came from."""
-    import msgspec
-
     from superserve.serving.config import resolve
     from superserve.tables import print_table
 
     resolved = resolve({}, os.environ, config)
-    tree = msgspec.to_builtins(resolved.config)
-    rows = []
-    for key, source in resolved.provenance.items():
-        section, _, field = key.partition(".")
-        rows.append([key, str(tree[section][field]), source])
+    rows = [[key, str(value), resolved.provenance[key]] for key, value in resolved.values.items()]
     print_table(out, "Configuration", ("key", "value", "from"), rows)
 
 

@@ -14,7 +14,7 @@ import msgspec
 from superserve.frontend import openapi_bodies as bodies
 from superserve.frontend.status import reason_phrase
 from superserve.serving.dataplane import MAX_TIMEOUT_US
-from superserve.serving.metadata import ModelConfiguration, ModelMetadata, ServerMetadata
+from superserve.serving.metadata import ModelConfiguration, ModelIndex, ModelMetadata, ServerMetadata
 from superserve.serving.statistics import StatisticsReport
 
 OPENAPI: Final = "3.1.0"
@@ -65,6 +65,8 @@ class Operation(NamedTuple):
 
 
 _MODEL: Final = "/v2/models/{model}"
+_REPOSITORY: Final = "/v2/repository"
+_LOADING: Final = "Answered when it is done; the other models are served meanwhile."
 
 #: By method and pattern; a pattern with a version is described by the one without.
 OPERATIONS: Final[Mapping[tuple[bytes, str], Operation]] = {
@@ -85,6 +87,19 @@ OPERATIONS: Final[Mapping[tuple[bytes, str], Operation]] = {
         "A request that cannot be in time is refused as soon as that is certain (504), and never executed.",
         body=bodies.InferRequest,
         tensors=True,
+    ),
+    (b"POST", f"{_REPOSITORY}/index"): Operation(
+        "Models that can be loaded",
+        list[ModelIndex],
+        (501,),
+        "Those of the folder that the server was started with, and those that it serves.",
+        body=bodies.RepositoryRequest,
+    ),
+    (b"POST", f"{_REPOSITORY}/models/{{model}}/load"): Operation(
+        "Load a model", bodies.Done, (404, 409, 500, 501), _LOADING, body=bodies.RepositoryRequest
+    ),
+    (b"POST", f"{_REPOSITORY}/models/{{model}}/unload"): Operation(
+        "Unload a model", bodies.Done, (404, 409, 500, 501), _LOADING, body=bodies.RepositoryRequest
     ),
     (b"GET", "/openapi.json"): Operation("This document", None, description="OpenAPI 3.1."),
     (b"GET", "/docs"): Operation("This document, to be read", None, media_type=_HTML),

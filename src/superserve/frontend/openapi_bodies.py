@@ -131,6 +131,19 @@ class ModelReady(Struct):
     ready: bool
 
 
+class RepositoryRequest(Struct, omit_defaults=True):
+    """What is asked of the model repository; may be left out."""
+
+    ready: Annotated[bool, Meta(description="Index: only models that are ready.")] = False
+    parameters: Annotated[
+        dict[str, Any], Meta(description="`unload_dependents` is ignored, everything else is refused.")
+    ] = {}
+
+
+class Done(Struct):
+    """Nothing more to say."""
+
+
 class Error(Struct):
     """What was wrong."""
 

@@ -3,9 +3,11 @@
 Every handler gets the `Exchange` of one request and answers it, at once or later. HTTP itself is ``http.py``'s.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 import msgspec
@@ -15,12 +17,15 @@ from superserve.frontend.exchange import Exchange
 from superserve.frontend.openapi import describe
 from superserve.frontend.openapi_page import page
 from superserve.frontend.per_model import PerModel
+from superserve.frontend.repository import ModelRepository, RepositoryRequest
 from superserve.frontend.sizes import FREE_BYTES, json_limit
 from superserve.frontend.v2 import decode_infer
 from superserve.frontend.v2_response import ResponseEncoder, ResponsePlan
 from superserve.serving.dataplane import DataPlane, ServedModel
 from superserve.serving.inference import Answer
 from superserve.serving.router import Pending
+
+_logger = logging.getLogger(__name__)
 
 #: Paths that clients ask for are remembered with what they mean; beyond this many the memory starts anew.
 _MAX_REMEMBERED: Final = 1024
@@ -111,11 +116,13 @@ class V2Routes(RouteTable):
 
     Args:
         plane: what to serve.
+        repository: what can be loaded; None: not even the paths for it are there.
     """
 
-    def __init__(self, plane: DataPlane) -> None:
+    def __init__(self, plane: DataPlane, repository: ModelRepository | None = None) -> None:
         super().__init__()
         self._plane = plane
+        self._tasks: set[asyncio.Task[None]] = set()
         self._encoders = PerModel(plane, lambda model: ResponseEncoder(model.config, model.subnet_parameters))
         self.add(b"GET", "/v2", self._server_metadata)
         self.add(b"GET", "/v2/health/live", self._live)
@@ -129,6 +136,11 @@ class V2Routes(RouteTable):
             self.add(b"POST", f"{model}/infer", self._infer)
         self.add(b"GET", "/openapi.json", self._openapi)
         self.add(b"GET", "/docs", self._docs)
+        if repository is not None:
+            self._repository = repository
+            self.add(b"POST", "/v2/repository/index", self._index)
+            self.add(b"POST", "/v2/repository/models/{model}/load", self._load)
+            self.add(b"POST", "/v2/repository/models/{model}/unload", self._unload)
 
     def _server_metadata(self, exchange: Exchange, _: PathArguments) -> None:
         exchange.respond_json(msgspec.json.encode(self._plane.metadata))
@@ -144,9 +156,9 @@ class V2Routes(RouteTable):
         exchange.respond_json(msgspec.json.encode(self._model(path).metadata))
 
     def _model_ready(self, exchange: Exchange, path: PathArguments) -> None:
-        model = self._model(path)
-        ready = model.ready
-        exchange.respond_json(msgspec.json.encode({"name": model.config.name, "ready": ready}), 200 if ready else 503)
+        assert path.model is not None
+        ready = self._plane.model_ready(path.model, path.version)
+        exchange.respond_json(msgspec.json.encode({"name": path.model, "ready": ready}), 200 if ready else 503)
 
     def _model_configuration(self, exchange: Exchange, path: PathArguments) -> None:
         exchange.respond_json(msgspec.json.encode(self._model(path).configuration))
@@ -165,6 +177,36 @@ class V2Routes(RouteTable):
         """As JSON and as a page."""
         document = describe(self.routes(), self._plane.metadata.version)
         return msgspec.json.encode(document), page(document).encode()
+
+    def _index(self, exchange: Exchange, _: PathArguments) -> None:
+        asked = RepositoryRequest.of(exchange.body)
+        exchange.respond_json(msgspec.json.encode(self._repository.index(ready_only=asked.ready)))
+
+    def _load(self, exchange: Exchange, path: PathArguments) -> None:
+        assert path.model is not None
+        self._answer(exchange, self._repository.load(path.model, RepositoryRequest.of(exchange.body).parameters))
+
+    def _unload(self, exchange: Exchange, path: PathArguments) -> None:
+        assert path.model is not None
+        self._answer(exchange, self._repository.unload(path.model, RepositoryRequest.of(exchange.body).parameters))
+
+    def _answer(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
+        """Answer when something is done that takes its time."""
+
+        async def answered() -> None:
+            try:
+                await work
+            except SuperServeError as error:
+                exchange.fail(error)
+            except Exception:  # a defect here must cost one answer, and tell the client nothing of our insides
+                _logger.exception("cannot answer %s", exchange.url.decode("latin-1"))
+                exchange.fail(SuperServeError("internal error; the server's log says more"))
+            else:
+                exchange.respond_json(b"{}")
+
+        task = asyncio.ensure_future(answered())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _infer(self, exchange: Exchange, path: PathArguments) -> None:
         model = self._model(path)

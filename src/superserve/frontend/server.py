@@ -1,44 +1,36 @@
-"""A server as a whole: model folder, profile, scheduler, router, workers and the HTTP front end."""
+"""A server as a whole: models with their routers, workers, and the front ends."""
 
 import asyncio
 import gc
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 import msgspec
 import uvloop
 
 from superserve import __version__
-from superserve.clock import NS_PER_US, Clock, MonotonicClock
-from superserve.engine import EngineChoice
-from superserve.errors import ProfileError
+from superserve.clock import Clock, MonotonicClock
+from superserve.frontend.deployment import Deployment
 from superserve.frontend.grpc_front_end import GrpcFrontEnd
 from superserve.frontend.http_server import HttpServer
+from superserve.frontend.repository import ModelRepository
 from superserve.frontend.request_ids import RequestIds
 from superserve.frontend.routes import V2Routes
-from superserve.model_folder import ModelFolder, write_json
-from superserve.profile import LatencyTable, Profile
-from superserve.scheduling import Scheduler, SchedulerLimits, create_policy
+from superserve.model_folder import write_json
 from superserve.serving.config import Config
 from superserve.serving.cores import available_cores, pinned, plan_cores
 from superserve.serving.dataplane import DataPlane, ServedModel
-from superserve.serving.devices import CUDA, emulated_profile, workers_for
+from superserve.serving.devices import CUDA, workers_for
 from superserve.serving.local_pool import LocalPool
 from superserve.serving.pool import WorkerPool
-from superserve.serving.router import Router
-
-if TYPE_CHECKING:
-    from superserve.profiler import Progress
+from superserve.serving.shared_pool import SharedPool
 
 _logger = logging.getLogger(__name__)
-
-#: Told of progress: done, total, what is being done.
-Report = Callable[[float, float, str], None]
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -53,37 +45,42 @@ class ReadyNote(msgspec.Struct, frozen=True):
 
 
 class Server:
-    """One model behind HTTP. Use it as ``async with``: it is ready inside the block, and drained at its end.
+    """Models behind HTTP and gRPC. Use it as ``async with``: it is ready inside the block, and drained at its end.
 
     Args:
         config: everything that can be set.
-        folder: the model.
-        profile: what to plan with; its subnets are those of the pool's workers, in the same order.
-        pool: the workers; started and stopped with the server.
+        models: what it serves; their names differ.
+        pool: the workers, which hold these models in this order; started and stopped with the server.
         clock: time and timers.
     """
 
-    def __init__(self, config: Config, folder: ModelFolder, profile: Profile, pool: WorkerPool, clock: Clock) -> None:
-        model, settings = folder.config, config.model
-        policy = create_policy(settings.policy, LatencyTable(profile), settings.timeout_action)
-        scheduler = Scheduler(
-            policy,
-            overhead_ns=round(profile.dispatch_overhead_us * NS_PER_US),
-            limits=SchedulerLimits(max_queued=settings.max_queued),
+    def __init__(self, config: Config, models: Sequence[Deployment], pool: WorkerPool, clock: Clock) -> None:
+        self._shared = SharedPool(pool, clock)
+        served = [model.served(config, self._shared, clock, number) for number, model in enumerate(models)]
+        self.plane = DataPlane(served, version=__version__)
+        self.repository = ModelRepository(
+            config,
+            self.plane,
+            {model.folder.config.name: (number, model.folder) for number, model in enumerate(models)},
+            pool=pool,
+            shared=self._shared,
+            clock=clock,
         )
-        self.router = Router(scheduler, pool, clock, output_row_bytes=[spec.row_bytes for spec in model.outputs])
-        self.model = ServedModel(
-            model,
-            self.router,
-            slo_ms=settings.slo_ms or profile.default_slo_ms(),
-            emulated=emulated_profile(config.workers.device) is not None,
-        )
-        self.plane = DataPlane([self.model], version=__version__)
         ids = RequestIds()
-        self.http = HttpServer(V2Routes(self.plane), clock, config.http, ids)
-        self.grpc = GrpcFrontEnd(self.plane, clock, config, ids)
+        self.http = HttpServer(V2Routes(self.plane, self.repository), clock, config.http, ids)
+        self.grpc = GrpcFrontEnd(self.plane, clock, config, ids, self.repository)
         self._config = config
         self._pool = pool
+
+    @property
+    def models(self) -> list[ServedModel]:
+        """What it serves."""
+        return list(self.plane.models.values())
+
+    @property
+    def unfinished(self) -> int:
+        """Requests that have not been answered."""
+        return sum(model.router.unfinished for model in self.models)
 
     @property
     def url(self) -> str:
@@ -107,36 +104,44 @@ class Server:
         await self.http.start(self._config.server.host, self._config.server.http_port)
         try:
             await self.grpc.start()
-            await self.router.start()
+            for model in self.models:
+                await model.router.start()
         except BaseException:
             await self.grpc.stop(0)
             await self.http.stop()
+            await self._stop_routers()
             raise
-        model = self.model
         _logger.info(
-            "serving %s%s at %s and %s: %d subnets, %d workers, policy %s, SLO %g ms",
-            model.config.name,
-            " (emulated)" if model.emulated else "",
+            "listening at %s and %s, %d workers",
             self.url,
             f"gRPC {self.grpc_address}" if self.grpc_address else "no gRPC",
-            len(self.router.table),
             self._pool.size,
-            self.router.policy_name,
-            model.slo_ms,
         )
+        for model in self.models:
+            _logger.info("serving %s", model)
 
     async def stop(self) -> None:
         """Answer what has been admitted, within ``drain_timeout_s``, refuse everything else, and end; idempotent."""
-        await self.router.drain(self._config.server.drain_timeout_s)
+        await self.repository.close()
+        await self._drain(self._config.server.drain_timeout_s)
         await self.grpc.stop()
         await self.http.stop()
-        await self.router.stop()
+        await self._stop_routers()
 
     async def hasten(self) -> None:
         """Make a `stop` under way end now: what is unanswered fails."""
-        await self.router.drain(0)
+        await self._drain(0)
         self.http.abort()
         await self.grpc.stop(0)
+
+    async def _drain(self, timeout_s: float) -> None:
+        await asyncio.gather(*(model.router.drain(timeout_s) for model in self.models))
+
+    async def _stop_routers(self) -> None:
+        await self._drain(0)
+        await self._shared.stop()
+        for model in self.models:
+            await model.router.stop()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -148,91 +153,29 @@ class Server:
         await self.stop()
 
 
-def choose_profile(
-    folder: ModelFolder, choice: EngineChoice, profile_file: Path | None = None, report: Report | None = None
-) -> Profile:
-    """The profile to plan with: the emulated device's, the given file, the kept one, or one measured now (10 s).
-
-    Raises:
-        ProfileError: if it cannot be read or does not fit the model.
-        WorkerError: if it has to be measured and a worker fails.
-    """
-    emulated = emulated_profile(choice.device)
-    if emulated is not None:
-        return Profile.load(emulated)
-    profile = Profile.load(profile_file) if profile_file is not None else _kept_or_measured(folder, choice, report)
-    _check_engine(profile, choice)
-    _check_fits(profile, folder)
-    return profile
-
-
-def _kept_or_measured(folder: ModelFolder, choice: EngineChoice, report: Report | None) -> Profile:
-    from superserve.profiler import find_profile, measure, save_profile  # noqa: PLC0415  (needed only without a file)
-
-    found = find_profile(folder, choice)
-    if found is not None:
-        return found
-    _logger.info("no profile of %s, %s, on this machine yet: measuring one, about 10 s", folder.config.name, choice)
-
-    def progress(step: "Progress") -> None:
-        if report is not None:
-            report(step.done, step.total, f"profile: {step.stage}")
-
-    measured = measure(folder, quick=True, choice=choice, report=progress).profile
-    save_profile(folder, measured)
-    return measured
-
-
-def _check_engine(profile: Profile, choice: EngineChoice) -> None:
-    """A profile that somebody chose is planned with, whatever it was measured on; a mistake is worth a warning."""
-    device = profile.device
-    if (device.engine, device.dtype) != (choice.engine, choice.dtype):
-        _logger.warning(
-            "the profile was measured on engine %s %s, but workers run %s: latencies will differ from the plan",
-            device.engine,
-            device.dtype,
-            choice,
-        )
-
-
-def _check_fits(profile: Profile, folder: ModelFolder) -> None:
-    front = [record.id for record in folder.front.subnets]
-    if profile.model_hash != folder.model_hash or [subnet.id for subnet in profile.subnets] != front:
-        raise ProfileError(
-            f"the profile was measured on another model than {folder.path} holds: run `superserve profile` again"
-        )
-    if profile.batches[-1] > folder.config.max_batch_size:
-        raise ProfileError(
-            f"the profile goes up to batch {profile.batches[-1]}, but max_batch_size of the model is "
-            f"{folder.config.max_batch_size}: run `superserve profile` again"
-        )
-
-
-def serve_model(
-    folder: ModelFolder, config: Config, choice: EngineChoice, profile: Profile, *, ready_file: Path | None = None
-) -> None:
-    """``superserve serve``: serve a model until SIGINT or SIGTERM; a second signal does not wait for answers.
+def serve_models(deployments: Sequence[Deployment], config: Config, *, ready_file: Path | None = None) -> None:
+    """``superserve serve``: serve models until SIGINT or SIGTERM; a second signal does not wait for answers.
 
     Args:
-        folder: the model.
+        deployments: the models; see `superserve.frontend.deployment.deploy`.
         config: everything that can be set.
-        choice: what the workers run; see `choose_engine`.
-        profile: to plan with; see `choose_profile`.
         ready_file: written once ready, with the URL and the process id as JSON.
 
     Raises:
-        UsageError: if the model, the configuration or the port cannot be used.
+        UsageError: if a model, the configuration or the port cannot be used.
         WorkerError: if a worker fails to start.
     """
-    plan = plan_cores(available_cores(), config.workers.count or (1 if choice.device == CUDA else None))
-    _logger.info("workers run %s", choice)
+    plan = plan_cores(available_cores(), config.workers.count or (1 if config.workers.device == CUDA else None))
+    for model in deployments:
+        _logger.info("workers run %s: %s", model.folder.config.name, model.choice)
     if plan.shared:
         _logger.info("%d workers share cores: latencies will vary", len(plan.workers))
 
     async def serve() -> None:
         clock = MonotonicClock(asyncio.get_running_loop())
-        pool = LocalPool(workers_for(folder, choice), plan.workers, clock)
-        await _until_signalled(Server(config, folder, profile, pool, clock), ready_file)
+        specs = [workers_for(model.folder, model.choice) for model in deployments]
+        pool = LocalPool(specs, plan.workers, clock)
+        await _until_signalled(Server(config, deployments, pool, clock), ready_file)
 
     with pinned(plan.router), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
@@ -261,7 +204,7 @@ async def _until_signalled(server: Server, ready_file: Path | None) -> None:
         starting.result()
         _settle(server, ready_file)
         await waiting
-        _logger.info("stopping: answering %d requests under way", server.router.unfinished)
+        _logger.info("stopping: answering %d requests under way", server.unfinished)
         await server.stop()
     finally:
         waiting.cancel()

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from superserve.errors import (
     CancelledError,
+    ConflictError,
     ExpiredError,
     InfeasibleError,
     PayloadTooLargeError,
@@ -14,6 +15,7 @@ from superserve.errors import (
     SuperServeError,
     UnavailableError,
     UnknownModelError,
+    UnsupportedError,
     UsageError,
     WorkerError,
 )
@@ -36,6 +38,8 @@ _STATUSES: Final[dict[type[SuperServeError], _Status]] = {
     UsageError: _Status(HTTPStatus.BAD_REQUEST, "INVALID_ARGUMENT"),
     PayloadTooLargeError: _Status(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "RESOURCE_EXHAUSTED"),
     UnknownModelError: _Status(HTTPStatus.NOT_FOUND, "NOT_FOUND"),
+    ConflictError: _Status(HTTPStatus.CONFLICT, "FAILED_PRECONDITION"),
+    UnsupportedError: _Status(HTTPStatus.NOT_IMPLEMENTED, "UNIMPLEMENTED"),
     RefusedError: _Status(HTTPStatus.SERVICE_UNAVAILABLE, "UNAVAILABLE", Outcome.REJECTED),
     QueueFullError: _Status(HTTPStatus.TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED", Outcome.REJECTED),
     InfeasibleError: _Status(HTTPStatus.GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED", Outcome.REJECTED),

@@ -95,7 +95,7 @@ async def measure_async(
     batches, accuracies = _table_axes(folder, choice.device)
     plan = plan_cores(available_cores(), 1)
     clock = MonotonicClock(asyncio.get_running_loop())
-    pool = LocalPool(spec, plan.workers, clock)
+    pool = LocalPool([spec], plan.workers, clock)
     probe, traffic = Probe(pool, clock), RouterTraffic(plan.router, seed)
     rng = np.random.default_rng(seed)
     report(Progress("start", 0, 1))
@@ -104,11 +104,10 @@ async def measure_async(
             await traffic.start()
             await probe.start()
             report(Progress("start", 1, 1))
-            assert pool.engine is not None
             rows = example_rows(folder, spec.inputs, rng)
             cells = [
                 Batch(subnet, size, [rows[row % len(rows)] for row in range(size)])
-                for subnet in range(len(pool.engine.subnet_ids))
+                for subnet in range(len(pool.engines[0].subnet_ids))
                 for size in batches
             ]
             sampler = Sampler(probe, traffic, clock=clock, cells=cells, rng=rng, report=report)
@@ -118,7 +117,7 @@ async def measure_async(
         finally:
             traffic.stop()
             await pool.stop()
-    measured = build_profile(samples, _device(pool.engine, choice.device), folder.model_hash, batches, accuracies)
+    measured = build_profile(samples, _device(pool.engines[0], choice.device), folder.model_hash, batches, accuracies)
     counts = [len(cell) for cell in samples.loaded]
     width = len(batches)
     return Measurement(

@@ -18,6 +18,7 @@ from superserve.scheduling.policy import (
 )
 from superserve.scheduling.queue import EDFQueue
 from superserve.scheduling.scheduler import Action, Finish, Launch, Scheduler, SchedulerLimits
+from superserve.scheduling.workers import SharedWorkers
 
 __all__ = [
     "Action",
@@ -31,6 +32,7 @@ __all__ = [
     "Scheduler",
     "SchedulerLimits",
     "SchedulerView",
+    "SharedWorkers",
     "TimeoutAction",
     "Wait",
     "baselines",

@@ -41,6 +41,7 @@ class _Outlook(NamedTuple):
     slack_ns: int
     """Of the batch's head."""
     workers: int
+    """Those that it may count on, where models share them."""
     burst_worker_ns: float
     """Worker time until the mean request of a burst that begins now is due."""
     bursts: Sequence[int]
@@ -150,6 +151,7 @@ class DrainFit(Policy):
         free_ns = view.free_sum_ns
         slo_ns = arrivals.slo_ns
         planned = 1.0 / view.drift
+        ours = view.share * planned
         due: list[_Due] = []
         position = 0
         while True:
@@ -158,22 +160,22 @@ class DrainFit(Policy):
             early_ns = deadline_ns - view.now_ns - slo_ns
             if early_ns > 0:
                 rows += arrivals.rows_within(view.now_ns, early_ns)
-            due.append(_Due(rows, (workers * deadline_ns - free_ns) * planned))
+            due.append(_Due(rows, (workers * deadline_ns - free_ns) * ours))
             if position == count - 1:
                 break
             position = min(count - 1, max(position + 1, int(position * _STRIDE)))
         soon = arrivals.rows_within(view.now_ns, _AHEAD * slo_ns)
         until_ns = view.now_ns + (1 + _AHEAD) * slo_ns
-        due.append(_Due(count * row_share + soon, (workers * until_ns - free_ns) * planned))
+        due.append(_Due(count * row_share + soon, (workers * until_ns - free_ns) * ours))
         return _Outlook(
             due=due,
             rows=round(count * row_share),
             slack_ns=view.slack_ns(start),
-            workers=workers,
-            burst_worker_ns=(workers * (view.now_ns + _BURST_DUE * slo_ns) - free_ns) * planned,
+            workers=max(1, round(workers * view.share)),
+            burst_worker_ns=(workers * (view.now_ns + _BURST_DUE * slo_ns) - free_ns) * ours,
             bursts=arrivals.bursts,
             standing_rows=count * row_share - self.table.max_rows + arrivals.typical_rows,
-            standing_worker_ns=workers * slo_ns * planned,
+            standing_worker_ns=workers * slo_ns * ours,
             head_slo_ns=(head.deadline_ns - head.arrival_ns) * planned,
         )
 

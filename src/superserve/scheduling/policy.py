@@ -45,6 +45,8 @@ class SchedulerView:
     """Ids of all live workers."""
     idle: Collection[int] = ()
     """Ids of those that may be given work, the longest idle first; for policies that choose a worker."""
+    share: float = 1.0
+    """Of the workers' time: what this model may count on beside those that it shares the workers with."""
     drift: float = 1.0
     """What batches take over what the table says they take; at least 1."""
 

@@ -3,7 +3,7 @@
 The live router and the simulator drive the same `Scheduler` object, one with real time and one with virtual time.
 """
 
-from collections import deque
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -15,6 +15,7 @@ from superserve.scheduling.expiry import ExpiryQueue
 from superserve.scheduling.overhead import OverheadEstimate
 from superserve.scheduling.policy import Policy, SchedulerView, Wait
 from superserve.scheduling.queue import EDFQueue
+from superserve.scheduling.workers import SharedWorkers, Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +65,42 @@ class Scheduler:
         policy: chooses subnet, batch size and victims; its table and ``timeout_action`` hold here, too.
         overhead_ns: dispatch overhead that is taken off every slack until `observe_overhead` knows better.
         limits: bounds.
+        shared: workers that other models use, too. What happens to workers is then told to them: of the events, only
+            those of requests and time come from outside. None: the scheduler has its workers for itself.
     """
 
-    def __init__(self, policy: Policy, *, overhead_ns: int, limits: SchedulerLimits | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        overhead_ns: int,
+        limits: SchedulerLimits | None = None,
+        shared: SharedWorkers | None = None,
+    ) -> None:
         self.policy = policy
         self.limits = limits or SchedulerLimits()
         self._expires = policy.timeout_action == "reject"
         self._queue = EDFQueue()
         self._overhead = OverheadEstimate(overhead_ns)
         self._drift = DriftEstimate()
-        self._idle: deque[int] = deque()
+        self._shared = shared
+        self._workers: Workers = Workers() if shared is None else shared
+        self._idle = self._workers.idle
         self._running: dict[int, Launch] = {}
-        self._workers: set[int] = set()
-        self._view = SchedulerView(policy.table, self._queue, overhead_ns, workers=self._workers, idle=self._idle)
+        self._commitments = self._workers.commitments
+        self._view = SchedulerView(
+            policy.table,
+            self._queue,
+            overhead_ns,
+            commitments=self._commitments,
+            workers=self._workers.live,
+            idle=self._idle,
+        )
         self._expiry = ExpiryQueue()
         self._wake_ns: int | None = None
-        self._arrivals = self._view.arrivals if policy.observes_arrivals else None
-        self._commitments = self._view.commitments
+        self._observes = policy.observes_arrivals
+        fastest = policy.table.latency_ns[policy.subnets[0]]
+        self._pace_ns = min(fastest[rows] / rows for rows in policy.table.batches)
 
     @property
     def queue_depth(self) -> int:
@@ -90,7 +110,12 @@ class Scheduler:
     @property
     def workers(self) -> int:
         """Workers that are idle or running a batch."""
-        return len(self._workers)
+        return len(self._workers.live)
+
+    @property
+    def busy(self) -> int:
+        """Workers that run a batch of this model."""
+        return len(self._running)
 
     @property
     def unfinished(self) -> int:
@@ -100,10 +125,39 @@ class Scheduler:
         )
         return len(self._queue) + running
 
+    def head_slack_ns(self, now_ns: int) -> int:
+        """Slack of the most urgent of the waiting requests, of which there is one.
+
+        A request that is late already (``timeout_action`` is ``"delay"``) has none to compare. It counts as due when
+        its own time from arrival to deadline has passed once more, then when twice that has, four times that, and so
+        on: the backlog of one model does not keep the others from being in time, and still each of its requests has
+        its turns.
+        """
+        head = self._queue.peek()
+        left_ns = head.deadline_ns - now_ns
+        if left_ns < 0:
+            span_ns = max(1, head.deadline_ns - head.arrival_ns)
+            turns = (-(left_ns // span_ns)).bit_length()
+            left_ns += span_ns * ((1 << turns) - 1)
+        return left_ns - self._view.overhead_ns
+
+    def observe_arrivals(self) -> None:
+        """From now on it has to know how much work comes, whether its own policy wants to or not."""
+        self._observes = True
+
+    @property
+    def usual_deadline_ns(self) -> float:
+        """Mean time from arrival to deadline of recent requests."""
+        return self._view.arrivals.slo_ns
+
+    def need_ns(self, now_ns: int, span_ns: float) -> float:
+        """Worker time that what waits, and what is expected within a span, needs at the fastest subnet."""
+        return (self._queue.rows + self._view.arrivals.rows_within(now_ns, span_ns)) * self._pace_ns
+
     def on_arrival(self, now_ns: int, request: Request) -> Sequence[Action]:
         """A request came in; ``request.rows`` is at most the table's ``max_rows``."""
-        if self._arrivals is not None:
-            self._arrivals.observe(now_ns, request.rows, request.deadline_ns - now_ns)
+        if self._observes:
+            self._view.arrivals.observe(now_ns, request.rows, request.deadline_ns - now_ns)
         refused = self._refusal(now_ns, request)
         if refused is not None:
             return (self._finish(request, Outcome.REJECTED, refused),)
@@ -125,10 +179,12 @@ class Scheduler:
 
     def on_worker_ready(self, now_ns: int, worker: int) -> Sequence[Action]:
         """A worker joined, warm and idle."""
-        assert worker not in self._workers, f"worker {worker} is here already"
-        self._workers.add(worker)
-        self._idle.append(worker)
+        self._workers.join(worker)
         return self._dispatch(now_ns)
+
+    def on_worker_idle(self, now_ns: int, batches: int = sys.maxsize) -> Sequence[Action]:
+        """Idle shared workers are this model's to use, for so many batches."""
+        return self._dispatch(now_ns, batches)
 
     def on_batch_done(self, now_ns: int, worker: int, taken_ns: int) -> Sequence[Action]:
         """A worker answered its batch, which took ``taken_ns`` in the worker, and is idle."""
@@ -141,7 +197,8 @@ class Scheduler:
                 outcome = Outcome.SERVED if now_ns <= request.deadline_ns else Outcome.LATE
                 actions.append(self._finish(request, outcome, Reason.ANSWERED, launch))
         self._idle.append(worker)
-        actions.extend(self._dispatch(now_ns))
+        if self._shared is None:
+            actions.extend(self._dispatch(now_ns))
         return actions
 
     def on_batch_failed(self, now_ns: int, worker: int) -> Sequence[Action]:
@@ -152,17 +209,16 @@ class Scheduler:
             if request.state is RequestState.RUNNING
         ]
         self._idle.append(worker)
-        actions.extend(self._dispatch(now_ns))
+        if self._shared is None:
+            actions.extend(self._dispatch(now_ns))
         return actions
 
     def on_worker_lost(self, now_ns: int, worker: int) -> Sequence[Action]:
         """A worker is gone. Its requests wait again under their own deadlines if there is slack left for them."""
-        if worker not in self._workers:
-            return _NOTHING
-        self._workers.discard(worker)
+        if self._shared is None:
+            self._workers.leave(worker)
         self._drift.forget(worker)
         if worker not in self._running:
-            self._idle.remove(worker)
             return _NOTHING
         launch = self._ended(worker)
         actions: list[Action] = []
@@ -173,7 +229,8 @@ class Scheduler:
                 actions.append(self._finish(request, Outcome.FAILED, Reason.WORKER_LOST))
             else:
                 self._enqueue(request)
-        actions.extend(self._dispatch(now_ns))
+        if self._shared is None:
+            actions.extend(self._dispatch(now_ns))
         return actions
 
     def on_timer(self, now_ns: int) -> Sequence[Action]:
@@ -209,13 +266,13 @@ class Scheduler:
         table = self.policy.table
         batch_ns = self._expected_ns(self.policy.subnets[0], table.max_rows)
         batches = -(-self._queue.rows // table.max_rows)
-        return batches * batch_ns / max(1, len(self._workers)) / NS_PER_S
+        return batches * batch_ns / max(1, len(self._workers.live)) / NS_PER_S
 
     def _refusal(self, now_ns: int, request: Request) -> Reason | None:
         usable = self.policy.usable(request.min_accuracy)
         if not usable:
             return Reason.FLOOR
-        if not self._workers:
+        if not self._workers.live:
             return Reason.NO_WORKER
         if len(self._queue) >= self.limits.max_queued:
             return Reason.QUEUE_FULL
@@ -232,15 +289,17 @@ class Scheduler:
         if self._expires:
             self._expiry.push(request)
 
-    def _dispatch(self, now_ns: int) -> Sequence[Action]:
+    def _dispatch(self, now_ns: int, batches: int = sys.maxsize) -> Sequence[Action]:
         self._wake_ns = None
         if not self._idle or not self._queue:
             return _NOTHING
         actions: list[Action] = []
         view = self._view
         view.now_ns = now_ns
-        view.workers_total = len(self._workers)
-        while self._idle and self._queue:
+        view.workers_total = len(self._workers.live)
+        if self._shared is not None:
+            view.share = self._shared.share(now_ns, self)
+        while batches and self._idle and self._queue:
             view.workers_idle = len(self._idle)
             decision = self.policy.decide(view)
             if isinstance(decision, Wait):
@@ -250,6 +309,7 @@ class Scheduler:
                 actions.append(self._finish(self._queue.pop(), Outcome.EXPIRED, Reason.SHED))  # noqa: PERF401
             if decision.rows:
                 actions.append(self._launch(now_ns, decision.subnet, decision.rows, self._claim(decision.worker)))
+                batches -= 1
         return actions
 
     def _claim(self, worker: int | None) -> int:
@@ -267,6 +327,8 @@ class Scheduler:
             rows += request.rows
         launch = Launch(worker, subnet, requests, rows, now_ns)
         self._running[worker] = launch
+        if self._shared is not None:
+            self._shared.runs[worker] = self
         self._commitments.add(worker, now_ns + self._view.overhead_ns + self._expected_ns(subnet, rows))
         return launch
 

@@ -91,7 +91,7 @@ class GrpcConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[model]``: how the model's requests are scheduled."""
+    """``[model]``: how the requests of a model are scheduled, each model's unless something is said of it by name."""
 
     policy: str = DEFAULT_POLICY
     """Name of the scheduling policy, such as ``slackfit`` or ``fixed:largest``."""
@@ -101,6 +101,15 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What becomes of requests whose deadline cannot be met: ``reject`` (504) or ``delay`` (served late)."""
     max_queued: _Count = 20_000
     """Requests that may wait; one more is answered with 429."""
+
+
+class NamedModelSettings(ModelSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[models.NAME]``: the same for one model; what is not said here, ``[model]`` says."""
+
+    source: str | None = None
+    """A model folder, or the name of a bundled model: it is served without being named on the command line."""
+    profile: str | None = None
+    """A profile to plan with; default: the kept one of this machine."""
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -116,6 +125,15 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """``float32``, ``bfloat16``, or ``auto``: the fastest that was compiled, else float32."""
 
 
+class RepositoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[repository]``: models that clients may have loaded and unloaded while the server runs."""
+
+    folder: str | None = None
+    """Folder of model folders, each named like its model; default: nobody may load or unload anything.
+
+    With one, whoever can reach the server can do both."""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole tree."""
 
@@ -123,14 +141,25 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     http: HttpConfig = HttpConfig()
     grpc: GrpcConfig = GrpcConfig()
     model: ModelSettings = ModelSettings()
+    models: dict[str, NamedModelSettings] = msgspec.field(default_factory=dict)
     workers: WorkerSettings = WorkerSettings()
+    repository: RepositoryConfig = RepositoryConfig()
+
+    def settings(self, name: str) -> NamedModelSettings:
+        """What holds for a model."""
+        return self.models.get(name) or NamedModelSettings(**msgspec.structs.asdict(self.model))
 
 
 class Resolved(NamedTuple):
-    """A configuration, and per ``section.key`` where its value came from."""
+    """A configuration, and per ``section.key`` (``models.NAME.key``) where its value came from."""
 
     config: Config
     provenance: dict[str, str]
+
+    @property
+    def values(self) -> dict[str, object]:
+        """The value of each key of ``provenance``."""
+        return {key: _value(self.config, key) for key in self.provenance}
 
 
 class _Given(NamedTuple):
@@ -140,8 +169,11 @@ class _Given(NamedTuple):
     is_text: bool
 
 
+#: The section that has a part for each model.
+_MODELS: Final = "models"
+
 _SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
-    name: kind for name, kind in get_type_hints(Config).items() if name in Config.__struct_fields__
+    name: kind for name, kind in get_type_hints(Config).items() if name in Config.__struct_fields__ and name != _MODELS
 }
 _KEYS: Final[dict[str, Any]] = {
     f"{section}.{field}": hint
@@ -149,9 +181,19 @@ _KEYS: Final[dict[str, Any]] = {
     for field, hint in get_type_hints(kind, include_extras=True).items()
     if field in kind.__struct_fields__
 }
+_MODEL_KEYS: Final[dict[str, Any]] = {
+    field: hint
+    for field, hint in get_type_hints(NamedModelSettings, include_extras=True).items()
+    if field in NamedModelSettings.__struct_fields__
+}
 
 #: Flags whose name is not their key's with dashes.
-_FLAGS: Final = {"workers.count": "--workers", "server.http_port": "--http-port", "server.grpc_port": "--grpc-port"}
+_FLAGS: Final = {
+    "workers.count": "--workers",
+    "server.http_port": "--http-port",
+    "server.grpc_port": "--grpc-port",
+    "repository.folder": "--model-repository",
+}
 
 
 def resolve(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None = None) -> Resolved:
@@ -166,14 +208,39 @@ def resolve(flags: Mapping[str, object], environ: Mapping[str, str], file: Path 
         ConfigError: for an unknown key, a value of the wrong type or out of range, an unknown policy or device, or a
             file that cannot be read.
     """
-    values: dict[str, dict[str, object]] = {section: {} for section in _SECTIONS}
+    values: dict[str, object] = {}
     provenance = dict.fromkeys(_KEYS, "default")
-    for given in (*_from_file(file), *_from_environment(environ), *_from_flags(flags)):
-        section, _, field = given.key.partition(".")
-        values[section][field] = _convert(given)
-        provenance[given.key] = given.source
-    config = msgspec.convert(values, Config)
-    return Resolved(config, provenance)
+    for source in (_from_file(file), _from_environment(environ), _from_flags(flags)):
+        # What is said of all models comes first: it beats what an earlier source says of one, and no more.
+        for given in sorted(source, key=lambda given: given.key.startswith(f"{_MODELS}.")):
+            if given.key.startswith("model."):
+                _forget_models(values, provenance, given.key.removeprefix("model."))
+            values[given.key] = _convert(given)
+            provenance[given.key] = given.source
+    return Resolved(msgspec.convert(_tree(values), Config), provenance)
+
+
+def _forget_models(values: dict[str, object], provenance: dict[str, str], field: str) -> None:
+    """Drop what was said of one model, for all of them are told now."""
+    for key in [key for key in values if key.startswith(f"{_MODELS}.") and key.endswith(f".{field}")]:
+        del values[key], provenance[key]
+
+
+def _tree(values: Mapping[str, object]) -> dict[str, Any]:
+    tree: dict[str, Any] = {section: {} for section in (*_SECTIONS, _MODELS)}
+    for key, value in values.items():
+        section, _, rest = key.partition(".")
+        name, _, field = rest.rpartition(".")
+        (tree[section].setdefault(name, {}) if name else tree[section])[field] = value
+    for name, one in tree[_MODELS].items():
+        tree[_MODELS][name] = {**tree["model"], **one}
+    return tree
+
+
+def _value(config: Config, key: str) -> object:
+    section, _, rest = key.partition(".")
+    name, _, field = rest.rpartition(".")
+    return getattr(config.models[name] if name else getattr(config, section), field)
 
 
 def flag_of(key: str) -> str:
@@ -189,19 +256,25 @@ def _from_file(file: Path | None) -> Iterator[_Given]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"config file {file}: {error}") from None
     for section, content in tree.items():
-        if section not in _SECTIONS:
+        if section not in {*_SECTIONS, _MODELS}:
             raise ConfigError(f"config file {file}: unknown section [{section}]{_close(section, _SECTIONS)}")
         if not isinstance(content, dict):
             raise ConfigError(f"config file {file}: {section} must be a section: [{section}]")
         for field, value in content.items():
-            yield _checked(_Given(f"{section}.{field}", value, f"file {file}", is_text=False))
+            if section != _MODELS:
+                yield _checked(_Given(f"{section}.{field}", value, f"file {file}", is_text=False))
+                continue
+            if not isinstance(value, dict):
+                raise ConfigError(f"config file {file}: {_MODELS}.{field} must be a section: [{_MODELS}.{field}]")
+            for key, one in value.items():
+                yield _checked(_Given(f"{_MODELS}.{field}.{key}", one, f"file {file}", is_text=False))
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[_Given]:
     for name, value in sorted(environ.items()):
         if name.startswith(_ENVIRONMENT_PREFIX) and "__" in name:
-            section, _, field = name.removeprefix(_ENVIRONMENT_PREFIX).lower().partition("__")
-            yield _checked(_Given(f"{section}.{field}", value, f"environment {name}", is_text=True))
+            key = name.removeprefix(_ENVIRONMENT_PREFIX).lower().replace("__", ".")
+            yield _checked(_Given(key, value, f"environment {name}", is_text=True))
 
 
 def _from_flags(flags: Mapping[str, object]) -> Iterator[_Given]:
@@ -211,9 +284,16 @@ def _from_flags(flags: Mapping[str, object]) -> Iterator[_Given]:
 
 
 def _checked(given: _Given) -> _Given:
-    if given.key not in _KEYS:
+    if _hint(given.key) is None:
         raise ConfigError(f"{given.source}: unknown key {given.key!r}{_close(given.key, _KEYS)}")
     return given
+
+
+def _hint(key: str) -> Any:  # noqa: ANN401  (types are any objects)
+    """The type of a key's value; None if there is no such key."""
+    section, _, rest = key.partition(".")
+    name, _, field = rest.rpartition(".")
+    return _MODEL_KEYS.get(field) if section == _MODELS and name else _KEYS.get(key)
 
 
 def _close(name: str, known: Mapping[str, object]) -> str:
@@ -222,13 +302,14 @@ def _close(name: str, known: Mapping[str, object]) -> str:
 
 
 def _convert(given: _Given) -> object:
+    hint = _hint(given.key)
     try:
-        value: object = msgspec.convert(given.value, _KEYS[given.key], strict=not given.is_text)
+        value: object = msgspec.convert(given.value, hint, strict=not given.is_text)
     except msgspec.ValidationError as error:
-        known = get_args(_KEYS[given.key]) if get_origin(_KEYS[given.key]) is Literal else ()
+        known = get_args(hint) if get_origin(hint) is Literal else ()
         fix = f"; it may be {', '.join(known)}" if known else ""
         raise ConfigError(f"{given.source}: {given.key} = {given.value!r}: {error}{fix}") from None
-    if given.key == "model.policy":
+    if given.key.endswith(".policy"):
         _check_policy(given, str(value))
     if given.key == "workers.device":
         _check_device(given, str(value))

@@ -68,6 +68,11 @@ class ServedModel:
         self._outputs = {spec.name for spec in config.outputs}
         self._strings = [position for position, spec in enumerate(config.inputs) if spec.datatype == BYTES]
 
+    def __str__(self) -> str:
+        name = f"{self.config.name} (emulated)" if self.emulated else self.config.name
+        subnets, policy = len(self.router.table), self.router.policy_name
+        return f"{name}: {subnets} subnets, policy {policy}, SLO {self.slo_ms:g} ms"
+
     @property
     def platform(self) -> str:
         """What runs it, as metadata call it."""
@@ -241,9 +246,26 @@ class DataPlane:
         self.models = {model.config.name: model for model in models}
         self.watchers: set[Callable[[], object]] = set()
         """Called whenever `ready` may have changed."""
+        self.extensions: tuple[str, ...] = EXTENSIONS
+        """Of the protocol, that are served."""
+        self.can_load: Callable[[str], bool] = lambda _: False
+        """Whether a model that is not served is there to be loaded."""
         self._version = version
-        for router in {model.router for model in models}:
-            router.watchers.add(self._readiness_changed)
+        for model in models:
+            model.router.watchers.add(self._readiness_changed)
+
+    def add(self, model: ServedModel) -> None:
+        """Serve a model that was not served."""
+        assert model.config.name not in self.models, model.config.name
+        self.models[model.config.name] = model
+        model.router.watchers.add(self._readiness_changed)
+        self._readiness_changed()
+
+    def remove(self, model: ServedModel) -> None:
+        """Serve a model no more."""
+        del self.models[model.config.name]
+        model.router.watchers.discard(self._readiness_changed)
+        self._readiness_changed()
 
     def _readiness_changed(self) -> None:
         for watcher in list(self.watchers):
@@ -262,7 +284,17 @@ class DataPlane:
     @property
     def metadata(self) -> ServerMetadata:
         """What the server is and can do."""
-        return ServerMetadata("superserve", self._version, EXTENSIONS)
+        return ServerMetadata("superserve", self._version, self.extensions)
+
+    def model_ready(self, name: str, version: str | None = None) -> bool:
+        """Whether a model would admit a request; one that could be loaded, but is not, would not.
+
+        Raises:
+            UnknownModelError: if it is neither.
+        """
+        if name not in self.models and self.can_load(name):
+            return False
+        return self.model(name, version).ready
 
     def statistics(self, name: str | None = None, version: str | None = None) -> StatisticsReport:
         """What one model has done so far, or each of them.

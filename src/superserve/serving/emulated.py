@@ -23,6 +23,9 @@ ENGINE_NAME: Final = "emulated"
 #: How far one batch moves the estimate of how late a sleep ends.
 _STEP_NS: Final = NS_PER_US
 
+#: The first estimate is no more: it may be made while the core is busy with others.
+_MAX_FIRST_LEAD_NS: Final = 100 * NS_PER_US
+
 #: Sleeping is not cut short by more than this, however busy the machine is.
 _MAX_LEAD_NS: Final = NS_PER_MS
 
@@ -54,7 +57,9 @@ def create_engine(setup: Setup) -> Engine:
     options = setup.spec.options
     rng = np.random.default_rng([int(options["seed"]), setup.worker])
     outputs = [np.zeros((setup.spec.max_rows, *tensor.row_shape), tensor.dtype) for tensor in setup.spec.outputs]
-    return EmulatedEngine(Profile.load(str(options["profile"])), rng, outputs, _sleep_overshoot_ns())
+    return EmulatedEngine(
+        Profile.load(str(options["profile"])), rng, outputs, min(_sleep_overshoot_ns(), _MAX_FIRST_LEAD_NS)
+    )
 
 
 class EmulatedEngine:

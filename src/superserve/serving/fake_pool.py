@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from superserve.clock import Clock
+from superserve.serving.ipc import WorkerSpec
 from superserve.serving.pool import Batch, BatchResult, PoolListener
 
 Respond = Callable[[Batch], Sequence[bytes]]
@@ -26,6 +27,8 @@ class FakePool:
     Attributes:
         launched: every launch so far, as (worker, batch).
         running: batch by busy worker.
+        models: numbers of the models that it runs.
+        error: what `add` and `remove` raise, if a test says so.
     """
 
     def __init__(
@@ -37,8 +40,11 @@ class FakePool:
     ) -> None:
         self.launched: list[tuple[int, Batch]] = []
         self.running: dict[int, Batch] = {}
+        self.models = {0}
+        self.error: Exception | None = None
         self.stopped = False
         self._size = size
+        self._numbers = 0
         self._respond = respond
         self._clock = clock
         self._service_ns = service_ns
@@ -55,6 +61,20 @@ class FakePool:
         for worker in range(self._size):
             listener.on_worker_ready(worker)
 
+    async def add(self, spec: WorkerSpec) -> int:  # noqa: ARG002  (nothing runs)
+        """See `WorkerPool.add`."""
+        if self.error is not None:
+            raise self.error
+        self._numbers += 1
+        self.models.add(self._numbers)
+        return self._numbers
+
+    async def remove(self, model: int) -> None:
+        """See `WorkerPool.remove`."""
+        if self.error is not None:
+            raise self.error
+        self.models.remove(model)
+
     def launch(self, worker: int, batch: Batch) -> None:
         """See `WorkerPool.launch`; unlike a real pool it keeps the batch, for tests to look at."""
         assert worker not in self.running, f"worker {worker} is busy"
@@ -67,7 +87,8 @@ class FakePool:
     async def stop(self) -> None:
         """See `WorkerPool.stop`."""
         self.stopped = True
-        self.running.clear()
+        for worker in list(self.running):
+            self.lose(worker, "the pool stops")
 
     def finish(self, worker: int, infer_ns: int = 1_000_000) -> None:
         """End a worker's batch with an answer."""

@@ -7,7 +7,7 @@ that take turns, so that the next batch may start while the router still looks a
 
 import mmap
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
@@ -44,10 +44,12 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Setup(msgspec.Struct, frozen=True, tag="setup", array_like=True):
-    """To a worker, first: who it is and what it runs."""
+    """To a worker, first: who it is and what it runs. One for each model; ``more`` says that another follows."""
 
     worker: int
     spec: WorkerSpec
+    model: int = 0
+    more: bool = False
 
 
 class Launch(msgspec.Struct, frozen=True, tag="launch", array_like=True):
@@ -56,10 +58,14 @@ class Launch(msgspec.Struct, frozen=True, tag="launch", array_like=True):
     seq: int
     subnet: int
     rows: int
+    model: int = 0
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready", array_like=True):
-    """From a worker, once: it is warm. ``torch`` is the version that the engine imported, or ``none``."""
+    """From a worker, once for each model, when all of them are warm. ``more`` says that another follows.
+
+    ``torch`` is the version that the engine imported, or ``none``.
+    """
 
     engine: str
     dtype: str
@@ -67,6 +73,8 @@ class Ready(msgspec.Struct, frozen=True, tag="ready", array_like=True):
     subnet_ids: tuple[str, ...]
     load_ns: int
     warm_ns: int
+    model: int = 0
+    more: bool = False
 
 
 class StartFailed(msgspec.Struct, frozen=True, tag="start-failed", array_like=True):
@@ -153,7 +161,14 @@ def worker_channel(sock: socket.socket) -> Channel[ToWorker]:
 
 
 class SlotLayout:
-    """Where tensors lie in a worker's shared memory, in bytes from its start.
+    """Where a model's tensors lie in a worker's shared memory, in bytes from its start.
+
+    A worker runs one batch at a time, whatever the model, so that its models share the slots. Each slot holds the
+    largest of them: the next batch's inputs must not touch the outputs that the router still looks at.
+
+    Args:
+        spec: the model.
+        others: the other models of the worker.
 
     Attributes:
         inputs: offset of each input tensor, each with room for ``max_rows`` rows.
@@ -161,13 +176,21 @@ class SlotLayout:
         size: bytes in all, at least 1.
     """
 
-    def __init__(self, spec: WorkerSpec) -> None:
+    def __init__(self, spec: WorkerSpec, others: Sequence[WorkerSpec] = ()) -> None:
         self.spec = spec
-        self.inputs, end = _place(spec.inputs, spec.max_rows, 0)
-        even, end = _place(spec.outputs, spec.max_rows, end)
-        odd, end = _place(spec.outputs, spec.max_rows, end)
+        specs = (spec, *others)
+        self.inputs, _ = _place(spec.inputs, spec.max_rows, 0)
+        even_start = max(_place(each.inputs, each.max_rows, 0)[1] for each in specs)
+        slot_size = max(_place(each.outputs, each.max_rows, 0)[1] for each in specs)
+        even, _ = _place(spec.outputs, spec.max_rows, even_start)
+        odd, _ = _place(spec.outputs, spec.max_rows, even_start + slot_size)
         self.outputs = (even, odd)
-        self.size = max(end, 1)
+        self.size = max(even_start + 2 * slot_size, 1)
+
+    @classmethod
+    def of(cls, specs: Mapping[int, WorkerSpec]) -> "dict[int, SlotLayout]":
+        """The layouts of all models of a worker, which have the same size."""
+        return {model: cls(spec, tuple(specs.values())) for model, spec in specs.items()}
 
     def map(self, memory_fd: int) -> mmap.mmap:
         """Map the region, its pages in place already: the first batches take no page faults."""

@@ -1,12 +1,12 @@
 """The worker pool of one machine: a process per core, fed through shared memory."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from superserve.clock import Clock
 from superserve.errors import WorkerError
 from superserve.serving.emulated import ENGINE_NAME as EMULATED
-from superserve.serving.ipc import Ready, Setup, WorkerSpec
+from superserve.serving.ipc import Ready, WorkerSpec
 from superserve.serving.pool import Batch, PoolListener
 from superserve.serving.supervisor import PoolLimits, WorkerSupervisor
 
@@ -18,22 +18,26 @@ class LocalPool:
     noticing.
 
     Args:
-        spec: what the workers run.
+        specs: the models that the workers run; numbered from 0 in this order.
         cores: the core of each worker: there are as many workers as entries.
         clock: drives restarts and limits.
         limits: how patient to be with workers.
 
     Attributes:
-        engine: what the workers said of their engine when they became ready; None before.
+        engines: by model, what the workers said of its engine when they became ready; empty before.
     """
 
-    def __init__(self, spec: WorkerSpec, cores: Sequence[int], clock: Clock, limits: PoolLimits | None = None) -> None:
-        self.engine: Ready | None = None
-        self._spec = spec
+    def __init__(
+        self, specs: Sequence[WorkerSpec], cores: Sequence[int], clock: Clock, limits: PoolLimits | None = None
+    ) -> None:
+        self.engines: Mapping[int, Ready] = {}
+        self._models = dict(enumerate(specs))
+        self._numbers = len(specs)
         self._cores = tuple(cores)
         self._clock = clock
         self._limits = limits or PoolLimits()
         self._workers: list[WorkerSupervisor] = []
+        self._changing = asyncio.Lock()
 
     @property
     def size(self) -> int:
@@ -43,7 +47,7 @@ class LocalPool:
     @property
     def emulated(self) -> bool:
         """Whether the workers only take time and answer zeros; known once started."""
-        return self.engine is not None and self.engine.engine == EMULATED
+        return any(engine.engine == EMULATED for engine in self.engines.values())
 
     @property
     def pids(self) -> tuple[int | None, ...]:
@@ -57,28 +61,63 @@ class LocalPool:
         started = []
         try:
             for number, core in enumerate(self._cores):
-                worker = WorkerSupervisor(Setup(number, self._spec), core, self._clock, self._limits, listener)
+                worker = WorkerSupervisor(
+                    number, self._models, core, clock=self._clock, limits=self._limits, listener=listener
+                )
                 self._workers.append(worker)
                 started.append(worker.start(loop))
-            engines = await asyncio.gather(*started)
+            self.engines = _agreed(await asyncio.gather(*started))
         except BaseException:
             await self._end(at_once=True)
             raise
-        self.engine = engines[0]
-        if len({engine.subnet_ids for engine in engines}) > 1:
-            await self._end(at_once=True)
-            raise WorkerError("workers found different subnets in the model folder: was it overwritten meanwhile?")
 
     def launch(self, worker: int, batch: Batch) -> None:
         """See `WorkerPool.launch`."""
         self._workers[worker].launch(batch)
 
+    async def add(self, spec: WorkerSpec) -> int:
+        """See `WorkerPool.add`."""
+        async with self._changing:
+            number = self._numbers
+            self._numbers += 1
+            await self._change({**self._models, number: spec})
+            return number
+
+    async def remove(self, model: int) -> None:
+        """See `WorkerPool.remove`."""
+        async with self._changing:
+            await self._change({number: spec for number, spec in self._models.items() if number != model})
+
     async def stop(self) -> None:
         """See `WorkerPool.stop`; a batch in flight may finish, within `PoolLimits.stop_ns`."""
         await self._end(at_once=False)
+
+    async def _change(self, models: dict[int, WorkerSpec]) -> None:
+        """Have every worker hold these models, or none of them."""
+        prepared = []
+        try:
+            for worker in self._workers:
+                prepared.append(worker.prepare(models))  # noqa: PERF401  (those before one that raises are abandoned)
+            engines = _agreed(await asyncio.gather(*prepared))
+        except BaseException:
+            for worker in self._workers:
+                worker.abandon()
+            raise
+        self._models = models
+        self.engines = engines
+        for swapped in [worker.commit(models) for worker in self._workers]:
+            await swapped
 
     async def _end(self, *, at_once: bool) -> None:
         ended = [worker.stop(at_once=at_once) for worker in self._workers]
         for future in ended:
             await future
         self._workers = []
+
+
+def _agreed(engines: Sequence[Mapping[int, Ready]]) -> Mapping[int, Ready]:
+    """What all workers found."""
+    found = [{model: engine.subnet_ids for model, engine in each.items()} for each in engines]
+    if any(each != found[0] for each in found):
+        raise WorkerError("workers found different subnets in the model folder: was it overwritten meanwhile?")
+    return engines[0] if engines else {}

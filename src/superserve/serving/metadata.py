@@ -15,6 +15,18 @@ from superserve.scheduling.policy import TimeoutAction
 #: Open Inference Protocol extensions that are always served.
 EXTENSIONS: Final = ("binary_tensor_data", "parameters", "schedule_policy", "model_configuration", "statistics")
 
+#: The one that is served if there is a folder to load models from.
+REPOSITORY_EXTENSION: Final = "model_repository"
+
+
+class ModelIndex(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is told of a model in an index: ``READY``, ``LOADING``, ``UNLOADING`` or ``UNAVAILABLE``, and why."""
+
+    name: str
+    version: str = ""
+    state: str = ""
+    reason: str = ""
+
 
 class ServerMetadata(msgspec.Struct, frozen=True):
     """What the server says of itself."""

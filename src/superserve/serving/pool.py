@@ -6,7 +6,10 @@ emulated devices and actors on other machines look the same from above.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from superserve.serving.ipc import WorkerSpec
 
 Buffer = bytes | bytearray | memoryview
 
@@ -16,12 +19,14 @@ class Batch:
     """What a worker is to run.
 
     ``inputs[i][j]`` holds the bytes of input tensor ``j`` of request ``i``, C-contiguous and little-endian, in the
-    order of the model's ``config.json``; ``rows`` is the sum of the requests' rows. ``subnet`` is a front index.
+    order of the model's ``config.json``; ``rows`` is the sum of the requests' rows. ``subnet`` is a front index,
+    ``model`` the pool's number of the model.
     """
 
     subnet: int
     rows: int
     inputs: Sequence[Sequence[Buffer]]
+    model: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +63,7 @@ class PoolListener(Protocol):
 
 
 class WorkerPool(Protocol):
-    """Processes that run batches; workers are numbered from 0 to ``size - 1``."""
+    """Processes that run batches; workers are numbered from 0 to ``size - 1``. Each of them runs every model."""
 
     @property
     def size(self) -> int:
@@ -75,6 +80,23 @@ class WorkerPool(Protocol):
         """Hand a batch to an idle worker; the buffers may be reused when this returns. Never blocks.
 
         If the worker has died, the listener hears of that instead of an answer.
+        """
+
+    async def add(self, spec: "WorkerSpec") -> int:
+        """Have every worker run one more model; batches of the others go on meanwhile.
+
+        Returns:
+            The model's number.
+
+        Raises:
+            WorkerError: if a worker cannot load it; then none has it, and the others run as before.
+        """
+
+    async def remove(self, model: int) -> None:
+        """Have no worker run a model any more, of which no batch runs.
+
+        Raises:
+            WorkerError: if a worker cannot be started without it; then all keep it.
         """
 
     async def stop(self) -> None:

@@ -1,7 +1,8 @@
-"""The asyncio shell around the `Scheduler`: what is decided there happens here.
+"""The asyncio shell around the `Scheduler` of a model: what is decided there happens here.
 
-It turns requests, timers and what the pool reports into events, and actions into launches and answers. It knows
-neither sockets nor protocols, and reads time only from its `Clock`, so that a manual clock and a fake pool drive it.
+It turns requests and timers into events, and actions into launches and answers; what workers report comes through the
+`SharedPool`. It knows neither sockets nor protocols, and reads time only from its `Clock`, so that a manual clock and
+a fake pool drive it.
 """
 
 import asyncio
@@ -27,7 +28,8 @@ from superserve.request import Outcome, Reason, Request, RequestState
 from superserve.scheduling.policy import TimeoutAction
 from superserve.scheduling.scheduler import Action, Finish, Launch, Scheduler
 from superserve.serving.inference import Answer, Responder
-from superserve.serving.pool import Batch, BatchResult, Buffer, WorkerPool
+from superserve.serving.pool import Batch, BatchResult, Buffer
+from superserve.serving.shared_pool import SharedPool
 from superserve.serving.statistics import BatchTimes, Statistics
 
 _logger = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ _ERRORS: Final[dict[Reason, tuple[type[SuperServeError], str]]] = {
     Reason.SHED: (ExpiredError, "the deadline could no longer be met while the request waited; it was not run"),
     Reason.CLIENT_GONE: (CancelledError, "the client gave up"),
     Reason.NO_WORKER: (UnavailableError, "no live worker: try again later"),
-    Reason.STOPPING: (UnavailableError, "the server is starting or stopping: try again later"),
+    Reason.STOPPING: (UnavailableError, "the model is starting or stopping: try again later"),
     Reason.WORKER_FAILED: (WorkerError, "the worker failed on this batch; the server's log says why"),
     Reason.WORKER_LOST: (WorkerError, "the worker was lost, with too little time left to run the request again"),
 }
@@ -58,20 +60,28 @@ class Pending(Request):
 
 
 class Router:
-    """Serves one model: a `Scheduler`, a pool of workers, and the requests between them.
+    """Serves one model: a `Scheduler`, the requests that it decides about, and a part in a pool of workers.
 
     Not thread-safe: everything happens in one event loop's thread. A `Responder` may be called inside `submit`.
 
     Args:
-        scheduler: decides; only this router may drive it.
-        pool: runs batches; `start` and `stop` start and stop it.
+        scheduler: decides; only this router may drive it. It was made for ``pool.workers``.
+        pool: runs batches, for this router and others.
         clock: time and timers.
         output_row_bytes: bytes of one row of each output tensor, in the model's order.
+        number: the pool's number of the model.
     """
 
     def __init__(
-        self, scheduler: Scheduler, pool: WorkerPool, clock: Clock, *, output_row_bytes: Sequence[int]
+        self,
+        scheduler: Scheduler,
+        pool: SharedPool,
+        clock: Clock,
+        *,
+        output_row_bytes: Sequence[int],
+        number: int = 0,
     ) -> None:
+        self.scheduler = scheduler
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         """How many requests ended in each outcome so far."""
         self.statistics = Statistics()
@@ -81,13 +91,12 @@ class Router:
         self._pool = pool
         self._clock = clock
         self._row_bytes = tuple(output_row_bytes)
+        self._number = number
         self._ids = itertools.count()
         self._unfinished = 0
         self._admitting = False
         self._timer: Timer | None = None
         self._timer_ns = 0
-        self._input_ns: dict[int, int] = {}
-        """By worker: how long it took to hand over its last batch."""
         self._idle: asyncio.Event | None = None
 
     @property
@@ -126,14 +135,14 @@ class Router:
         return self._scheduler.queue_depth
 
     async def start(self) -> None:
-        """Start the pool and admit requests once every worker is warm.
+        """Take part in the pool, start it if this is the first to do so, and admit requests once workers are warm.
 
         Raises:
             WorkerError: if a worker fails to start; nothing is left behind.
         """
-        await self._pool.start(self)
+        await self._pool.enter(self)
         self._admitting = True
-        self._readiness_changed()
+        self.readiness_changed()
 
     async def drain(self, timeout_s: float) -> None:
         """Admit nothing more and wait until all that was admitted has ended, for ``timeout_s`` seconds at most.
@@ -142,7 +151,7 @@ class Router:
         with a shorter timeout cuts the first one short.
         """
         self._admitting = False
-        self._readiness_changed()
+        self.readiness_changed()
         if self._unfinished and timeout_s > 0:
             self._idle = self._idle or asyncio.Event()
             until_ns = self._clock.now_ns() + int(timeout_s * NS_PER_S)
@@ -151,17 +160,20 @@ class Router:
             bound.cancel()
         if self._unfinished:
             _logger.warning("stopping with %d requests unanswered", self._unfinished)
-            self._act(self._scheduler.on_stop(self._clock.now_ns()))
+            self.act(self._scheduler.on_stop(self._clock.now_ns()))
 
     async def stop(self) -> None:
-        """Fail whatever is unfinished and stop the pool; idempotent. Call `drain` first to answer it instead."""
+        """Fail whatever is unfinished and leave the pool, which the last router stops; idempotent.
+
+        Call `drain` first to answer it instead.
+        """
         await self.drain(0)
         if self._idle is not None:
             self._idle.set()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        await self._pool.stop()
+        await self._pool.leave(self)
 
     def submit(
         self,
@@ -191,7 +203,7 @@ class Router:
         )
         self._unfinished += 1
         if self._admitting:
-            self._act(self._scheduler.on_arrival(self._clock.now_ns(), pending))
+            self.act(self._scheduler.on_arrival(self._clock.now_ns(), pending))
         else:
             pending.state = RequestState.DONE
             self._end(Finish(pending, Outcome.REJECTED, Reason.STOPPING), None)
@@ -199,22 +211,38 @@ class Router:
 
     def cancel(self, pending: Pending) -> None:
         """The client gave up: a waiting request will not run. No effect on one that has ended."""
-        self._act(self._scheduler.on_cancel(self._clock.now_ns(), pending))
+        self.act(self._scheduler.on_cancel(self._clock.now_ns(), pending))
 
-    def on_worker_ready(self, worker: int) -> None:
-        """See `PoolListener`."""
-        self._act(self._scheduler.on_worker_ready(self._clock.now_ns(), worker))
-        self._readiness_changed()
+    def act(self, actions: Sequence[Action]) -> None:
+        """Do what the scheduler wants done, in order."""
+        for action in actions:
+            if isinstance(action, Launch):
+                self._launch(action)
+            else:
+                self._end(action, None)
+        self._arm()
 
-    def on_batch_done(self, worker: int, result: BatchResult) -> None:
-        """See `PoolListener`."""
-        actions = self._scheduler.on_batch_done(self._clock.now_ns(), worker, result.infer_ns)
-        input_ns = self._input_ns[worker]
-        # The worker gets its next batch before the answers of this one are encoded: it has nothing else to do.
-        self._act(actions, result, launches_first=True)
-        answered = [action.request for action in actions if isinstance(action, Finish) and action.launch is not None]
-        if answered:
-            launch = next(action.launch for action in actions if isinstance(action, Finish) and action.launch)
+    def launch(self, actions: Sequence[Action]) -> None:
+        """Do only what there is to launch, before `conclude` with the same actions."""
+        for action in actions:
+            if isinstance(action, Launch):
+                self._launch(action)
+
+    def conclude(self, actions: Sequence[Action], result: BatchResult, input_ns: int) -> None:
+        """Do what is left after `launch`; ``result`` is what answered requests are answered with.
+
+        ``input_ns`` is how long it took to hand that batch over.
+        """
+        answered: list[Request] = []
+        launch: Launch | None = None
+        for action in actions:
+            if isinstance(action, Finish):
+                self._end(action, result)
+                if action.launch is not None:
+                    launch = action.launch
+                    answered.append(action.request)
+        self._arm()
+        if launch is not None:
             self._observe(launch, answered, input_ns, result.infer_ns)
 
     def _observe(self, launch: Launch, answered: Sequence[Request], input_ns: int, infer_ns: int) -> None:
@@ -231,34 +259,10 @@ class Router:
             count * now_ns - arrivals_ns,
         )
 
-    def on_batch_failed(self, worker: int, message: str) -> None:
-        """See `PoolListener`."""
-        _logger.error("worker %d failed on a batch: %s", worker, message)
-        self._act(self._scheduler.on_batch_failed(self._clock.now_ns(), worker))
-
-    def on_worker_lost(self, worker: int, reason: str) -> None:
-        """See `PoolListener`."""
-        _logger.error("worker %d is lost: %s", worker, reason)
-        self._act(self._scheduler.on_worker_lost(self._clock.now_ns(), worker))
-        self._readiness_changed()
-
-    def _readiness_changed(self) -> None:
+    def readiness_changed(self) -> None:
+        """Workers have come or gone, or this router has begun or ended to admit requests."""
         for watcher in list(self.watchers):
             watcher()
-
-    def _act(
-        self, actions: Sequence[Action], result: BatchResult | None = None, *, launches_first: bool = False
-    ) -> None:
-        if launches_first:
-            for action in actions:
-                if isinstance(action, Launch):
-                    self._launch(action)
-        for action in actions:
-            if isinstance(action, Finish):
-                self._end(action, result)
-            elif not launches_first:
-                self._launch(action)
-        self._arm()
 
     def _launch(self, launch: Launch) -> None:
         rows = 0
@@ -267,9 +271,7 @@ class Router:
             pending.offset = rows
             rows += pending.rows
             inputs.append(pending.inputs)
-        began_ns = self._clock.now_ns()
-        self._pool.launch(launch.worker, Batch(launch.subnet, rows, inputs))
-        self._input_ns[launch.worker] = self._clock.now_ns() - began_ns
+        self._pool.launch(launch.worker, Batch(launch.subnet, rows, inputs, self._number))
 
     def _end(self, finish: Finish, result: BatchResult | None) -> None:
         pending = cast("Pending", finish.request)
@@ -327,4 +329,4 @@ class Router:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._act(self._scheduler.on_timer(self._clock.now_ns()))
+        self.act(self._scheduler.on_timer(self._clock.now_ns()))

@@ -2,15 +2,15 @@
 
 import asyncio
 import logging
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from superserve.clock import NS_PER_MS, NS_PER_S, Clock, Timer
 from superserve.errors import WorkerError
-from superserve.serving.ipc import Done, Failed, FromWorker, Launch, Ready, RouterSlots, Setup, SlotLayout, StartFailed
+from superserve.serving.incarnation import Incarnation
+from superserve.serving.ipc import Done, Failed, Ready, WorkerSpec
 from superserve.serving.pool import Batch, BatchResult, PoolListener
-from superserve.serving.worker_process import WorkerProcess
 
 logger = logging.getLogger(__name__)
 
@@ -36,42 +36,58 @@ class PoolLimits:
 class WorkerSupervisor:
     """One worker: starts its process, hands it batches, tells the listener, and starts it again when it dies.
 
+    Other models mean another process: it is prepared beside the one that serves, in the time that their core has left
+    over, and takes its place between two batches. So a model that loads takes nothing from those that are served, and
+    one that cannot be loaded takes only its own process with it.
+
     Args:
-        setup: what the worker runs.
+        number: the worker's.
+        models: what it runs, by the pool's numbers.
         core: the core it is pinned to.
         clock: drives restarts and limits.
         limits: how patient to be.
         listener: who hears of the worker.
     """
 
-    def __init__(self, setup: Setup, core: int, clock: Clock, limits: PoolLimits, listener: PoolListener) -> None:
-        self._setup = setup
+    def __init__(
+        self,
+        number: int,
+        models: Mapping[int, WorkerSpec],
+        core: int,
+        *,
+        clock: Clock,
+        limits: PoolLimits,
+        listener: PoolListener,
+    ) -> None:
+        self._number = number
+        self._models = models
         self._core = core
         self._clock = clock
         self._limits = limits
         self._listener = listener
-        self._number = setup.worker
         self._loop: asyncio.AbstractEventLoop
-        self._memory_fd = -1
-        self._slots: RouterSlots
-        self._process: WorkerProcess | None = None
-        self._timer: Timer | None = None
+        self._current: Incarnation | None = None
+        self._next: Incarnation | None = None
+        self._old: set[Incarnation] = set()
+        """Those whose place has been taken, and which have not ended yet."""
+        self._subnets: dict[int, tuple[str, ...]] = {}
+        self._restart_timer: Timer | None = None
         self._watchdog: Timer | None = None
         self._backoff_ns = _FIRST_BACKOFF_NS
         self._ready_ns: int | None = None
         self._launched_ns: int | None = None
-        self._rows = 0
-        self._seq = 0
         self._stopping = False
-        self._first_ready: asyncio.Future[Ready]
+        self._first_ready: asyncio.Future[Mapping[int, Ready]]
+        self._prepared: asyncio.Future[Mapping[int, Ready]] | None = None
+        self._swapped: asyncio.Future[None] | None = None
         self._ended: asyncio.Future[None]
 
     @property
     def pid(self) -> int | None:
         """The worker's process; None while it is down."""
-        return self._process.pid if self._process else None
+        return self._current.pid if self._current else None
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> "asyncio.Future[Ready]":
+    def start(self, loop: asyncio.AbstractEventLoop) -> "asyncio.Future[Mapping[int, Ready]]":
         """Start the worker; the future tells of its first readiness, or fails with `WorkerError`.
 
         Raises:
@@ -80,25 +96,48 @@ class WorkerSupervisor:
         self._loop = loop
         self._first_ready = loop.create_future()
         self._ended = loop.create_future()
-        layout = SlotLayout(self._setup.spec)
-        self._memory_fd = os.memfd_create(f"superserve-worker-{self._number}")
-        os.ftruncate(self._memory_fd, layout.size)
-        self._slots = RouterSlots(layout, layout.map(self._memory_fd))
-        self._spawn()
+        self._current = self._spawn(self._models)
         return self._first_ready
 
     def launch(self, batch: Batch) -> None:
         """Hand over a batch; the worker must be idle."""
-        assert self._process is not None, f"worker {self._number} is down"
+        assert self._current is not None, f"worker {self._number} is down"
         assert self._ready_ns is not None, f"worker {self._number} is not ready"
         assert self._launched_ns is None, f"worker {self._number} is busy"
-        self._slots.write(batch)
-        self._seq += 1
-        self._rows = batch.rows
         self._launched_ns = self._clock.now_ns()
-        self._process.launch(Launch(self._seq, batch.subnet, batch.rows))
+        self._current.launch(batch)
         if self._watchdog is None:
             self._watch(self._launched_ns)
+
+    def prepare(self, models: Mapping[int, WorkerSpec]) -> "asyncio.Future[Mapping[int, Ready]]":
+        """Start a process with other models beside the one that serves.
+
+        The future tells when all its models are warm, or fails with `WorkerError`; then comes `commit` or `abandon`.
+
+        Raises:
+            WorkerError: if the process cannot even be started.
+        """
+        assert self._next is None, f"worker {self._number} has a process in preparation"
+        self._prepared = self._loop.create_future()
+        self._next = self._spawn(models, background=True)
+        return self._prepared
+
+    def commit(self, models: Mapping[int, WorkerSpec]) -> "asyncio.Future[None]":
+        """Have the prepared process take over as soon as no batch runs; the future tells when it has."""
+        self._models = models
+        self._prepared = None
+        swapped = self._swapped = self._loop.create_future()
+        if self._launched_ns is None:
+            self._swap()
+        return swapped
+
+    def abandon(self) -> None:
+        """End what `prepare` started."""
+        if self._next is not None:
+            self._next.kill("another worker could not load the same models")
+            self._old.add(self._next)
+            self._next = None
+        self._prepared = None
 
     def stop(self, *, at_once: bool) -> "asyncio.Future[None]":
         """End the worker for good; the future tells when nothing of it is left.
@@ -108,101 +147,147 @@ class WorkerSupervisor:
         """
         self._stopping = True
         self._cancel_timers()
-        if self._process is None:
-            self._release()
-        elif at_once or self._ready_ns is None:
-            self._process.kill("the pool stops")
-        else:
-            self._process.ask_to_stop()
-            self._timer = self._after(self._limits.stop_ns, "did not finish its batch before the pool stopped")
+        self._tell_swapped()
+        for incarnation in (self._current, self._next, *self._old):
+            if incarnation is None:
+                continue
+            if incarnation is self._current and self._ready_ns is not None and not at_once:
+                incarnation.ask_to_stop(self._limits.stop_ns, "did not finish its batch before the pool stopped")
+            else:
+                incarnation.kill("the pool stops")
+        self._end_if_empty()
         return self._ended
 
-    def on_message(self, message: FromWorker) -> None:
-        """See `ProcessOwner.on_message`."""
-        if isinstance(message, Done):
-            result = BatchResult(self._outputs(message.seq), message.infer_ns, message.actuate_ns)
+    def on_ready(self, incarnation: Incarnation) -> None:
+        """See `IncarnationOwner.on_ready`."""
+        changed = [
+            model
+            for model, engine in incarnation.engines.items()
+            if self._subnets.setdefault(model, engine.subnet_ids) != engine.subnet_ids
+        ]
+        if changed:
+            incarnation.kill("its model has other subnets than before: was the model folder overwritten?")
+        elif incarnation is self._next:
+            if self._prepared is not None and not self._prepared.done():
+                self._prepared.set_result(incarnation.engines)
+        elif incarnation is self._current:
+            if not self._first_ready.done():
+                self._first_ready.set_result(incarnation.engines)
+            self._serve(incarnation)
+            self._listener.on_worker_ready(self._number)
+
+    def on_start_failed(self, incarnation: Incarnation, message: str) -> None:
+        """See `IncarnationOwner.on_start_failed`."""
+        self._fail(self._prepared if incarnation is self._next else self._first_ready, message)
+
+    def on_answer(self, incarnation: Incarnation, answer: Done | Failed) -> None:
+        """See `IncarnationOwner.on_answer`."""
+        assert self._launched_ns is not None, f"worker {self._number} answered batch {answer.seq} twice"
+        self._launched_ns = None
+        outputs = incarnation.outputs()
+        if self._swapped is not None:  # whatever the listener launches next is for the new process
+            self._swap()
+        if isinstance(answer, Done):
+            result = BatchResult(outputs, answer.infer_ns, answer.actuate_ns)
             self._listener.on_batch_done(self._number, result)
-        elif isinstance(message, Failed):
-            self._outputs(message.seq)
-            logger.error("worker %d failed on a batch: %s", self._number, message.message)
-            self._listener.on_batch_failed(self._number, message.message)
-        elif isinstance(message, Ready):
-            self._on_ready(message)
-        elif isinstance(message, StartFailed):
-            self._fail_first(message.message)
+        else:
+            logger.error("worker %d failed on a batch: %s", self._number, answer.message)
+            self._listener.on_batch_failed(self._number, answer.message)
 
     def on_stderr(self, line: str) -> None:
-        """See `ProcessOwner.on_stderr`."""
+        """See `IncarnationOwner.on_stderr`."""
         logger.info("worker %d: %s", self._number, line)
 
-    def on_exit(self, reason: str) -> None:
-        """See `ProcessOwner.on_exit`."""
+    def on_exit(self, incarnation: Incarnation, reason: str) -> None:
+        """See `IncarnationOwner.on_exit`."""
+        if incarnation is self._current:
+            self._on_loss(reason)
+        elif incarnation is self._next:
+            self._next = None
+            self._fail(self._prepared, reason)
+        self._old.discard(incarnation)
+        if self._stopping:
+            self._end_if_empty()
+
+    def _on_loss(self, reason: str) -> None:
         was_ready, was_busy = self._ready_ns is not None, self._launched_ns is not None
         if was_ready and self._clock.now_ns() - (self._ready_ns or 0) >= _STEADY_NS:
             self._backoff_ns = _FIRST_BACKOFF_NS
-        self._process = self._ready_ns = self._launched_ns = None
+        self._current = self._ready_ns = self._launched_ns = None
         self._cancel_timers()
         if not self._stopping:
             logger.error("worker %d is lost: %s", self._number, reason)
-            self._fail_first(reason)
+            self._fail(self._first_ready, reason)
             self._schedule_restart()
         if was_ready and (was_busy or not self._stopping):
             self._listener.on_worker_lost(self._number, reason)
-        if self._stopping:
-            self._release()
+        if self._swapped is not None and not self._stopping:
+            self._swap()
 
-    def _on_ready(self, message: Ready) -> None:
-        assert self._process is not None
-        self._cancel_timers()
-        if not self._first_ready.done():
-            self._first_ready.set_result(message)
-        elif self._first_ready.result().subnet_ids != message.subnet_ids:
-            self._process.kill("its model has other subnets than before: was the model folder overwritten?")
-            return
+    def _swap(self) -> None:
+        """Let the prepared process take the place of the one that serves, which runs no batch now."""
+        old, new, was_ready = self._current, self._next, self._ready_ns is not None
+        if new is None:  # it has died since it was prepared; the next process of this worker will have its models
+            if old is not None:
+                old.kill("it lacks models that were loaded meanwhile")
+                return
+        else:
+            self._cancel_timers()
+            self._current, self._next = new, None
+            self._serve(new)
+            if old is not None:
+                self._retire(old, was_ready=was_ready)
+            if not was_ready:
+                self._listener.on_worker_ready(self._number)
+        self._tell_swapped()
+
+    def _retire(self, incarnation: Incarnation, *, was_ready: bool) -> None:
+        self._old.add(incarnation)
+        if was_ready:
+            incarnation.ask_to_stop(self._limits.stop_ns, "did not end when another process took its place")
+        else:
+            incarnation.kill("another process took its place")
+
+    def _tell_swapped(self) -> None:
+        if self._swapped is not None:
+            if not self._swapped.done():  # whoever waited may have given up
+                self._swapped.set_result(None)
+            self._swapped = None
+
+    def _serve(self, incarnation: Incarnation) -> None:
+        """A process is warm, and the one that gets the batches from now on."""
+        self._subnets = {model: engine.subnet_ids for model, engine in incarnation.engines.items()}
         self._ready_ns = self._clock.now_ns()
         logger.info(
-            "worker %d is ready on core %d: process %d, %d ms to load, %d ms to warm up",
+            "worker %d is ready on core %d: process %d, %d models, %d ms to load, %d ms to warm up",
             self._number,
             self._core,
-            self._process.pid,
-            message.load_ns // NS_PER_MS,
-            message.warm_ns // NS_PER_MS,
+            incarnation.pid,
+            len(incarnation.engines),
+            sum(engine.load_ns for engine in incarnation.engines.values()) // NS_PER_MS,
+            sum(engine.warm_ns for engine in incarnation.engines.values()) // NS_PER_MS,
         )
-        self._listener.on_worker_ready(self._number)
 
-    def _outputs(self, seq: int) -> list[memoryview]:
-        """Note that the batch in flight has been answered; its outputs."""
-        assert self._launched_ns is not None, f"worker {self._number} answered batch {seq} twice"
-        assert seq == self._seq, f"worker {self._number} answered batch {seq} instead of {self._seq}"
-        self._launched_ns = None
-        return self._slots.outputs(seq, self._rows)
+    def _fail(self, waiting: "asyncio.Future[Mapping[int, Ready]] | None", reason: str) -> None:
+        """A process cannot start: whoever waits for it hears why."""
+        if waiting is not None and not waiting.done():
+            waiting.set_exception(WorkerError(f"worker {self._number} cannot start: {reason}"))
 
-    def _fail_first(self, reason: str) -> None:
-        if not self._first_ready.done():
-            self._first_ready.set_exception(WorkerError(f"worker {self._number} cannot start: {reason}"))
-
-    def _spawn(self) -> None:
-        process = WorkerProcess(self._setup, self._core, self)
-        process.start(self._loop, self._memory_fd)
-        self._process = process
-        self._timer = self._after(self._limits.start_ns, "was not ready in time")
+    def _spawn(self, models: Mapping[int, WorkerSpec], *, background: bool = False) -> Incarnation:
+        incarnation = Incarnation(self._number, models, self._core, self._clock, self, background=background)
+        incarnation.start(self._loop, self._limits.start_ns)
+        return incarnation
 
     def _schedule_restart(self) -> None:
-        self._timer = self._clock.call_at(self._clock.now_ns() + self._backoff_ns, self._restart)
+        self._restart_timer = self._clock.call_at(self._clock.now_ns() + self._backoff_ns, self._restart)
         self._backoff_ns = min(2 * self._backoff_ns, _LAST_BACKOFF_NS)
 
     def _restart(self) -> None:
         try:
-            self._spawn()
+            self._current = self._spawn(self._models)
         except WorkerError as error:
             logger.error("%s", error)  # noqa: TRY400  (the operating system's words say it all)
             self._schedule_restart()
-
-    def _after(self, delay_ns: int, cause: str) -> Timer:
-        """Kill the process after a while."""
-        assert self._process is not None
-        process = self._process
-        return self._clock.call_at(self._clock.now_ns() + delay_ns, lambda: process.kill(cause))
 
     def _watch(self, since_ns: int) -> None:
         """See to it that the batch is answered. One timer serves many batches: it is set anew only when it fires."""
@@ -210,23 +295,19 @@ class WorkerSupervisor:
 
     def _on_watchdog(self) -> None:
         self._watchdog = None
-        if self._launched_ns is None or self._process is None:
+        if self._launched_ns is None or self._current is None:
             return
         if self._clock.now_ns() - self._launched_ns >= self._limits.answer_ns - NS_PER_MS:  # timers may be early
-            self._process.kill(f"did not answer within {self._limits.answer_ns / NS_PER_S:g} s")
+            self._current.kill(f"did not answer within {self._limits.answer_ns / NS_PER_S:g} s")
         else:
             self._watch(self._launched_ns)
 
     def _cancel_timers(self) -> None:
-        for timer in (self._timer, self._watchdog):
+        for timer in (self._restart_timer, self._watchdog):
             if timer is not None:
                 timer.cancel()
-        self._timer = self._watchdog = None
+        self._restart_timer = self._watchdog = None
 
-    def _release(self) -> None:
-        if self._memory_fd >= 0:
-            self._slots.close()
-            os.close(self._memory_fd)
-            self._memory_fd = -1
-        if not self._ended.done():
+    def _end_if_empty(self) -> None:
+        if self._current is None and self._next is None and not self._old and not self._ended.done():
             self._ended.set_result(None)

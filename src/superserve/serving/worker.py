@@ -1,10 +1,11 @@
 """The worker process: actuate a subnet, run a batch, answer; over and over, one batch at a time.
 
-    ``python -m superserve.serving.worker --socket FD --memory FD``
+    ``python -m superserve.serving.worker --socket FD --memory FD [--background]``
 
-It is started by ``worker_process.py`` and lives exactly as long as the other end of its socket: when the router closes
-that, or dies, the worker ends. Signals meant for the router (Ctrl-C and ``SIGTERM`` reach the whole process group) do
-not end it, since the router may still want the answers of batches in flight.
+It holds every model of the server, and each batch says whose it is. It is started by ``worker_process.py`` and lives
+exactly as long as the other end of its socket: when the router closes that, or dies, the worker ends. Signals meant for
+the router (Ctrl-C and ``SIGTERM`` reach the whole process group) do not end it, since the router may still want the
+answers of batches in flight.
 """
 
 import argparse
@@ -15,10 +16,13 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 from superserve.clock import monotonic_ns
 from superserve.engine import Engine
 from superserve.errors import SuperServeError
+from superserve.serving.background import at_lowest_priority
 from superserve.serving.child import adopt
 from superserve.serving.ipc import (
     MAX_TEXT,
@@ -41,51 +45,86 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="superserve.serving.worker", description=__doc__)
     parser.add_argument("--socket", type=int, required=True, help="descriptor of the worker's end of the socket")
     parser.add_argument("--memory", type=int, required=True, help="descriptor of the shared memory")
+    parser.add_argument("--background", action="store_true", help="load at the lowest priority")
     args = parser.parse_args()
     adopt()
     channel = worker_channel(socket.socket(fileno=args.socket))
-    status = run_worker(channel, args.memory)
+    status = run_worker(channel, args.memory, background=args.background)
     sys.stderr.flush()
     os._exit(status)
 
 
-def run_worker(channel: Channel[ToWorker], memory_fd: int) -> int:
-    """Start as the first message says, then serve; returns the exit status."""
-    setup = channel.receive()
-    if not isinstance(setup, Setup):
+@dataclass(slots=True, eq=False)
+class _Model:
+    """A model that this worker holds."""
+
+    setup: Setup
+    slots: WorkerSlots
+    engine: Engine
+    load_ns: int
+    warm_ns: int = 0
+
+
+def run_worker(channel: Channel[ToWorker], memory_fd: int, *, background: bool = False) -> int:
+    """Start as the first messages say, then serve; returns the exit status."""
+    setups = _setups(channel)
+    if not setups:
         return 0
-    layout = SlotLayout(setup.spec)
-    slots = WorkerSlots(layout, layout.map(memory_fd))
+    load = partial(_start, setups, memory_fd)
     try:
-        engine = _start(channel, setup, slots)
+        models = at_lowest_priority(load) if background else load()
     except Exception as error:  # noqa: BLE001  (whatever stops a model from loading, the router has to hear of it)
         traceback.print_exc()
         _send(channel, StartFailed(_text(error)))
         return 1
-    _serve(channel, engine, slots)
+    for number, model in enumerate(models, 1):
+        _send(channel, _ready(model, more=number < len(models)))
+    _serve(channel, {model.setup.model: model for model in models})
     return 0
 
 
-def _start(channel: Channel[ToWorker], setup: Setup, slots: WorkerSlots) -> Engine:
-    began_ns = monotonic_ns()
-    engine = load_engine(setup)
-    loaded_ns = monotonic_ns()
-    _warm(engine, setup, slots)
+def _setups(channel: Channel[ToWorker]) -> list[Setup]:
+    """What the router wants run, a message for each model; empty if it is gone."""
+    setups: list[Setup] = []
+    while isinstance(message := channel.receive(), Setup):
+        setups.append(message)
+        if not message.more:
+            return setups
+    return []
+
+
+def _start(setups: list[Setup], memory_fd: int) -> list[_Model]:
+    layouts = SlotLayout.of({setup.model: setup.spec for setup in setups})
+    region = layouts[setups[0].model].map(memory_fd)
+    models = [_load(setup, WorkerSlots(layouts[setup.model], region)) for setup in setups]
+    for model in models:
+        began_ns = monotonic_ns()
+        _warm(model)
+        model.warm_ns = monotonic_ns() - began_ns
     # What lives now lives on: the collector need not look at it again (a full pass with torch loaded takes 0.1 s).
     gc.collect()
     gc.freeze()
-    _send(
-        channel,
-        Ready(
-            engine=engine.name,
-            dtype=engine.dtype,
-            torch=_torch_version(),
-            subnet_ids=engine.subnet_ids,
-            load_ns=loaded_ns - began_ns,
-            warm_ns=monotonic_ns() - loaded_ns,
-        ),
+    return models
+
+
+def _load(setup: Setup, slots: WorkerSlots) -> _Model:
+    began_ns = monotonic_ns()
+    engine = load_engine(setup)
+    return _Model(setup, slots, engine, monotonic_ns() - began_ns)
+
+
+def _ready(model: _Model, *, more: bool) -> Ready:
+    engine = model.engine
+    return Ready(
+        engine=engine.name,
+        dtype=engine.dtype,
+        torch=_torch_version(),
+        subnet_ids=engine.subnet_ids,
+        load_ns=model.load_ns,
+        warm_ns=model.warm_ns,
+        model=model.setup.model,
+        more=more,
     )
-    return engine
 
 
 def load_engine(setup: Setup) -> Engine:
@@ -95,22 +134,23 @@ def load_engine(setup: Setup) -> Engine:
     return factory(setup)
 
 
-def _warm(engine: Engine, setup: Setup, slots: WorkerSlots) -> None:
+def _warm(model: _Model) -> None:
     """Run every cell once on zeros, small batches first: kernels pick their plans, memory pools fill."""
-    for rows in setup.spec.warm_batches:
+    engine, slots = model.engine, model.slots
+    for rows in model.setup.spec.warm_batches:
         inputs = slots.batch(rows)
-        for array in inputs:  # the batch that ended the worker before this one may still lie there
+        for array in inputs:  # what another model was warmed up on may still lie there
             array.fill(0)
         for subnet in range(len(engine.subnet_ids)):
             slots.answer(0, rows, engine.run(subnet, inputs))
 
 
-def _serve(channel: Channel[ToWorker], engine: Engine, slots: WorkerSlots) -> None:
+def _serve(channel: Channel[ToWorker], models: dict[int, _Model]) -> None:
     while (message := channel.receive()) is not None:
         received_ns = monotonic_ns()
         assert isinstance(message, Launch), message
         try:
-            actuate_ns = _run(engine, message, slots)
+            actuate_ns = _run(models[message.model], message)
         except Exception as error:  # noqa: BLE001  (a batch that raises must not take the worker with it)
             traceback.print_exc()
             _send(channel, Failed(message.seq, _text(error)))
@@ -118,8 +158,9 @@ def _serve(channel: Channel[ToWorker], engine: Engine, slots: WorkerSlots) -> No
             _send(channel, Done(message.seq, monotonic_ns() - received_ns, actuate_ns))
 
 
-def _run(engine: Engine, launch: Launch, slots: WorkerSlots) -> int:
+def _run(model: _Model, launch: Launch) -> int:
     """Run a batch and leave its outputs in their slot; returns the nanoseconds that actuation took."""
+    engine, slots = model.engine, model.slots
     began_ns = monotonic_ns()
     engine.actuate(launch.subnet)
     actuated_ns = monotonic_ns()

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -31,6 +32,9 @@ MALLOC_ENVIRONMENT: Final = {
     "MALLOC_TOP_PAD_": str(64 << 20),
 }
 
+#: Where another thread loads than serves, the one uses the memory that the other has freed.
+BACKGROUND_ENVIRONMENT: Final = {"MALLOC_ARENA_MAX": "1"}
+
 #: One thread per worker: a second one would fight with the worker on the next core.
 THREAD_ENVIRONMENT: Final = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
@@ -54,15 +58,17 @@ class WorkerProcess:
     """A worker process from its start to its end.
 
     Args:
-        setup: what it is to run.
+        setups: what it is to run, one for each model.
         core: the core it is pinned to.
         owner: who hears of it.
+        background: whether it is to load only while its core has nothing else to do.
     """
 
-    def __init__(self, setup: Setup, core: int, owner: ProcessOwner) -> None:
-        self._setup = setup
+    def __init__(self, setups: Sequence[Setup], core: int, owner: ProcessOwner, *, background: bool = False) -> None:
+        self._setups = setups
         self._core = core
         self._owner = owner
+        self._background = background
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._partial_line = b""
         self._cause = ""
@@ -89,17 +95,20 @@ class WorkerProcess:
         self._stderr_fd, stderr_end = os.pipe()
         try:
             self._process = spawn(
-                "superserve.serving.worker",
-                ["--socket", str(theirs.fileno()), "--memory", str(memory_fd)],
+                *_command(["--socket", str(theirs.fileno()), "--memory", str(memory_fd)], background=self._background),
                 pass_fds=(theirs.fileno(), memory_fd),
                 core=self._core,
-                environment={**malloc_environment(), **THREAD_ENVIRONMENT},
+                environment={
+                    **malloc_environment(),
+                    **THREAD_ENVIRONMENT,
+                    **(BACKGROUND_ENVIRONMENT if self._background else {}),
+                },
                 output_fd=stderr_end,
             )
         except OSError as error:
             ours.close()
             os.close(self._stderr_fd)
-            raise WorkerError(f"worker {self._setup.worker} cannot be started: {error}") from error
+            raise WorkerError(f"worker {self._setups[0].worker} cannot be started: {error}") from error
         finally:
             theirs.close()
             os.close(stderr_end)
@@ -108,7 +117,8 @@ class WorkerProcess:
         os.set_blocking(self._stderr_fd, False)
         self._channel = router_channel(ours)
         self._watch()
-        self._channel.send(self._setup)
+        for setup in self._setups:
+            self._channel.send(setup)
 
     def launch(self, message: Launch) -> None:
         """Send a batch's descriptor; if the process has died, its owner hears of that."""
@@ -186,6 +196,14 @@ class WorkerProcess:
         how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
         parts = [f"process {self.pid} {how}", *([self._cause] if self._cause else []), *self._last_lines]
         return "; ".join(parts)
+
+
+def _command(arguments: list[str], *, background: bool) -> tuple[str, list[str]]:
+    """Module and arguments; either way the process can be recognised by the module's name."""
+    module = "superserve.serving.worker"
+    if background:
+        return "superserve.serving.background", [module, *arguments, "--background"]
+    return module, arguments
 
 
 def malloc_environment() -> dict[str, str]:

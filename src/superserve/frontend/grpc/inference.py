@@ -15,8 +15,10 @@ from superserve.clock import Clock
 from superserve.errors import InvalidRequestError, SuperServeError
 from superserve.frontend.grpc.answers import Context, answering, metadata_value
 from superserve.frontend.grpc.codec import ResponseEncoder, ResponsePlan, decode_infer
+from superserve.frontend.grpc.repository import RepositoryCalls
 from superserve.frontend.parameters import slo_of_header
 from superserve.frontend.per_model import PerModel
+from superserve.frontend.repository import ModelRepository
 from superserve.frontend.request_ids import RequestIds
 from superserve.frontend.sizes import FREE_BYTES, most_elements
 from superserve.protocol import messages
@@ -35,9 +37,13 @@ class InferenceService:
         plane: what to serve.
         clock: stamps arrivals.
         ids: of requests.
+        repository: what can be loaded; None: the calls for it are unknown.
     """
 
-    def __init__(self, plane: DataPlane, clock: Clock, ids: RequestIds) -> None:
+    def __init__(
+        self, plane: DataPlane, clock: Clock, ids: RequestIds, repository: ModelRepository | None = None
+    ) -> None:
+        self._repository = repository
         self._plane = plane
         self._clock = clock
         self._ids = ids
@@ -48,7 +54,9 @@ class InferenceService:
         told: dict[str, Callable[[Any], Any]] = {
             "ServerLive": lambda _: messages.ServerLiveResponse(live=self._plane.live),
             "ServerReady": lambda _: messages.ServerReadyResponse(ready=self._plane.ready),
-            "ModelReady": lambda ask: messages.ModelReadyResponse(ready=self._model(ask.name, ask.version).ready),
+            "ModelReady": lambda ask: messages.ModelReadyResponse(
+                ready=self._plane.model_ready(ask.name, ask.version or None)
+            ),
             "ServerMetadata": lambda _: _filled(messages.ServerMetadataResponse, self._plane.metadata),
             "ModelMetadata": lambda ask: _filled(
                 messages.ModelMetadataResponse, self._model(ask.name, ask.version).metadata
@@ -63,6 +71,9 @@ class InferenceService:
         # Bytes in, bytes out: what is no message gets an answer of ours, and infer responses are bytes already.
         unary = {name: self._unary(_asking(name, answer)) for name, answer in told.items()}
         unary["ModelInfer"] = self._unary(self._infer)
+        if self._repository is not None:
+            repository = RepositoryCalls(self._repository).calls()
+            unary |= {name: self._unary(_asking_later(name, answer)) for name, answer in repository.items()}
         stream = grpc.stream_stream_rpc_method_handler(self._infer_stream)
         return grpc.method_handlers_generic_handler(INFERENCE, {**unary, "ModelStreamInfer": stream})
 
@@ -190,6 +201,15 @@ def _filled(kind: Any, value: msgspec.Struct | Mapping[str, msgspec.Struct]) -> 
 
 def _asking(method: str, answer: Callable[[Any], Any]) -> Callable[[bytes, Context], Awaitable[bytes]]:
     """A call that is answered at once from its request message."""
+
+    async def later(asked: Any) -> Any:
+        return answer(asked)
+
+    return _asking_later(method, later)
+
+
+def _asking_later(method: str, answer: Callable[[Any], Awaitable[Any]]) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    """A call that is answered from its request message."""
     request = message(f"inference.{method}Request")
 
     async def work(data: bytes, _: Context) -> bytes:
@@ -197,6 +217,6 @@ def _asking(method: str, answer: Callable[[Any], Any]) -> Callable[[bytes, Conte
             asked = request.FromString(data)
         except DecodeError as error:
             raise InvalidRequestError(f"not a {method}Request: {error}") from None
-        return bytes(answer(asked).SerializeToString())
+        return bytes((await answer(asked)).SerializeToString())
 
     return work

@@ -9,6 +9,7 @@ from superserve.errors import ConfigError
 from superserve.frontend.grpc.health import HealthService
 from superserve.frontend.grpc.inference import InferenceService
 from superserve.frontend.grpc.reflection import reflection_handlers
+from superserve.frontend.repository import ModelRepository
 from superserve.frontend.request_ids import RequestIds
 from superserve.serving.config import GrpcConfig
 from superserve.serving.dataplane import DataPlane
@@ -22,11 +23,19 @@ class GrpcServer:
         clock: stamps arrivals.
         config: limits.
         ids: of requests.
+        repository: what can be loaded, if anything.
     """
 
-    def __init__(self, plane: DataPlane, clock: Clock, config: GrpcConfig, ids: RequestIds) -> None:
+    def __init__(
+        self,
+        plane: DataPlane,
+        clock: Clock,
+        config: GrpcConfig,
+        ids: RequestIds,
+        repository: ModelRepository | None = None,
+    ) -> None:
         self._handlers = (
-            InferenceService(plane, clock, ids).handlers(),
+            InferenceService(plane, clock, ids, repository).handlers(),
             HealthService(plane, ids).handlers(),
             *reflection_handlers(),
         )

@@ -1,0 +1,195 @@
+"""What it takes to serve a model: its folder, the engine that runs it, and a profile to plan with."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from superserve.clock import NS_PER_US, Clock
+from superserve.engine import EngineChoice
+from superserve.errors import ConfigError, ProfileError
+from superserve.model_folder import ModelFolder
+from superserve.profile import LatencyTable, Profile
+from superserve.scheduling import Scheduler, SchedulerLimits, create_policy
+from superserve.serving.choice import choose_engine
+from superserve.serving.config import Config
+from superserve.serving.dataplane import ServedModel
+from superserve.serving.devices import emulated_profile
+from superserve.serving.router import Router
+from superserve.serving.shared_pool import SharedPool
+
+if TYPE_CHECKING:
+    from superserve.profiler import Progress
+
+_logger = logging.getLogger(__name__)
+
+#: Told of progress: done, total, what is being done.
+Report = Callable[[float, float, str], None]
+
+
+class Deployment(NamedTuple):
+    """A model that can be served."""
+
+    folder: ModelFolder
+    choice: EngineChoice
+    """What the workers run."""
+    profile: Profile
+    """Its subnets are those of the workers, in the same order."""
+
+    def served(self, config: Config, pool: SharedPool, clock: Clock, number: int) -> ServedModel:
+        """The model behind a router of its own, scheduled as configured.
+
+        Args:
+            config: everything that can be set.
+            pool: the workers, which hold the model.
+            clock: time and timers.
+            number: the pool's number of the model.
+
+        Raises:
+            ConfigError: if the policy refuses its argument.
+        """
+        model, profile = self.folder.config, self.profile
+        settings = config.settings(model.name)
+        scheduler = Scheduler(
+            create_policy(settings.policy, LatencyTable(profile), settings.timeout_action),
+            overhead_ns=round(profile.dispatch_overhead_us * NS_PER_US),
+            limits=SchedulerLimits(max_queued=settings.max_queued),
+            shared=pool.workers,
+        )
+        router = Router(
+            scheduler, pool, clock, output_row_bytes=[spec.row_bytes for spec in model.outputs], number=number
+        )
+        return ServedModel(
+            model,
+            router,
+            slo_ms=settings.slo_ms or profile.default_slo_ms(),
+            emulated=emulated_profile(self.choice.device) is not None,
+        )
+
+
+def deploy(
+    sources: Sequence[str], config: Config, profile_file: Path | None = None, report: Report | None = None
+) -> list[Deployment]:
+    """Find the models to serve, decide what runs them, and find or measure their profiles.
+
+    Args:
+        sources: folders and names of bundled models; those that the configuration names come behind them.
+        config: everything that can be set.
+        profile_file: to plan with, if there is one model only.
+        report: told of progress where a profile has to be measured.
+
+    Raises:
+        UsageError: if a model cannot be used, or two have the same name.
+        WorkerError: if a profile has to be measured and a worker fails.
+    """
+    folders = [ModelFolder.resolve(source) for source in sources]
+    _take_named(folders, config)
+    if not folders and config.repository.folder is None:
+        raise ConfigError(
+            "no model to serve: name one, give models.NAME.source in the configuration file, or --model-repository DIR"
+        )
+    if profile_file is not None and len(folders) > 1:
+        raise ConfigError("--profile is for one model: give each its models.NAME.profile in the configuration file")
+    deployments = []
+    for folder in folders:
+        choice = choose_engine(folder, config.workers.device, config.workers.engine, config.workers.dtype)
+        own = config.settings(folder.config.name).profile
+        file = profile_file or (Path(own) if own else None)
+        deployments.append(Deployment(folder, choice, choose_profile(folder, choice, file, report)))
+    return deployments
+
+
+def _take_named(folders: list[ModelFolder], config: Config) -> None:
+    """Add the models that the configuration names, and see to it that names are names of one model each."""
+    for name, settings in config.models.items():
+        if settings.source is not None and name not in {folder.config.name for folder in folders}:
+            folder = ModelFolder.resolve(settings.source)
+            if folder.config.name != name:
+                raise ConfigError(
+                    f"models.{name}.source: {settings.source} holds model {folder.config.name!r}: "
+                    f"call the section [models.{folder.config.name}]"
+                )
+            folders.append(folder)
+    by_name: dict[str, ModelFolder] = {}
+    for folder in folders:
+        other = by_name.setdefault(folder.config.name, folder)
+        if other is not folder:
+            raise ConfigError(
+                f"{other.path} and {folder.path} both hold a model {folder.config.name!r}: "
+                f"change `name` in one of their config.json"
+            )
+
+
+def choose_profile(
+    folder: ModelFolder, choice: EngineChoice, profile_file: Path | None = None, report: Report | None = None
+) -> Profile:
+    """The profile to plan with: the emulated device's, the given file, the kept one, or one measured now (10 s).
+
+    Raises:
+        ProfileError: if it cannot be read or does not fit the model.
+        WorkerError: if it has to be measured and a worker fails.
+    """
+    emulated = emulated_profile(choice.device)
+    if emulated is not None:
+        return Profile.load(emulated)
+    profile = Profile.load(profile_file) if profile_file is not None else _kept_or_measured(folder, choice, report)
+    _check_engine(profile, choice)
+    _check_fits(profile, folder)
+    return profile
+
+
+def kept_profile(folder: ModelFolder, choice: EngineChoice, profile_file: Path | None = None) -> Profile:
+    """`choose_profile` where nothing may be measured, because other models run on the workers' cores.
+
+    Raises:
+        ProfileError: if there is none, it cannot be read, or it does not fit the model.
+    """
+    from superserve.profiler import find_profile  # noqa: PLC0415  (as below)
+
+    if emulated_profile(choice.device) is None and profile_file is None and find_profile(folder, choice) is None:
+        raise ProfileError(
+            f"no profile of {folder.path}, {choice}, on this machine: run `superserve profile {folder.path}` first"
+        )
+    return choose_profile(folder, choice, profile_file)
+
+
+def _kept_or_measured(folder: ModelFolder, choice: EngineChoice, report: Report | None) -> Profile:
+    from superserve.profiler import find_profile, measure, save_profile  # noqa: PLC0415  (needed only without a file)
+
+    found = find_profile(folder, choice)
+    if found is not None:
+        return found
+    _logger.info("no profile of %s, %s, on this machine yet: measuring one, about 10 s", folder.config.name, choice)
+
+    def progress(step: "Progress") -> None:
+        if report is not None:
+            report(step.done, step.total, f"profile: {step.stage}")
+
+    measured = measure(folder, quick=True, choice=choice, report=progress).profile
+    save_profile(folder, measured)
+    return measured
+
+
+def _check_engine(profile: Profile, choice: EngineChoice) -> None:
+    """A profile that somebody chose is planned with, whatever it was measured on; a mistake is worth a warning."""
+    device = profile.device
+    if (device.engine, device.dtype) != (choice.engine, choice.dtype):
+        _logger.warning(
+            "the profile was measured on engine %s %s, but workers run %s: latencies will differ from the plan",
+            device.engine,
+            device.dtype,
+            choice,
+        )
+
+
+def _check_fits(profile: Profile, folder: ModelFolder) -> None:
+    front = [record.id for record in folder.front.subnets]
+    if profile.model_hash != folder.model_hash or [subnet.id for subnet in profile.subnets] != front:
+        raise ProfileError(
+            f"the profile was measured on another model than {folder.path} holds: run `superserve profile` again"
+        )
+    if profile.batches[-1] > folder.config.max_batch_size:
+        raise ProfileError(
+            f"the profile goes up to batch {profile.batches[-1]}, but max_batch_size of the model is "
+            f"{folder.config.max_batch_size}: run `superserve profile` again"
+        )

@@ -1,0 +1,121 @@
+"""The workers of a scheduler, or of the schedulers of several models together."""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from superserve.scheduling.commitments import Commitments
+
+if TYPE_CHECKING:
+    from superserve.scheduling.scheduler import Action, Scheduler
+
+#: What a scheduler wants done.
+Told = tuple["Scheduler", Sequence["Action"]]
+
+
+class Workers:
+    """Which workers there are, and which of them are idle."""
+
+    def __init__(self) -> None:
+        self.live: set[int] = set()
+        """Idle ones and busy ones."""
+        self.idle: deque[int] = deque()
+        """The longest idle first."""
+        self.commitments = Commitments()
+        """When the busy ones are expected to be free."""
+
+    def join(self, worker: int) -> None:
+        """A worker came, idle."""
+        assert worker not in self.live, f"worker {worker} is here already"
+        self.live.add(worker)
+        self.idle.append(worker)
+
+    def leave(self, worker: int) -> None:
+        """A worker is gone."""
+        self.live.discard(worker)
+        if worker in self.idle:
+            self.idle.remove(worker)
+
+
+class SharedWorkers(Workers):
+    """Workers that the schedulers of several models share: what happens to workers is told here, not to a scheduler.
+
+    Each model keeps its own queue, profile and policy, and its `Scheduler` gives the guarantees that it gives alone;
+    any worker runs any model. A worker that becomes idle is offered to the model whose most urgent request has the
+    least slack (`Scheduler.head_slack_ns`; of equal ones to the model that came first), and so on until no worker is
+    idle or no model wants one. Within a model the order is by deadline, so that over all of them it is, too. An
+    arrival at a time when a worker is idle needs no comparison: whatever else waits has been offered that worker, and
+    its policy has chosen to wait.
+
+    Policies see all workers. What other models run counts as `Commitments` do: busy until its predicted end. What they
+    have yet to run counts as their part of the workers' time (`share`).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs: dict[int, Scheduler] = {}
+        """Whose batch a busy worker runs; kept by the schedulers."""
+        self._schedulers: list[Scheduler] = []
+
+    def add(self, scheduler: "Scheduler") -> None:
+        """A model is served from now on; its scheduler was made for these workers."""
+        self._schedulers.append(scheduler)
+        if len(self._schedulers) > 1:
+            for each in self._schedulers:
+                each.observe_arrivals()
+
+    def remove(self, scheduler: "Scheduler") -> None:
+        """A model is served no more; nothing of it waits or runs."""
+        assert not scheduler.busy, "a model with running batches cannot go"
+        self._schedulers.remove(scheduler)
+        self.runs = {worker: other for worker, other in self.runs.items() if other is not scheduler}
+
+    def share(self, now_ns: int, scheduler: "Scheduler") -> float:
+        """The part of the workers' time that a model may count on: in proportion to what each of them needs.
+
+        Needs are counted at each model's fastest subnet. So all models are driven to cheaper subnets alike, and none of
+        them plans with time that another one cannot do without.
+        """
+        if len(self._schedulers) == 1:
+            return 1.0
+        span_ns = scheduler.usual_deadline_ns
+        own_ns = scheduler.need_ns(now_ns, span_ns)
+        all_ns = sum(each.need_ns(now_ns, span_ns) for each in self._schedulers)
+        return own_ns / all_ns if all_ns else 1.0
+
+    def on_worker_ready(self, now_ns: int, worker: int) -> Sequence[Told]:
+        """A worker joined, warm and idle."""
+        self.join(worker)
+        return self._offer(now_ns)
+
+    def on_batch_done(self, now_ns: int, worker: int, taken_ns: int) -> Sequence[Told]:
+        """A worker answered its batch, as in `Scheduler.on_batch_done`; the batch's scheduler comes first."""
+        scheduler = self.runs[worker]
+        return (scheduler, scheduler.on_batch_done(now_ns, worker, taken_ns)), *self._offer(now_ns)
+
+    def on_batch_failed(self, now_ns: int, worker: int) -> Sequence[Told]:
+        """A worker could not run its batch, but lives and is idle."""
+        scheduler = self.runs[worker]
+        return (scheduler, scheduler.on_batch_failed(now_ns, worker)), *self._offer(now_ns)
+
+    def on_worker_lost(self, now_ns: int, worker: int) -> Sequence[Told]:
+        """A worker is gone. Its requests wait again, in their own model's queue."""
+        if worker not in self.live:
+            return ()
+        self.leave(worker)
+        lost = [(scheduler, scheduler.on_worker_lost(now_ns, worker)) for scheduler in self._schedulers]
+        return *lost, *self._offer(now_ns)
+
+    def _offer(self, now_ns: int) -> Sequence[Told]:
+        schedulers = self._schedulers
+        if len(schedulers) == 1:
+            return ((schedulers[0], schedulers[0].on_worker_idle(now_ns)),)
+        told: list[Told] = []
+        contenders = [scheduler for scheduler in schedulers if scheduler.queue_depth]
+        while self.idle and contenders:
+            first = min(contenders, key=lambda scheduler: scheduler.head_slack_ns(now_ns))
+            idle = len(self.idle)
+            told.append((first, first.on_worker_idle(now_ns, batches=1)))
+            if len(self.idle) == idle or not first.queue_depth:
+                contenders.remove(first)
+        return told

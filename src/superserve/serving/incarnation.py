@@ -1,0 +1,159 @@
+"""One process of a worker, with the shared memory through which it gets its batches."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import Protocol
+
+from superserve.clock import Clock, Timer
+from superserve.serving.ipc import (
+    Done,
+    Failed,
+    FromWorker,
+    Launch,
+    Ready,
+    RouterSlots,
+    Setup,
+    SlotLayout,
+    StartFailed,
+    WorkerSpec,
+)
+from superserve.serving.pool import Batch
+from superserve.serving.worker_process import WorkerProcess
+
+
+class IncarnationOwner(Protocol):
+    """Who is told what becomes of an incarnation."""
+
+    def on_ready(self, incarnation: "Incarnation") -> None:
+        """All its models are warm."""
+
+    def on_start_failed(self, incarnation: "Incarnation", message: str) -> None:
+        """It says why it cannot start; it will end."""
+
+    def on_answer(self, incarnation: "Incarnation", answer: Done | Failed) -> None:
+        """It is through with its batch."""
+
+    def on_exit(self, incarnation: "Incarnation", reason: str) -> None:
+        """It has ended; last call."""
+
+    def on_stderr(self, line: str) -> None:
+        """It wrote a line to its standard error or output."""
+
+
+class Incarnation:
+    """A worker process from its start to its end: a worker that dies gets another one, and one with other models, too.
+
+    Args:
+        worker: its number.
+        models: what it holds, by the pool's numbers.
+        core: the core it is pinned to.
+        clock: drives limits.
+        owner: who hears of it.
+        background: whether it is to load only while its core has nothing else to do.
+    """
+
+    def __init__(
+        self,
+        worker: int,
+        models: Mapping[int, WorkerSpec],
+        core: int,
+        clock: Clock,
+        owner: IncarnationOwner,
+        *,
+        background: bool = False,
+    ) -> None:
+        self.engines: dict[int, Ready] = {}
+        """What it said of each model when all were warm; empty before."""
+        self._owner = owner
+        self._clock = clock
+        self._layouts = SlotLayout.of(models)
+        numbers = list(self._layouts)
+        setups = [Setup(worker, self._layouts[model].spec, model, model != numbers[-1]) for model in numbers]
+        self._process = WorkerProcess(setups, core, self, background=background)
+        self._slots: dict[int, RouterSlots] = {}
+        self._loading: dict[int, Ready] = {}
+        self._timer: Timer | None = None
+        self._batch: tuple[int, int, int] = (0, 0, 0)
+        self._seq = 0
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def ready(self) -> bool:
+        """Whether all its models are warm."""
+        return bool(self.engines)
+
+    def start(self, loop: asyncio.AbstractEventLoop, limit_ns: int) -> None:
+        """Start it; if it is not ready within a limit, it is killed.
+
+        Raises:
+            WorkerError: if the operating system refuses.
+        """
+        memory_fd = os.memfd_create("superserve-worker")
+        try:
+            os.ftruncate(memory_fd, next(iter(self._layouts.values())).size)
+            self._process.start(loop, memory_fd)
+            self._slots = {model: RouterSlots(layout, layout.map(memory_fd)) for model, layout in self._layouts.items()}
+        finally:
+            os.close(memory_fd)
+        self.end_within(limit_ns, "was not ready in time")
+
+    def launch(self, batch: Batch) -> None:
+        """Hand over a batch."""
+        self._slots[batch.model].write(batch)
+        self._seq += 1
+        self._batch = self._seq, batch.model, batch.rows
+        self._process.launch(Launch(self._seq, batch.subnet, batch.rows, batch.model))
+
+    def outputs(self) -> list[memoryview]:
+        """The outputs of the batch that has been answered."""
+        seq, model, rows = self._batch
+        return self._slots[model].outputs(seq, rows)
+
+    def ask_to_stop(self, limit_ns: int, cause: str) -> None:
+        """Let it end after the batch it runs, if any, and kill it if that takes longer than a limit."""
+        self._process.ask_to_stop()
+        self.end_within(limit_ns, cause)
+
+    def kill(self, cause: str) -> None:
+        """End it now; ``cause`` becomes part of the reason."""
+        self._process.kill(cause)
+
+    def end_within(self, limit_ns: int, cause: str) -> None:
+        """Kill it after a while."""
+        self._cancel_timer()
+        self._timer = self._clock.call_at(self._clock.now_ns() + limit_ns, lambda: self._process.kill(cause))
+
+    def on_message(self, message: FromWorker) -> None:
+        """See `ProcessOwner.on_message`."""
+        if isinstance(message, Done | Failed):
+            assert message.seq == self._seq, f"a worker answered batch {message.seq} instead of {self._seq}"
+            self._owner.on_answer(self, message)
+        elif isinstance(message, Ready):
+            self._loading[message.model] = message
+            if not message.more:
+                self._cancel_timer()
+                self.engines = self._loading
+                self._owner.on_ready(self)
+        elif isinstance(message, StartFailed):
+            self._owner.on_start_failed(self, message.message)
+
+    def on_stderr(self, line: str) -> None:
+        """See `ProcessOwner.on_stderr`."""
+        self._owner.on_stderr(line)
+
+    def on_exit(self, reason: str) -> None:
+        """See `ProcessOwner.on_exit`."""
+        self._cancel_timer()
+        for slots in self._slots.values():
+            slots.close()
+        self._owner.on_exit(self, reason)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

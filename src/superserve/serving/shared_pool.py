@@ -1,0 +1,125 @@
+"""One pool of workers behind the routers of several models."""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from superserve.clock import Clock
+from superserve.scheduling.scheduler import Scheduler
+from superserve.scheduling.workers import SharedWorkers
+from superserve.serving.pool import Batch, BatchResult, WorkerPool
+
+if TYPE_CHECKING:
+    from superserve.serving.router import Router
+
+_logger = logging.getLogger(__name__)
+
+
+class SharedPool:
+    """Turns what a pool reports into events of its `SharedWorkers`, and has the routers do what comes of them.
+
+    The pool runs from the first router's coming to the last one's going.
+
+    Args:
+        pool: the workers.
+        clock: time.
+
+    Attributes:
+        workers: what the schedulers of the routers are made for.
+    """
+
+    def __init__(self, pool: WorkerPool, clock: Clock) -> None:
+        self.workers = SharedWorkers()
+        self._pool = pool
+        self._clock = clock
+        self._routers: dict[Scheduler, Router] = {}
+        self._input_ns: dict[int, int] = {}
+        """By worker: how long it took to hand over its last batch."""
+        self._leaving: dict[Scheduler, asyncio.Event] = {}
+
+    async def enter(self, router: "Router") -> None:
+        """A router comes. The first one starts the pool, and is there when all workers are warm.
+
+        Raises:
+            WorkerError: if a worker fails to start; nothing is left behind.
+        """
+        self._routers[router.scheduler] = router
+        self.workers.add(router.scheduler)
+        if len(self._routers) == 1:
+            try:
+                await self._pool.start(self)
+            except BaseException:
+                self._forget(router)
+                raise
+
+    async def leave(self, router: "Router") -> None:
+        """A router goes, once no batch of its is running; idempotent. The last one stops the pool."""
+        if router.scheduler not in self._routers:
+            return
+        if len(self._routers) > 1 and router.scheduler.busy:
+            quiet = self._leaving.setdefault(router.scheduler, asyncio.Event())
+            await quiet.wait()
+        if len(self._routers) == 1:
+            await self.stop()
+        self._forget(router)
+
+    async def stop(self) -> None:
+        """Stop the pool while routers are still there: their batches end or are lost, soon; idempotent."""
+        await self._pool.stop()
+        for worker in list(self.workers.live):
+            self.workers.leave(worker)
+
+    def launch(self, worker: int, batch: Batch) -> None:
+        """Hand a batch to an idle worker."""
+        began_ns = self._clock.now_ns()
+        self._pool.launch(worker, batch)
+        self._input_ns[worker] = self._clock.now_ns() - began_ns
+
+    def on_worker_ready(self, worker: int) -> None:
+        """See `PoolListener`."""
+        for scheduler, actions in self.workers.on_worker_ready(self._clock.now_ns(), worker):
+            self._routers[scheduler].act(actions)
+        self._readiness_changed()
+
+    def on_batch_done(self, worker: int, result: BatchResult) -> None:
+        """See `PoolListener`."""
+        told = self.workers.on_batch_done(self._clock.now_ns(), worker, result.infer_ns)
+        input_ns, routers = self._input_ns[worker], self._routers
+        # The worker gets its next batch before the answers of this one are encoded: it has nothing else to do.
+        for scheduler, actions in told:
+            routers[scheduler].launch(actions)
+        for scheduler, actions in told:
+            routers[scheduler].conclude(actions, result, input_ns)
+        if self._leaving:
+            self._let_go()
+
+    def on_batch_failed(self, worker: int, message: str) -> None:
+        """See `PoolListener`."""
+        _logger.error("worker %d failed on a batch: %s", worker, message)
+        for scheduler, actions in self.workers.on_batch_failed(self._clock.now_ns(), worker):
+            self._routers[scheduler].act(actions)
+        self._let_go()
+
+    def on_worker_lost(self, worker: int, reason: str) -> None:
+        """See `PoolListener`."""
+        _logger.error("worker %d is lost: %s", worker, reason)
+        for scheduler, actions in self.workers.on_worker_lost(self._clock.now_ns(), worker):
+            self._routers[scheduler].act(actions)
+        self._let_go()
+        self._readiness_changed()
+
+    def _let_go(self) -> None:
+        for scheduler, quiet in self._leaving.items():
+            if not scheduler.busy:
+                quiet.set()
+
+    def _forget(self, router: "Router") -> None:
+        if router.scheduler not in self._routers:  # two calls of `leave` may have waited
+            return
+        self._leaving.pop(router.scheduler, None)
+        self.workers.remove(router.scheduler)
+        del self._routers[router.scheduler]
+
+    def _readiness_changed(self) -> None:
+        for router in list(self._routers.values()):
+            router.readiness_changed()

@@ -1,0 +1,151 @@
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+
+from superserve import profiler
+from superserve.engine import EngineChoice
+from superserve.errors import ConfigError, ProfileError
+from superserve.frontend.deployment import choose_profile, deploy
+from superserve.model_folder import ModelFolder, write_json
+from superserve.processor import cpu_name
+from superserve.profile import Device, Profile, SubnetProfile
+from superserve.profiler import Progress, save_profile
+from superserve.profiler.store import THREADS
+from superserve.serving.config import Config, resolve
+from support.folders import write_digits_like_folder
+
+EAGER = EngineChoice("cpu", "eager", "float32")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelFolder:
+    """The bundled digits, with an empty cache."""
+    monkeypatch.setenv("SUPERSERVE_CACHE", str(tmp_path / "cache"))
+    return ModelFolder.resolve("digits")
+
+
+def profile_of(folder: ModelFolder, batches: tuple[int, ...] = (1, 16)) -> Profile:
+    """A profile that fits a model on this machine."""
+    row = tuple(1000.0 * batch for batch in batches)
+    return Profile(
+        device=Device(name=cpu_name(), kind="cpu", threads=THREADS, engine="eager", dtype="float32", torch="none"),
+        model_hash=folder.model_hash,
+        batches=batches,
+        dispatch_overhead_us=500.0,
+        subnets=tuple(
+            SubnetProfile(id=record.id, accuracy=record.accuracy, p50_us=row, p95_us=row, p99_us=row)
+            for record in folder.front.subnets
+        ),
+    )
+
+
+def write(path: Path, profile: Profile) -> Path:
+    write_json(path, profile)
+    return path
+
+
+def test_an_emulated_device_plans_with_its_own_profile(folder: ModelFolder) -> None:
+    """Whatever the model's subnets are."""
+    choice = EngineChoice("emulated:r-profile", "emulated", "none")
+    assert choose_profile(folder, choice) == Profile.load("r-profile")
+
+
+def test_a_given_profile_comes_before_the_kept_one(folder: ModelFolder, tmp_path: Path) -> None:
+    """The kept one is found without being named."""
+    kept = profile_of(folder)
+    given = msgspec.structs.replace(kept, dispatch_overhead_us=1.0)
+    save_profile(folder, kept)
+    assert choose_profile(folder, EAGER) == kept
+    assert choose_profile(folder, EAGER, write(tmp_path / "given.json", given)) == given
+
+
+def test_without_any_profile_one_is_measured_and_kept(folder: ModelFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quickly, telling of progress; the next start finds it."""
+    steps: list[tuple[float, float, str]] = []
+
+    def measure(
+        model: ModelFolder, *, quick: bool, choice: EngineChoice, report: Callable[[Progress], None]
+    ) -> SimpleNamespace:
+        assert (quick, choice) == (True, EAGER)
+        report(Progress("scan", 3, 7))
+        return SimpleNamespace(profile=profile_of(model))
+
+    monkeypatch.setattr(profiler, "measure", measure)
+    measured = choose_profile(folder, EAGER, report=lambda *step: steps.append(step))
+    assert steps == [(3, 7, "profile: scan")]
+    monkeypatch.setattr(profiler, "measure", None)
+    assert choose_profile(folder, EAGER) == measured == profile_of(folder)
+
+
+def test_a_given_profile_of_another_engine_is_used_with_a_warning(
+    folder: ModelFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = profile_of(folder)
+    compiled = EngineChoice("cpu", "compiled", "bfloat16")
+    assert choose_profile(folder, compiled, write(tmp_path / "given.json", given)) == given
+    assert "measured on engine eager float32, but workers run compiled bfloat16 on cpu" in caplog.text
+
+
+@pytest.mark.parametrize("wrong", ["hash", "subnets", "order", "batches"])
+def test_a_profile_of_another_model_is_refused(folder: ModelFolder, tmp_path: Path, wrong: str) -> None:
+    """Its subnets are named by position when a batch is launched, so they must be the model's."""
+    good = profile_of(folder)
+    bad = {
+        "hash": msgspec.structs.replace(good, model_hash="0" * 64),
+        "subnets": msgspec.structs.replace(good, subnets=good.subnets[1:]),
+        "order": msgspec.structs.replace(good, subnets=good.subnets[::-1]),
+        "batches": profile_of(folder, (1, 16, 32)),
+    }[wrong]
+    with pytest.raises(ProfileError, match=r"superserve profile"):
+        choose_profile(folder, EAGER, write(tmp_path / "bad.json", bad))
+
+
+def config_of(tmp_path: Path, text: str = "") -> Config:
+    path = tmp_path / "server.toml"
+    path.write_text(f"[workers]\ndevice = 'emulated:r-profile'\n{text}")
+    return resolve({}, {}, path).config
+
+
+def test_models_come_from_the_command_line_and_the_configuration(tmp_path: Path) -> None:
+    """Each once, those of the command line first; one that is named in both is the command line's."""
+    one, two = (write_digits_like_folder(tmp_path / name, name) for name in ("one", "two"))
+    config = config_of(tmp_path, f"[models.two]\nsource = '{two}'\n[models.one]\nsource = 'elsewhere'\n")
+    found = deploy([str(one)], config)
+    assert [model.folder.path for model in found] == [one, two]
+    assert all(model.profile == Profile.load("r-profile") for model in found)
+
+
+def test_models_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+    """With both folders, and what to change."""
+    folders = [str(write_digits_like_folder(tmp_path / name)) for name in ("one", "two")]
+    with pytest.raises(ConfigError, match=r"one.*two.*'digits'.*name"):
+        deploy(folders, config_of(tmp_path))
+
+
+def test_a_section_must_bear_its_models_name(tmp_path: Path) -> None:
+    """Else its settings would be nobody's."""
+    folder = write_digits_like_folder(tmp_path / "one")
+    with pytest.raises(ConfigError, match=r"\[models.digits\]"):
+        deploy([], config_of(tmp_path, f"[models.one]\nsource = '{folder}'\n"))
+
+
+def test_there_must_be_a_model_and_one_for_a_profile(tmp_path: Path) -> None:
+    """A profile on the command line cannot say whose it is."""
+    config = config_of(tmp_path)
+    with pytest.raises(ConfigError, match="no model"):
+        deploy([], config)
+    folders = [str(write_digits_like_folder(tmp_path / name, name)) for name in ("one", "two")]
+    with pytest.raises(ConfigError, match=r"models\.NAME\.profile"):
+        deploy(folders, config, tmp_path / "p.json")
+
+
+def test_a_model_plans_with_the_profile_that_the_configuration_gives_it(folder: ModelFolder, tmp_path: Path) -> None:
+    """A real device, so that it matters."""
+    given = msgspec.structs.replace(profile_of(folder), dispatch_overhead_us=1.0)
+    path = write(tmp_path / "given.json", given)
+    config = resolve({}, {"SUPERSERVE_MODELS__DIGITS__PROFILE": str(path)}).config
+    (model,) = deploy(["digits"], config)
+    assert model.profile == given

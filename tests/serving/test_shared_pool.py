@@ -1,0 +1,135 @@
+"""Several routers over one fake pool, in virtual time."""
+
+import asyncio
+import struct
+
+import pytest
+
+from superserve.clock import NS_PER_MS, ManualClock
+from superserve.errors import WorkerError
+from superserve.request import Outcome
+from superserve.serving.fake_pool import FakePool
+from superserve.serving.router import Router
+from superserve.serving.shared_pool import SharedPool
+from support.serving import MODEL, Recorder, make_router, rename
+
+
+class Bench:
+    """Two models on one worker."""
+
+    def __init__(self, workers: int = 1) -> None:
+        self.clock = ManualClock(start_ns=1_000 * NS_PER_MS)
+        self.pool = FakePool(workers)
+        self.shared = SharedPool(self.pool, self.clock)
+        self.routers = [
+            make_router(self.shared, self.clock, config=rename(MODEL, name), number=number)
+            for number, name in enumerate(("first", "second"))
+        ]
+
+    async def started(self) -> "Bench":
+        for router in self.routers:
+            await router.start()
+        return self
+
+    def submit(self, router: Router, timeout_ms: float = 50.0) -> Recorder:
+        recorder = Recorder()
+        now_ns = self.clock.now_ns()
+        router.submit(
+            arrival_ns=now_ns,
+            deadline_ns=now_ns + int(timeout_ms * NS_PER_MS),
+            rows=1,
+            min_accuracy=0.0,
+            priority=0,
+            inputs=[bytes(4), struct.pack("<f", 0)],
+            responder=recorder,
+        )
+        return recorder
+
+
+async def test_the_most_urgent_model_has_the_worker_next() -> None:
+    """Whichever model the worker has run before; everybody is answered by its own router."""
+    bench = await Bench().started()
+    first, second = bench.routers
+    asked = [bench.submit(first), bench.submit(first, 40.0), bench.submit(second, 30.0)]
+    for _ in range(3):
+        bench.pool.finish(0)
+    assert [batch.model for _, batch in bench.pool.launched] == [0, 1, 0]
+    assert [len(recorder.answers) for recorder in asked] == [1, 1, 1]
+    assert (first.outcomes[Outcome.SERVED], second.outcomes[Outcome.SERVED]) == (2, 1)
+    counts = [router.statistics.told("m", "1").execution_count for router in bench.routers]
+    assert counts == [2, 1]
+
+
+async def test_a_lost_batch_goes_back_to_its_own_model() -> None:
+    """And is run again when there is a worker."""
+    bench = await Bench().started()
+    first, second = bench.routers
+    recorder = bench.submit(second)
+    bench.pool.lose(0)
+    assert not first.ready
+    assert (first.queue_depth, second.queue_depth) == (0, 1)
+    bench.pool.revive(0)
+    bench.pool.finish(0)
+    assert len(recorder.answers) == 1
+    assert [batch.model for _, batch in bench.pool.launched] == [1, 1]
+
+
+async def test_a_failed_batch_is_its_own_models() -> None:
+    """The worker lives, and goes to the other one."""
+    bench = await Bench().started()
+    first, second = bench.routers
+    failing, waiting = bench.submit(first), bench.submit(second)
+    bench.pool.fail(0)
+    bench.pool.finish(0)
+    assert isinstance(failing.errors[0], WorkerError)
+    assert len(waiting.answers) == 1
+
+
+async def test_a_model_leaves_when_its_last_batch_has_ended() -> None:
+    """The others go on; the pool stops with the last of them, and starts again with the next."""
+    bench = await Bench().started()
+    first, second = bench.routers
+    running = bench.submit(first)
+    stopping = asyncio.ensure_future(first.stop())
+    await asyncio.sleep(0)
+    assert not stopping.done()
+    assert len(running.errors) == 1, "nobody waits for a model that stops"
+    bench.pool.finish(0)
+    await stopping
+    await first.stop()
+    stopped = [bench.pool.stopped]
+    waiting = bench.submit(second)
+    bench.pool.finish(0)
+    assert len(waiting.answers) == 1
+    await second.stop()
+    assert [*stopped, bench.pool.stopped] == [False, True]
+    third = make_router(bench.shared, bench.clock, number=2)
+    await third.start()
+    assert third.ready
+
+
+async def test_a_stopped_pool_lets_every_model_go() -> None:
+    """However long their batches would take."""
+    bench = await Bench(workers=2).started()
+    for router in bench.routers:
+        bench.submit(router)
+        await router.drain(0)
+    await bench.shared.stop()
+    for router in bench.routers:
+        await router.stop()
+
+
+async def test_a_pool_that_cannot_start_has_no_part_in_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The router may try again."""
+    bench = Bench()
+
+    async def fail(_: object) -> None:
+        raise WorkerError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.pool, "start", fail)
+        with pytest.raises(WorkerError):
+            await bench.routers[0].start()
+    readiness = [bench.routers[0].ready]
+    await bench.routers[0].start()
+    assert [*readiness, bench.routers[0].ready] == [False, True]

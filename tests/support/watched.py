@@ -1,0 +1,144 @@
+"""A scheduler whose promises are checked whenever it wants something done."""
+
+from collections.abc import Sequence
+
+from superserve.clock import NS_PER_MS
+from superserve.profile import LatencyTable, Profile
+from superserve.request import Outcome, Reason, Request, RequestState
+from superserve.scheduling import (
+    Action,
+    Finish,
+    Launch,
+    Scheduler,
+    SchedulerLimits,
+    SharedWorkers,
+    TimeoutAction,
+    create_policy,
+)
+
+#: They leave a worker without work while it loads a subnet, or until its batch is full.
+WAITING = ("proteus", "proteus:0.01")
+MAX_QUEUED = 12
+
+
+class Watched:
+    """A scheduler, its requests and what became of them.
+
+    Args:
+        profile: of its model.
+        policy: a policy's name.
+        action: what becomes of hopeless requests.
+        idle: the idle workers, kept up here and by whoever tells the scheduler of workers.
+        shared: workers that it shares.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        policy: str,
+        action: TimeoutAction,
+        idle: set[int],
+        shared: SharedWorkers | None = None,
+    ) -> None:
+        self.table = LatencyTable(profile)
+        self.policy = create_policy(policy, self.table, action)
+        self.action = action
+        self.overhead_ns = NS_PER_MS // 2
+        self.scheduler = Scheduler(
+            self.policy, overhead_ns=self.overhead_ns, limits=SchedulerLimits(max_queued=MAX_QUEUED), shared=shared
+        )
+        self.may_wait = policy in WAITING
+        self.requests: list[Request] = []
+        self.ended: dict[int, Finish] = {}
+        self.running: dict[int, Launch] = {}
+        self._idle = idle
+
+    def arrive(self, now_ns: int, slo_ms: float, rows: int, floor: float, priority: int) -> None:
+        """A request of its own arrives."""
+        deadline_ns = now_ns + round(slo_ms * NS_PER_MS)
+        rows = min(rows, self.table.max_rows)
+        request = Request(len(self.requests), now_ns, deadline_ns, rows, floor, priority)
+        self.requests.append(request)
+        self.apply(now_ns, self.scheduler.on_arrival(now_ns, request))
+
+    def cancel(self, now_ns: int, pick: int) -> None:
+        """One of its clients gives up."""
+        if self.requests:
+            self.apply(now_ns, self.scheduler.on_cancel(now_ns, self.requests[pick % len(self.requests)]))
+
+    def tick(self, now_ns: int) -> None:
+        """A timer is due."""
+        timer_ns = self.scheduler.next_timer()
+        self.apply(now_ns, self.scheduler.on_timer(now_ns))
+        assert self.scheduler.next_timer() != timer_ns, "a timer that is due forever"
+
+    def taken_ns(self, worker: int, slowness: float) -> int:
+        """What the batch of a worker takes."""
+        launch = self.running[worker]
+        return round(slowness * self.table.latency_ns[launch.subnet][launch.rows])
+
+    def apply(self, now_ns: int, actions: Sequence[Action]) -> None:
+        """Check what it wants done, and take note of it."""
+        for action in actions:
+            if isinstance(action, Launch):
+                self._check_launch(now_ns, action)
+            else:
+                assert action.request is self.requests[action.request.id], "another model's request"
+                assert action.request.id not in self.ended, "a request ended twice"
+                self.ended[action.request.id] = action
+
+    def check_loss(self, now_ns: int, launch: Launch) -> None:
+        """A worker was lost with a batch of its."""
+        for request in launch.requests:
+            ended = self.ended.get(request.id)
+            if ended is None:
+                assert request.state is not RequestState.RUNNING or self.runs(request)
+            elif ended.reason is Reason.WORKER_LOST:
+                assert self.action == "reject"
+                assert now_ns > request.latest_start_ns, "lost a request that had slack left"
+
+    def runs(self, request: Request) -> bool:
+        """Whether a worker has a request."""
+        return any(request in launch.requests for launch in self.running.values())
+
+    def check(self) -> None:
+        """What holds between events."""
+        for request in self.requests:
+            assert (request.id in self.ended) == (request.state is RequestState.DONE)
+            if request.state is RequestState.RUNNING:
+                assert self.runs(request)
+        assert self.scheduler.queue_depth <= MAX_QUEUED + 4 * 16
+        assert self.scheduler.unfinished == len(self.requests) - len(self.ended)
+        if self._idle and self.scheduler.queue_depth:
+            assert self.may_wait, "a worker idles while work waits"
+            assert self.scheduler.next_timer() is not None, "waits for nothing"
+
+    def stop(self, now_ns: int) -> None:
+        """End it; every request has an outcome then."""
+        self.apply(now_ns, self.scheduler.on_stop(now_ns))
+        assert len(self.ended) == len(self.requests), "a request without an outcome"
+        for finish in self.ended.values():
+            if finish.outcome is Outcome.SERVED:
+                assert finish.launch is not None
+
+    def _check_launch(self, now_ns: int, launch: Launch) -> None:
+        assert launch.worker in self._idle, "launched on a worker that is not idle"
+        self._idle.remove(launch.worker)
+        self.running[launch.worker] = launch
+        assert launch.requests
+        assert launch.rows == sum(request.rows for request in launch.requests) <= self.table.max_rows
+        assert launch.subnet in self.policy.subnets
+        keys = [(request.deadline_ns, request.id) for request in launch.requests]
+        assert keys == sorted(keys), "a batch is in deadline order"
+        waiting = [r for r in self.requests if r.state is RequestState.QUEUED]
+        assert all((r.deadline_ns, r.id) > keys[-1] for r in waiting), "the batch is the most urgent run of the queue"
+        for request in launch.requests:
+            assert request is self.requests[request.id], "launched another model's request"
+            assert request.id not in self.ended, "launched a request that has ended"
+            assert request.min_accuracy <= self.table.accuracies[launch.subnet]
+            if self.action == "reject":
+                done_ns = now_ns + self.overhead_ns + self.table.latency_ns[launch.subnet][request.rows]
+                assert done_ns < request.deadline_ns, "launched a request that was certain to miss"
+        if self.action == "reject":
+            done_ns = now_ns + self.overhead_ns + self.table.latency_ns[launch.subnet][launch.rows]
+            assert done_ns < launch.requests[0].deadline_ns, "the head misses by the profile"

@@ -5,16 +5,18 @@
 #   PIP_ARGS  extra arguments for pip, e.g. an index of CPU-only torch builds (README, "Install")
 #   MODELS_VENV  the environment of test-models
 #   BENCH_VENV   the environment of bench-subnetact
+#   FUZZ_VENV    the environment of fuzz-http
 PYTHON ?= python3
 VENV ?= .venv
 MODELS_VENV ?= .venv-models
 BENCH_VENV ?= .venv-bench
+FUZZ_VENV ?= .venv-fuzz
 PIP_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help demo test test-all test-pages test-models check protos format bench bench-policies bench-subnetact bench-peers clean
+.PHONY: help demo test test-all test-pages test-models fuzz-http check protos format bench bench-policies bench-subnetact bench-peers clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -60,6 +62,15 @@ test-models:  ## Parity with the projects that the model families come from, in 
 	@$(MAKE) --no-print-directory VENV=$(MODELS_VENV) $(MODELS_VENV)/.installed-models
 	$(MODELS_VENV)/bin/python -m pytest tests/models $(TEST_ARGS)
 
+# Its plug-in would be loaded into every run of pytest, so it has an environment of its own.
+$(FUZZ_VENV)/bin/schemathesis:
+	$(PYTHON) -m venv $(FUZZ_VENV)
+	$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) 'schemathesis>=4.32,<5'
+
+fuzz-http: $(VENV)/.installed-test $(FUZZ_VENV)/bin/schemathesis  ## An OpenAPI fuzzer against a live server (2 minutes)
+	PYTHONPATH=tests $(BIN)/python tests/fuzz/live_http.py $(FUZZ_VENV)/bin/schemathesis \
+	  --continue-on-failure --max-time 120 $(FUZZ_ARGS)
+
 check: $(VENV)/.installed-dev  ## Formatting, lint, types, import boundaries
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -67,7 +78,7 @@ check: $(VENV)/.installed-dev  ## Formatting, lint, types, import boundaries
 	$(BIN)/lint-imports
 
 protos: $(VENV)/.installed-test  ## Make the gRPC messages anew from their .proto files
-	cd src/superserve/frontend/grpc && $(abspath $(BIN))/python -m grpc_tools.protoc --proto_path=protos \
+	cd src/superserve/protocol && $(abspath $(BIN))/python -m grpc_tools.protoc --proto_path=protos \
 	  --descriptor_set_out=descriptors.binpb --include_imports inference.proto health.proto reflection.proto
 
 format: $(VENV)/.installed-dev  ## Apply the formatter and the safe fixes
@@ -93,4 +104,4 @@ bench-subnetact:  ## Subnets of a supernet beside extracted ones and static runt
 	PYTHONPATH=benchmarks $(BENCH_VENV)/bin/python -m subnetact --json docs/subnetact.json --page docs/subnetact.md $(BENCH_ARGS)
 
 clean:  ## Remove the environment and everything generated
-	rm -rf $(VENV) $(MODELS_VENV) $(BENCH_VENV) .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(MODELS_VENV) $(BENCH_VENV) $(FUZZ_VENV) .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

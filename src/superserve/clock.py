@@ -36,6 +36,16 @@ class Clock(Protocol):
         """
 
 
+class SleepingClock(Protocol):
+    """A source of time for code that blocks."""
+
+    def now_ns(self) -> int:
+        """See `Clock.now_ns`."""
+
+    def sleep_until_ns(self, when_ns: int) -> None:
+        """Block until then; not at all if that has passed."""
+
+
 def monotonic_ns() -> int:
     """The machine's monotonic clock: for processes that measure durations and own no `Clock`."""
     return time.monotonic_ns()
@@ -54,6 +64,29 @@ def process_cpu_ns() -> int:
 def sleep_until_ns(when_ns: int) -> None:
     """Block until `monotonic_ns` reaches ``when_ns``: for processes that stand in for a device, never an event loop."""
     time.sleep(max(0, when_ns - time.monotonic_ns()) / NS_PER_S)
+
+
+class MachineClock:
+    """The machine's monotonic clock for code that blocks."""
+
+    def now_ns(self) -> int:
+        """See `SleepingClock.now_ns`."""
+        return time.monotonic_ns()
+
+    def sleep_until_ns(self, when_ns: int) -> None:
+        """See `SleepingClock.sleep_until_ns`."""
+        sleep_until_ns(when_ns)
+
+
+async def wait_until_ns(clock: Clock, when_ns: int) -> None:
+    """Until a clock says so, letting others run."""
+    while clock.now_ns() < when_ns:
+        due = asyncio.get_running_loop().create_future()
+        timer = clock.call_at(when_ns, lambda due=due: due.done() or due.set_result(None))  # type: ignore[misc]
+        try:
+            await due
+        finally:
+            timer.cancel()
 
 
 class MonotonicClock:
@@ -107,6 +140,10 @@ class ManualClock:
         timer = _ManualTimer(callback)
         heapq.heappush(self._timers, (when_ns, next(self._seq), timer))
         return timer
+
+    def sleep_until_ns(self, when_ns: int) -> None:
+        """See `SleepingClock.sleep_until_ns`; time passes at once."""
+        self.advance_to(max(self._now_ns, when_ns))
 
     def advance_to(self, when_ns: int) -> None:
         """Move to ``when_ns``, firing every timer due by then at its own time.

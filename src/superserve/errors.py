@@ -21,7 +21,8 @@
     │   ├── InfeasibleError            the deadline could not be met when the request arrived
     │   ├── ExpiredError               the deadline could no longer be met while the request waited
     │   ├── CancelledError             the client gave up
-    │   └── UnavailableError           no live worker, or the server is stopping
+    │   └── UnavailableError           no live worker, the server is stopping, or no answer came from it
+    │       └── UnreachableError       no connection to the server: nothing was sent
     ├── LoadError                      a model could not be loaded into the workers, or not be taken out of them
     └── WorkerError                    a worker process failed to start, failed on a batch, or was lost
 
@@ -114,7 +115,18 @@ class CancelledError(RefusedError):
 
 
 class UnavailableError(RefusedError):
-    """No live worker, or the server is stopping."""
+    """No live worker, the server is stopping, or, as a client sees it, no answer came.
+
+    ``retry_after_s`` is when it is worth trying again, in seconds; 0 if nobody said so.
+    """
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class UnreachableError(UnavailableError):
+    """A client has no connection to the server and gets none: nothing was sent."""
 
 
 class LoadError(SuperServeError):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from superserve.client.examples import Examples, examples_from_folder, random_examples
-from superserve.client.wire import ModelMetadata, TensorMetadata
+from superserve.client.reply import ModelMetadata, TensorMetadata
 from superserve.errors import UsageError
 from superserve.metrics import UNLABELLED
 from superserve.model_folder import ModelConfig, ModelFolder, TensorSpec, write_json

@@ -4,18 +4,16 @@ import msgspec
 import numpy as np
 import pytest
 
+from superserve.client.address import Address
 from superserve.client.wire import (
-    Address,
+    InferBody,
     InferTemplate,
     argmax_of_first,
-    datatype_of,
     decode_error,
     decode_infer,
-    encode_infer,
-    raw_bytes,
-    slo_parameters,
+    decode_reply_header,
+    model_path,
 )
-from superserve.errors import ConfigError, InvalidRequestError
 
 IMAGE = np.arange(64, dtype=np.uint8).reshape(1, 8, 8)
 
@@ -29,58 +27,20 @@ def split(request: bytes) -> tuple[dict[str, str], dict[str, object], bytes]:
     return headers, json.loads(body[:length]), body[length:]
 
 
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("http://localhost:8123", Address("localhost", 8123)),
-        ("http://localhost:8123/", Address("localhost", 8123)),
-        ("10.0.0.1:9", Address("10.0.0.1", 9)),
-        ("node", Address("node", 8000)),
-        ("http://[::1]:8000", Address("::1", 8000)),
-    ],
-)
-def test_address_reads_the_usual_forms(url: str, expected: Address) -> None:
-    assert Address.parse(url) == expected
-
-
-@pytest.mark.parametrize("url", ["https://x:1", "http://", "http://x:1/v2", "x:99999"])
-def test_address_refuses_others_by_name(url: str) -> None:
-    with pytest.raises(ConfigError, match="url"):
-        Address.parse(url)
-
-
-def test_address_brackets_ipv6_in_the_host_header() -> None:
-    assert str(Address("::1", 5)) == "[::1]:5"
-
-
 def test_encoded_request_follows_the_binary_extension() -> None:
-    header, raw = encode_infer({"image": IMAGE}, {"timeout": 5}, "a1")
-    decoded = json.loads(header)
+    body = InferBody({"image": IMAGE}, ["logits"], "a1")
+    decoded = json.loads(body.header({"timeout": 5}))
     assert decoded["id"] == "a1"
     assert decoded["parameters"] == {"timeout": 5, "binary_data_output": True}
     assert decoded["inputs"] == [
         {"name": "image", "shape": [1, 8, 8], "datatype": "UINT8", "parameters": {"binary_data_size": 64}}
     ]
-    assert raw == IMAGE.tobytes()
+    assert decoded["outputs"] == [{"name": "logits"}]
+    assert b"".join(body.raws) == IMAGE.tobytes()
 
 
-def test_tensors_go_out_little_endian_and_row_major() -> None:
-    array = np.arange(6, dtype=">f4").reshape(2, 3).T
-    assert datatype_of(array) == "FP32"
-    assert np.array_equal(np.frombuffer(raw_bytes(array), "<f4").reshape(3, 2), array)
-
-
-def test_unknown_dtype_is_refused() -> None:
-    with pytest.raises(InvalidRequestError, match="complex64"):
-        datatype_of(np.zeros(1, np.complex64))
-
-
-def test_parameters_carry_what_is_asked_and_nothing_else() -> None:
-    assert slo_parameters(None) == {}
-    assert slo_parameters(0.5, 90.0, 2) == {"timeout": 500, "superserve_min_accuracy": 90.0, "priority": 2}
-    for bad in (0.0, -1.0, float("nan")):
-        with pytest.raises(InvalidRequestError, match="slo_ms"):
-            slo_parameters(bad)
+def test_paths_quote_what_names_them() -> None:
+    assert model_path("a/b", "infer", "1 2") == "/v2/models/a%2Fb/versions/1%202/infer"
 
 
 @pytest.mark.parametrize(("timeout_us", "priority"), [(1, 0), (50_000, 3), (9_999_999_999, 2**31 - 1)])
@@ -128,7 +88,7 @@ def test_decoding_reads_binary_and_json_outputs_and_parameters() -> None:
     assert decoded.outputs["other"].tolist() == [7, 8]
     said = decoded.parameters
     assert (said.subnet, said.accuracy, said.batch_size, said.slo_met, said.emulated) == ("s3", 97.5, 4, False, False)
-    assert argmax_of_first(body, len(header), decoded.header.outputs) == 1
+    assert argmax_of_first(body, len(header), decode_reply_header(body, len(header)).outputs) == 1
 
 
 @pytest.mark.parametrize(
@@ -138,6 +98,10 @@ def test_decoding_reads_binary_and_json_outputs_and_parameters() -> None:
         {"name": "x", "datatype": "FP32", "shape": [1, 9], "parameters": {"binary_data_size": 36}},
         {"name": "x", "datatype": "NOPE", "shape": [1], "data": [1]},
         {"name": "x", "datatype": "INT8", "shape": [2], "data": [1]},
+        {"name": "x", "datatype": "INT8", "shape": [1], "data": [1000]},
+        {"name": "x", "datatype": "INT8", "shape": [1], "data": [None]},
+        {"name": "x", "datatype": "INT8", "shape": [-1, -1], "parameters": {"binary_data_size": 1}},
+        {"name": "x", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 3}},
     ],
 )
 def test_decoding_refuses_what_does_not_fit(output: dict[str, object]) -> None:

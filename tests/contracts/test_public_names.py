@@ -6,6 +6,9 @@ import pytest
 
 PUBLIC = {
     "superserve": {"__version__"},
+    "superserve.client": {
+        "AsyncClient", "Client", "InferReply", "ModelMetadata", "ReplyParameters", "Retries", "TensorMetadata",
+    },
     "superserve.profiler": {
         "Measurement", "Progress", "cpu_name", "find_profile", "measure", "measure_async", "save_profile",
     },

@@ -16,6 +16,7 @@ EXPECTED = {
     "ExpiredError": 504,
     "CancelledError": 499,
     "UnavailableError": 503,
+    "UnreachableError": 503,
     "WorkerError": 500,
 }
 

@@ -14,7 +14,8 @@ from superserve.errors import InvalidRequestError
 from superserve.frontend.v2 import Decoded, decode_infer
 from superserve.frontend.v2_response import ResponseEncoder
 from superserve.model_folder import DTYPES, TensorSpec
-from superserve.serving.byte_strings import join, to_cells
+from superserve.protocol.byte_strings import join
+from superserve.serving.byte_strings import to_cells
 from superserve.serving.fake_pool import FakePool
 from superserve.serving.inference import Answer, InferRequest
 from support.serving import MODEL, make_model, make_router
@@ -171,7 +172,7 @@ def test_what_cannot_be_used_is_refused_by_name(case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"{", b"[]", b'{"inputs": [}', b'"\xff"', b'{"id":"\xff","inputs":[]}', b"[" * 100_000, b"\0" * 100]
+    "text", [b"", b"{", b"[]", b'{"inputs": [}', b'"\xff"', b'{"id":"\xff","inputs":[]}', b"[" * 50_000, b"\0" * 100]
 )
 def test_malformed_json_is_refused(text: bytes) -> None:
     """Whatever the bytes are."""

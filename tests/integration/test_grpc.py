@@ -9,9 +9,9 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from superserve.clock import ManualClock
 from superserve.errors import ConfigError
-from superserve.frontend.grpc import messages
 from superserve.frontend.grpc.server import GrpcServer
 from superserve.frontend.request_ids import RequestIds
+from superserve.protocol import messages
 from superserve.request import Outcome
 from superserve.serving.config import GrpcConfig
 from superserve.serving.dataplane import DataPlane
@@ -163,6 +163,14 @@ async def test_what_is_no_message_hurts_nobody(method: str, request_bytes: bytes
         reply, _ = await server.client.call(method, request_bytes)
         assert reply.status == code
         assert (await server.client.infer("tiny", TENSORS)).status == "OK"
+
+
+async def test_a_message_that_quotes_what_was_sent_reaches_the_client() -> None:
+    """However long that is: headers that are too large would end the call with another status."""
+    async with served("grpc", MODEL) as server:
+        reply = await server.client.infer("tiny", [Tensor("\u00e4" * 20_000, "FP32", [1], bytes(4))])
+        assert reply.status == "INVALID_ARGUMENT"
+        assert "\u00e4" in reply.error
 
 
 async def test_a_defect_of_ours_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:

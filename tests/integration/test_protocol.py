@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 
 from superserve.model_folder import DTYPES
+from superserve.protocol.byte_strings import join
 from superserve.request import Outcome
-from superserve.serving.byte_strings import join
 from superserve.serving.fake_pool import FakePool
 from support.serving import MODEL, rename
 from support.transports import TRANSPORTS, WIDE, GrpcTransport, Served, Tensor, served

@@ -4,7 +4,8 @@ from hypothesis import given
 
 from superserve.errors import InvalidRequestError
 from superserve.model_folder import TensorSpec
-from superserve.serving.byte_strings import from_cells, join, split, to_cells, wire
+from superserve.protocol.byte_strings import join, split
+from superserve.serving.byte_strings import from_cells, to_cells, wire
 
 TEXT = TensorSpec("text", "BYTES", (-1, 2), max_bytes=5)
 

@@ -13,14 +13,14 @@ import numpy as np
 from google.protobuf import json_format
 
 from superserve.clock import MonotonicClock
-from superserve.frontend.grpc import messages
 from superserve.frontend.grpc.server import GrpcServer
-from superserve.frontend.grpc.tensors import FIELDS
 from superserve.frontend.http_server import HttpServer
 from superserve.frontend.request_ids import RequestIds
 from superserve.frontend.routes import V2Routes
 from superserve.model_folder import DTYPES, ModelConfig, TensorSpec
-from superserve.serving.byte_strings import join, split
+from superserve.protocol import messages
+from superserve.protocol.byte_strings import join, split
+from superserve.protocol.contents import FIELDS
 from superserve.serving.config import GrpcConfig, HttpConfig
 from superserve.serving.dataplane import DataPlane
 from superserve.serving.fake_pool import FakePool

@@ -1,76 +1,117 @@
 """Clients for Python programs: arrays in, arrays out, refusals as the exceptions that the server raised.
 
-`Client` blocks, `AsyncClient` does not; otherwise they are the same::
+`Client` blocks, `AsyncClient` does not; ``http://`` speaks HTTP, ``grpc://`` gRPC; otherwise they are all the same::
 
     with Client("http://localhost:8000") as client:
-        reply = client.infer("digits", {"image": image}, slo_ms=50)
+        reply = client.infer("digits", {"image": image}, slo_ms=50, min_accuracy=95)
         reply.outputs["logits"], reply.parameters.subnet
+
+A deadline (``slo_ms``) counts from the call. The server is told what is left of it, and when it has passed the call
+ends with `ExpiredError` and the server hears that nobody waits any more. What fails is asked again as `Retries` says,
+if it was certainly not executed: there was no connection, or the server refused it with ``Retry-After``.
 """
 
 import asyncio
-import http.client
-from collections.abc import Mapping
-from typing import Any, Final, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Self, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 
-from superserve.client.http import HttpConnection, Response
-from superserve.client.refusals import error_of
-from superserve.client.wire import (
-    JSON_LENGTH_HEADER,
-    Address,
-    InferReply,
-    ModelMetadata,
-    decode_infer,
-    decode_metadata,
-    encode_infer,
-    model_path,
-    parse_length,
-    request_head,
-    slo_parameters,
-)
+from superserve.client.address import GRPC, HTTP, Address
+from superserve.client.calls import Ask, AsyncTransport, BlockingTransport, Call, Wording
+from superserve.client.deadline import Deadline
+from superserve.client.http_transports import AsyncHttp, BlockingHttp
+from superserve.client.http_wording import HttpWording
+from superserve.client.reply import InferReply, ModelMetadata
+from superserve.client.retries import Attempts, Retries, RetryBudget
+from superserve.clock import Clock, MachineClock, MonotonicClock, SleepingClock, wait_until_ns
 from superserve.errors import ConfigError, SuperServeError, UnavailableError
 
 DEFAULT_TIMEOUT_S: Final = 30.0
 
-_READY_PATH: Final = "/v2/health/ready"
-_NOT_V2: Final = "is this an Open Inference Protocol V2 server?"
+_DEFAULT_RETRIES: Final = Retries()
+_MACHINE: Final = MachineClock()
+
 _Inputs = Mapping[str, npt.NDArray[Any]]
+T = TypeVar("T")
 
 
-def _checked(address: Address, status: int, headers: Mapping[str, str], body: bytes) -> InferReply:
-    if status != 200:
-        raise error_of(status, headers, body)
-    try:
-        return decode_infer(body, parse_length(headers.get(JSON_LENGTH_HEADER)))
-    except ValueError as error:
-        raise SuperServeError(f"http://{address} sent no infer response ({error}): {_NOT_V2}") from error
+class _Side:
+    """What both clients know: where the server is, in which words to ask it, and how often."""
+
+    def __init__(self, url: str, timeout_s: float, retries: Retries, rng: np.random.Generator | None) -> None:
+        if not timeout_s > 0:
+            raise ConfigError(f"timeout_s = {timeout_s}: must be a number of seconds above 0")
+        self.address = Address.parse(url, HTTP, GRPC)
+        self.wording = _wording(self.address)
+        self._timeout_ms = timeout_s * 1000
+        self._retries = retries
+        self._budget = RetryBudget(retries)
+        self._rng = rng or np.random.default_rng()
+
+    def deadline(
+        self, now_ns: Callable[[], int], slo_ms: float | None = None, wait_ms: float | None = None
+    ) -> Deadline:
+        return Deadline.start(now_ns, slo_ms, wait_ms, self._timeout_ms)
+
+    def attempts(self, call: Call[Any], deadline: Deadline) -> Attempts:
+        idempotent = call.is_idempotent
+        return Attempts(self._retries, self._budget, self._rng, deadline, is_idempotent=idempotent)
 
 
-def _metadata(address: Address, status: int, headers: Mapping[str, str], body: bytes) -> ModelMetadata:
-    if status != 200:
-        raise error_of(status, headers, body)
-    try:
-        return decode_metadata(body)
-    except ValueError as error:
-        raise SuperServeError(f"http://{address} sent no model metadata ({error}): {_NOT_V2}") from error
+def _wording(address: Address) -> Wording:
+    if address.scheme == HTTP:
+        return HttpWording(address)
+    from superserve.client.grpc_wording import GrpcWording  # noqa: PLC0415  (gRPC takes 0.2 s and 20 MB)
+
+    return GrpcWording(address)
 
 
-def _no_answer(address: Address, reason: object) -> UnavailableError:
-    return UnavailableError(f"no answer from http://{address}: {str(reason) or 'timed out'}")
+def _blocking(address: Address) -> BlockingTransport:
+    if address.scheme == HTTP:
+        return BlockingHttp(address)
+    from superserve.client.grpc_transports import BlockingGrpc  # noqa: PLC0415
+
+    return BlockingGrpc(address)
+
+
+def _async(address: Address, max_connections: int) -> AsyncTransport:
+    if address.scheme == HTTP:
+        return AsyncHttp(address, max_connections)
+    from superserve.client.grpc_transports import AsyncGrpc  # noqa: PLC0415
+
+    return AsyncGrpc(address)
 
 
 class Client:
-    """A blocking client with one keep-alive connection; not thread-safe.
+    """A blocking client; thread-safe: connections are kept and shared.
 
     Args:
-        url: ``http://host:port``.
-        timeout_s: how long to wait for any one answer. This is no deadline that the server knows of: see ``slo_ms``.
+        url: ``http://host:port`` or ``grpc://host:port``; without a port 8000 or 8001.
+        timeout_s: how long to wait for an answer where no ``slo_ms`` says so. The server is not told.
+        retries: what to ask again, and how often.
+        rng: draws the pauses before that; by default from the machine's entropy, as no two clients may agree.
+        transport: carries the calls; by default made for the URL.
+        clock: time and sleep.
+
+    Raises:
+        ConfigError: for an URL of another form, or a timeout that is not positive.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        self._address = Address.parse(url)
-        self._http = http.client.HTTPConnection(self._address.host, self._address.port, timeout=timeout_s)
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        retries: Retries = _DEFAULT_RETRIES,
+        rng: np.random.Generator | None = None,
+        transport: BlockingTransport | None = None,
+        clock: SleepingClock = _MACHINE,
+    ) -> None:
+        self._side = _Side(url, timeout_s, retries, rng)
+        self._transport = transport or _blocking(self._side.address)
+        self._clock = clock
 
     def __enter__(self) -> Self:
         return self
@@ -79,24 +120,24 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Drop the connection; idempotent."""
-        self._http.close()
+        """Drop the connections; idempotent."""
+        self._transport.close()
 
     def ready(self) -> bool:
         """Whether the server is there and ready to serve."""
         try:
-            return self._request("GET", _READY_PATH)[0] == 200
+            return self._ask(self._side.wording.ready(), once=True)
         except UnavailableError:
             return False
 
-    def metadata(self, model: str) -> ModelMetadata:
+    def metadata(self, model: str, version: str = "") -> ModelMetadata:
         """Names, datatypes and shapes of a model's tensors.
 
         Raises:
-            UnknownModelError: if the server has no such model.
+            UnknownModelError: if the server has no such model or version.
             UnavailableError: if it does not answer.
         """
-        return _metadata(self._address, *self._request("GET", model_path(model)))
+        return self._ask(self._side.wording.metadata(model, version))
 
     def infer(
         self,
@@ -104,19 +145,29 @@ class Client:
         inputs: _Inputs,
         *,
         slo_ms: float | None = None,
+        wait_ms: float | None = None,
         min_accuracy: float = 0.0,
         priority: int = 0,
+        outputs: Sequence[str] = (),
+        version: str = "",
         request_id: str = "",
+        idempotent: bool = False,
     ) -> InferReply:
         """Ask for one inference.
 
         Args:
             model: its name.
-            inputs: by tensor name; the leading dimension is rows.
-            slo_ms: deadline from the request's arrival at the server; None leaves it to the model's own.
+            inputs: by tensor name; the leading dimension is rows. Arrays of `str`, `bytes` or objects of these go as
+                BYTES, arrays of ``ml_dtypes.bfloat16`` as BF16.
+            slo_ms: deadline from now; None leaves it to the server, which then counts the model's own from arrival.
+            wait_ms: how long to wait for the answer: by default for ``slo_ms``. More than that takes late answers of a
+                server that gives them (``reply.parameters.slo_met`` is false then).
             min_accuracy: accuracy floor in per cent: no subnet below it may answer.
             priority: 1 is the most urgent, 0 the default, larger numbers are given up first.
-            request_id: echoed in the reply.
+            outputs: the names of the tensors that are wanted; all if empty.
+            version: of the model; the one that is served if empty.
+            request_id: echoed in the reply, and the name of the request in the server's log.
+            idempotent: whether it may be asked again although it may have been executed: after a lost connection, too.
 
         Returns:
             Outputs by tensor name, and what the server says of how it answered.
@@ -125,44 +176,72 @@ class Client:
             InvalidRequestError: if the request does not fit the model.
             UnknownModelError: if the server has no such model.
             RefusedError: if the server ended the request without an answer; the subclass says why.
+            ExpiredError: if the deadline passed, there or here.
             WorkerError: if the server failed on it.
             UnavailableError: if it does not answer at all.
         """
-        header, raw = encode_infer(inputs, slo_parameters(slo_ms, min_accuracy, priority), request_id)
-        headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(header))}
-        answer = self._request("POST", model_path(model, "infer"), header + raw, headers)
-        return _checked(self._address, *answer)
+        deadline = self._side.deadline(self._clock.now_ns, slo_ms, wait_ms)
+        ask = Ask(
+            model=model,
+            inputs=inputs,
+            version=version,
+            outputs=outputs,
+            min_accuracy=min_accuracy,
+            priority=priority,
+            request_id=request_id,
+            is_idempotent=idempotent,
+        )
+        return self._ask(self._side.wording.infer(ask), deadline)
 
-    def _request(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> tuple[int, dict[str, str], bytes]:
-        try:
-            self._http.request(method, path, body, headers or {})
-            response = self._http.getresponse()
-            return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
-        except (OSError, http.client.HTTPException) as error:
-            self._http.close()  # whatever is still on its way must not be taken for the next answer
-            raise _no_answer(self._address, error) from error
+    def _ask(self, call: Call[T], deadline: Deadline | None = None, *, once: bool = False) -> T:
+        deadline = deadline or self._side.deadline(self._clock.now_ns)
+        attempts = self._side.attempts(call, deadline)
+        while True:
+            try:
+                response = self._transport.exchange(lambda: call.render(deadline.slo_left_us()), deadline)
+                return call.decode(response)
+            except TimeoutError:
+                raise deadline.missed(self._side.address.url) from None
+            except SuperServeError as error:
+                if once:
+                    raise
+                again_ns = attempts.again_ns(error)
+            self._clock.sleep_until_ns(again_ns)
 
 
 class AsyncClient:
-    """An asyncio client with a pool of keep-alive connections.
+    """An asyncio client, for one event loop.
 
     Args:
-        url: ``http://host:port``.
-        timeout_s: how long to wait for any one answer. This is no deadline that the server knows of: see ``slo_ms``.
-        max_connections: how many requests may be on their way at once; further ones wait for their turn.
+        url: ``http://host:port`` or ``grpc://host:port``; without a port 8000 or 8001.
+        timeout_s: how long to wait for an answer where no ``slo_ms`` says so. The server is not told.
+        max_connections: HTTP: how many requests may be on their way at once; further ones wait for their turn. gRPC
+            sends them all over one connection.
+        retries: what to ask again, and how often.
+        rng: draws the pauses before that; by default from the machine's entropy, as no two clients may agree.
+        transport: carries the calls; by default made for the URL.
+        clock: time and timers; by default those of the running loop.
+
+    Raises:
+        ConfigError: for an URL of another form, or a timeout or number that is not positive.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = DEFAULT_TIMEOUT_S, max_connections: int = 64) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        max_connections: int = 64,
+        retries: Retries = _DEFAULT_RETRIES,
+        rng: np.random.Generator | None = None,
+        transport: AsyncTransport | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         if max_connections < 1:
             raise ConfigError(f"max_connections = {max_connections}: at least one is needed")
-        self._address = Address.parse(url)
-        self._timeout_s = timeout_s
-        self._turns = asyncio.Semaphore(max_connections)
-        self._idle: list[HttpConnection] = []
-        self._waiters: dict[HttpConnection, asyncio.Future[Response]] = {}
-        self._closed: dict[HttpConnection, asyncio.Future[None]] = {}
+        self._side = _Side(url, timeout_s, retries, rng)
+        self._transport = transport or _async(self._side.address, max_connections)
+        self._clock = clock
 
     async def __aenter__(self) -> Self:
         return self
@@ -171,22 +250,19 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Drop all connections; what is on its way gets an `UnavailableError`. Idempotent."""
-        ends = list(self._closed.values())
-        for connection in list(self._closed):
-            connection.close()
-        await asyncio.gather(*ends)
+        """Drop the connections; what is on its way gets an `UnavailableError`. Idempotent."""
+        await self._transport.close()
 
     async def ready(self) -> bool:
-        """Whether the server is there and ready to serve."""
+        """See `Client.ready`."""
         try:
-            return (await self._get(_READY_PATH))[0] == 200
+            return await self._ask(self._side.wording.ready(), once=True)
         except UnavailableError:
             return False
 
-    async def metadata(self, model: str) -> ModelMetadata:
+    async def metadata(self, model: str, version: str = "") -> ModelMetadata:
         """See `Client.metadata`."""
-        return _metadata(self._address, *await self._get(model_path(model)))
+        return await self._ask(self._side.wording.metadata(model, version))
 
     async def infer(
         self,
@@ -194,71 +270,45 @@ class AsyncClient:
         inputs: _Inputs,
         *,
         slo_ms: float | None = None,
+        wait_ms: float | None = None,
         min_accuracy: float = 0.0,
         priority: int = 0,
+        outputs: Sequence[str] = (),
+        version: str = "",
         request_id: str = "",
+        idempotent: bool = False,
     ) -> InferReply:
-        """See `Client.infer`. Cancelling this drops the connection, which tells the server to give up."""
-        header, raw = encode_infer(inputs, slo_parameters(slo_ms, min_accuracy, priority), request_id)
-        size = len(header) + len(raw)
-        head = request_head(
-            "POST", model_path(model, "infer"), self._address, json_length=len(header), body_length=size
+        """See `Client.infer`. Cancelling this tells the server to give up."""
+        deadline = self._side.deadline(self._running_clock().now_ns, slo_ms, wait_ms)
+        ask = Ask(
+            model=model,
+            inputs=inputs,
+            version=version,
+            outputs=outputs,
+            min_accuracy=min_accuracy,
+            priority=priority,
+            request_id=request_id,
+            is_idempotent=idempotent,
         )
-        return _checked(self._address, *await self._exchange(head + header + raw))
+        return await self._ask(self._side.wording.infer(ask), deadline)
 
-    async def _get(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        return await self._exchange(request_head("GET", path, self._address))
+    def _running_clock(self) -> Clock:
+        if self._clock is None:
+            self._clock = MonotonicClock(asyncio.get_running_loop())
+        return self._clock
 
-    async def _exchange(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
-        async with self._turns:
+    async def _ask(self, call: Call[T], deadline: Deadline | None = None, *, once: bool = False) -> T:
+        clock = self._running_clock()
+        deadline = deadline or self._side.deadline(clock.now_ns)
+        attempts = self._side.attempts(call, deadline)
+        while True:
             try:
-                async with asyncio.timeout(self._timeout_s):
-                    response = await self._send(await self._connection(), request)
-            except OSError as error:  # TimeoutError is one
-                raise _no_answer(self._address, error) from error
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in response.headers.items()}
-        return response.status, headers, response.body
-
-    async def _connection(self) -> HttpConnection:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.usable:
-                return connection
-        loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(
-            lambda: HttpConnection(self), self._address.host, self._address.port
-        )
-        if not connection.usable:
-            raise ConnectionResetError("connection closed by the server")
-        self._closed[connection] = loop.create_future()
-        return connection
-
-    async def _send(self, connection: HttpConnection, request: bytes) -> Response:
-        waiter = self._waiters[connection] = asyncio.get_running_loop().create_future()
-        try:
-            connection.send(request)
-            response: Response = await waiter
-        except BaseException:
-            connection.close()  # its answer, should one come, has nobody to go to
-            raise
-        finally:
-            self._waiters.pop(connection, None)
-        if connection.usable:
-            self._idle.append(connection)
-        return response
-
-    def on_response(self, connection: HttpConnection, response: Response) -> None:
-        """See `ConnectionOwner.on_response`."""
-        waiter = self._waiters.get(connection)
-        if waiter is None:
-            connection.close()  # an answer to nothing: the peer does not speak the protocol
-        elif not waiter.done():
-            waiter.set_result(response)
-
-    def on_lost(self, connection: HttpConnection, message: str) -> None:
-        """See `ConnectionOwner.on_lost`."""
-        waiter, end = self._waiters.get(connection), self._closed.pop(connection, None)
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(ConnectionResetError(message))
-        if end is not None:
-            end.set_result(None)
+                response = await self._transport.exchange(lambda: call.render(deadline.slo_left_us()), deadline)
+                return call.decode(response)
+            except TimeoutError:
+                raise deadline.missed(self._side.address.url) from None
+            except SuperServeError as error:
+                if once:
+                    raise
+                again_ns = attempts.again_ns(error)
+            await wait_until_ns(clock, again_ns)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from superserve.client.wire import ModelMetadata, TensorMetadata
+from superserve.client.reply import ModelMetadata, TensorMetadata
 from superserve.errors import ModelFolderError, UsageError
 from superserve.metrics import UNLABELLED
 from superserve.model_folder import DTYPES, TEST_FILE, ModelFolder, bundled_models

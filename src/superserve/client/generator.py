@@ -5,12 +5,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from superserve.client.address import Address
 from superserve.client.http import HttpConnection, Response
 from superserve.client.recorder import Recorder
 from superserve.client.timerfd import PreciseTimer
-from superserve.client.wire import Address
 from superserve.clock import NS_PER_MS, NS_PER_S, monotonic_ns
-from superserve.errors import UnavailableError
+from superserve.errors import UnreachableError
 
 #: Connections opened at once: below the backlog that servers commonly listen with.
 CONNECT_CHUNK: Final = 64
@@ -70,13 +70,13 @@ class Generator:
         """Open connections ahead of the first request.
 
         Raises:
-            UnavailableError: if none can be made.
+            UnreachableError: if none can be made.
         """
         self._timer.start()
         for first in range(0, count, CONNECT_CHUNK):
             await asyncio.gather(*(self._connect() for _ in range(min(CONNECT_CHUNK, count - first))))
         if not self._idle:
-            raise UnavailableError(f"no connection to http://{self._address}: is the server running there?")
+            raise UnreachableError(f"no connection to http://{self._address}: is the server running there?")
 
     async def run(self, last_ns: int) -> None:
         """Send everything; return when all requests have ended, or at ``last_ns`` after the start."""

@@ -1,4 +1,4 @@
-"""One keep-alive HTTP/1.1 connection to a server, with one request on its way at a time."""
+"""Reading HTTP/1.1 responses, and a keep-alive connection of asyncio with one request on its way at a time."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -36,8 +36,54 @@ class _Partial:
     size: int = 0
 
 
-class HttpConnection(asyncio.Protocol):
-    """A bare asyncio protocol around the httptools parser.
+class ResponseReader:
+    """Puts responses together from bytes: the callbacks of the httptools parser, with a bound."""
+
+    __slots__ = ("_parser", "_partial", "failure")
+
+    def __init__(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._partial = _Partial()
+        self.failure = ""
+        """Why nothing more can be read; empty if it can."""
+
+    def feed(self, data: bytes) -> None:
+        """Read some bytes; `completed` is called within for each response that they complete."""
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self.failure = self.failure or f"not an HTTP response: {error}"
+
+    def completed(self, response: Response, *, keeps_alive: bool) -> None:
+        """A response is there; ``keeps_alive``: whether the connection may be used again."""
+        raise NotImplementedError
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """See httptools."""
+        self._partial.headers[name.lower()] = value
+
+    def on_body(self, data: bytes) -> None:
+        """See httptools."""
+        partial = self._partial
+        partial.size += len(data)
+        if partial.size > MAX_BODY_BYTES:
+            self.failure = f"response above {MAX_BODY_BYTES} bytes"
+            partial.chunks.clear()
+            return
+        partial.chunks.append(data)
+
+    def on_message_complete(self) -> None:
+        """See httptools."""
+        partial, self._partial = self._partial, _Partial()
+        status = self._parser.get_status_code()
+        if status < 200 or self.failure:
+            return
+        body = partial.chunks[0] if len(partial.chunks) == 1 else b"".join(partial.chunks)
+        self.completed(Response(status, partial.headers, body), keeps_alive=self._parser.should_keep_alive())
+
+
+class HttpConnection(ResponseReader, asyncio.Protocol):
+    """A bare asyncio protocol around the reader.
 
     Args:
         owner: told of responses and of the end.
@@ -46,16 +92,14 @@ class HttpConnection(asyncio.Protocol):
         token: the owner's mark of the request on its way; -1 if there is none.
     """
 
-    __slots__ = ("_closing", "_failure", "_owner", "_parser", "_partial", "_transport", "token")
+    __slots__ = ("_closing", "_owner", "_transport", "token")
 
     def __init__(self, owner: ConnectionOwner) -> None:
+        super().__init__()
         self.token = -1
         self._owner = owner
-        self._parser = httptools.HttpResponseParser(self)
-        self._partial = _Partial()
         self._transport: asyncio.Transport | None = None
         self._closing = False
-        self._failure = ""
 
     @property
     def usable(self) -> bool:
@@ -79,38 +123,17 @@ class HttpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._failure = f"not an HTTP response: {error}"
+        self.feed(data)
+        if self.failure:
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
         self._closing = True
-        self._owner.on_lost(self, self._failure or (str(exc) if exc else "connection closed by the server"))
+        self._owner.on_lost(self, self.failure or (str(exc) if exc else "connection closed by the server"))
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """See httptools."""
-        self._partial.headers[name.lower()] = value
-
-    def on_body(self, data: bytes) -> None:
-        """See httptools."""
-        partial = self._partial
-        partial.size += len(data)
-        if partial.size > MAX_BODY_BYTES:
-            self._failure = f"response above {MAX_BODY_BYTES} bytes"
+    def completed(self, response: Response, *, keeps_alive: bool) -> None:
+        """See `ResponseReader.completed`."""
+        if not keeps_alive:
             self.close()
-            return
-        partial.chunks.append(data)
-
-    def on_message_complete(self) -> None:
-        """See httptools."""
-        partial, self._partial = self._partial, _Partial()
-        status = self._parser.get_status_code()
-        if status < 200:
-            return
-        if not self._parser.should_keep_alive():
-            self.close()
-        body = partial.chunks[0] if len(partial.chunks) == 1 else b"".join(partial.chunks)
-        self._owner.on_response(self, Response(status, partial.headers, body))
+        self._owner.on_response(self, response)

@@ -1,9 +1,11 @@
-"""From an error response to the exception that says the same."""
+"""From an error response to the exception that says the same, whatever the protocol."""
 
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Final
 
-from superserve.client.wire import OUTCOME_HEADER, decode_error
+from superserve.client.wire import OUTCOME_HEADER
+from superserve.clock import epoch_ms
 from superserve.errors import (
     CancelledError,
     ExpiredError,
@@ -18,36 +20,72 @@ from superserve.errors import (
 )
 from superserve.request import Outcome
 
+RETRY_AFTER: Final = "retry-after"
+#: The name of a gRPC status, put among the headers of a response.
+GRPC_STATUS: Final = "grpc-status"
+
 _CLASS_OF_STATUS: Final[dict[int, type[SuperServeError]]] = {
     400: InvalidRequestError,
     404: UnknownModelError,
     413: PayloadTooLargeError,
     499: CancelledError,
-    503: UnavailableError,
 }
 
+#: HTTP's statuses for gRPC's; where there is none, the server failed.
+_HTTP_OF_GRPC: Final = {
+    "OK": 200,
+    "CANCELLED": 499,
+    "DEADLINE_EXCEEDED": 504,
+    "FAILED_PRECONDITION": 400,
+    "INVALID_ARGUMENT": 400,
+    "NOT_FOUND": 404,
+    "OUT_OF_RANGE": 400,
+    "PERMISSION_DENIED": 403,
+    "UNAUTHENTICATED": 401,
+    "UNAVAILABLE": 503,
+    "UNIMPLEMENTED": 405,
+}
 
-def error_of(status: int, headers: Mapping[str, str], body: bytes) -> SuperServeError:
-    """The exception for a response with a status of 400 or above: the class that the server raised.
+#: How gRPC's library words that a message exceeds a limit; its status is that of a full queue, too.
+_TOO_LARGE: Final = "larger than max"
+
+
+def http_status(grpc_status: str, details: str) -> int:
+    """HTTP's status for the name of a gRPC one, such as ``"NOT_FOUND"``, and its message."""
+    if grpc_status == "RESOURCE_EXHAUSTED":
+        return 413 if _TOO_LARGE in details else 429
+    return _HTTP_OF_GRPC.get(grpc_status, 500)
+
+
+def error_of(status: int, headers: Mapping[str, str], message: str, label: str) -> SuperServeError:
+    """The exception for a response that is an error: the class that the server raised.
 
     Args:
-        status: of the response.
+        status: HTTP's.
         headers: names in lower case.
-        body: with the message.
+        message: the server's; may be empty.
+        label: what the protocol calls the status.
     """
-    message = f"{decode_error(body) or 'no message'} (HTTP {status})"
+    words = f"{message or 'no message'} ({label})"
     if status == 429:
-        return QueueFullError(message, _number(headers.get("retry-after")))
+        return QueueFullError(words, _seconds(headers.get(RETRY_AFTER)))
+    if status == 503:
+        return UnavailableError(words, _seconds(headers.get(RETRY_AFTER)))
     if status == 504:
         rejected = headers.get(OUTCOME_HEADER) == Outcome.REJECTED.value
-        return InfeasibleError(message) if rejected else ExpiredError(message)
+        return InfeasibleError(words) if rejected else ExpiredError(words)
     if status in _CLASS_OF_STATUS:
-        return _CLASS_OF_STATUS[status](message)
-    return WorkerError(message) if status >= 500 else InvalidRequestError(message)
+        return _CLASS_OF_STATUS[status](words)
+    return WorkerError(words) if status >= 500 else InvalidRequestError(words)
 
 
-def _number(text: str | None) -> float:
+def _seconds(text: str | None) -> float:
+    """The seconds of a Retry-After header, which may be a date (RFC 9110, section 10.2.3); 0 if it says nothing."""
     try:
-        return float(text or 0)
-    except ValueError:  # the header may also be a date, which says no less but nothing that a retry needs exactly
+        return max(0.0, float(text or 0))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(text or "").timestamp() - epoch_ms() / 1000)
+    except ValueError:
         return 0.0

@@ -14,12 +14,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from superserve.client.address import Address
 from superserve.client.client import AsyncClient
 from superserve.client.examples import Examples, examples_for
 from superserve.client.generator import Generator
 from superserve.client.recorder import Recorder
 from superserve.client.result import Progress, ReplayResult
-from superserve.client.wire import Address, InferTemplate
+from superserve.client.wire import InferTemplate
 from superserve.clock import NS_PER_MS, NS_PER_S, NS_PER_US
 from superserve.errors import TraceError
 from superserve.traces.trace import Trace

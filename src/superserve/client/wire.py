@@ -1,87 +1,25 @@
 """The client's half of the Open Inference Protocol V2 over HTTP with binary tensors: bytes only, no I/O.
 
-**arrays** ``->`` `encode_infer` ``->`` **request body** ... **response body** ``->`` `decode_infer` ``->`` `InferReply`
+**arrays** ``->`` `InferBody` ``->`` **request body** ... **response body** ``->`` `decode_infer` ``->`` `InferReply`
 
 The body of the binary-tensor extension is a JSON header followed by the tensors' raw bytes, little-endian and
 row-major; the HTTP header ``Inference-Header-Content-Length`` says where the JSON ends.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import prod
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
-from superserve.clock import NS_PER_MS, NS_PER_US
-from superserve.errors import ConfigError, InvalidRequestError
-from superserve.model_folder import DTYPES
+from superserve.client.address import Address
+from superserve.client.reply import InferReply, ModelMetadata, ReplyParameters
+from superserve.client.tensors import Array, Buffer, datatype_of, from_elements, from_wire, to_wire
 
-JSON_LENGTH_HEADER: Final = "inference-header-content-length"
+JSON_LENGTH_NAME: Final = "Inference-Header-Content-Length"
+JSON_LENGTH_HEADER: Final = JSON_LENGTH_NAME.lower()
 OUTCOME_HEADER: Final = "x-superserve-outcome"
-REASON_HEADER: Final = "x-superserve-reason"
-
-DEFAULT_PORT: Final = 8000
-
-_Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a server listens."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, url: str) -> "Address":
-        """Read ``http://host:port``, ``host:port`` or ``host``.
-
-        Raises:
-            ConfigError: for another scheme, a path, or no host.
-        """
-        parts = urlsplit(url if "//" in url else f"//{url}")
-        try:
-            port = parts.port or DEFAULT_PORT
-        except ValueError as error:
-            raise ConfigError(f"url {url!r}: {error}") from None
-        if parts.scheme not in {"", "http"} or not parts.hostname or parts.path.strip("/"):
-            raise ConfigError(f"url {url!r}: must have the form http://host:port")
-        return cls(parts.hostname, port)
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-
-class ReplyParameters(
-    msgspec.Struct,
-    frozen=True,
-    rename={
-        "subnet": "superserve_subnet",
-        "accuracy": "superserve_accuracy",
-        "batch_size": "superserve_batch_size",
-        "queue_us": "superserve_queue_us",
-        "infer_us": "superserve_infer_us",
-        "emulated": "superserve_emulated",
-    },
-):
-    """What a server says of how it answered. Servers other than SuperServe leave it all at the defaults."""
-
-    subnet: str = ""
-    """Id of the subnet that answered."""
-    accuracy: float = float("nan")
-    """Its profiled accuracy, in per cent."""
-    batch_size: int = 0
-    """Rows of the batch that the request ran in."""
-    queue_us: float = 0.0
-    infer_us: float = 0.0
-    slo_met: bool = True
-    emulated: bool = False
-    """Whether an emulated worker answered: its outputs mean nothing."""
+REQUEST_ID_HEADER: Final = "x-request-id"
 
 
 class TensorParameters(msgspec.Struct, frozen=True):
@@ -110,37 +48,6 @@ class ReplyHeader(msgspec.Struct, frozen=True):
     id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class InferReply:
-    """A decoded infer response. ``outputs`` are views into the response's bytes where these were binary."""
-
-    header: ReplyHeader
-    outputs: dict[str, _Array]
-
-    @property
-    def parameters(self) -> ReplyParameters:
-        """How the server answered."""
-        return self.header.parameters
-
-
-class TensorMetadata(msgspec.Struct, frozen=True):
-    """Name, datatype and shape of a model's tensor; -1 is a variable dimension."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-
-
-class ModelMetadata(msgspec.Struct, frozen=True):
-    """What ``GET /v2/models/M`` says."""
-
-    name: str
-    inputs: tuple[TensorMetadata, ...]
-    outputs: tuple[TensorMetadata, ...]
-    platform: str = ""
-    versions: tuple[str, ...] = ()
-
-
 class _ErrorBody(msgspec.Struct, frozen=True):
     error: str
 
@@ -148,84 +55,57 @@ class _ErrorBody(msgspec.Struct, frozen=True):
 _decode_header = msgspec.json.Decoder(ReplyHeader).decode
 _decode_metadata = msgspec.json.Decoder(ModelMetadata).decode
 _decode_error = msgspec.json.Decoder(_ErrorBody).decode
-_NAME_OF_DTYPE: Final = {dtype.newbyteorder("<"): name for name, dtype in DTYPES.items()}
 
 
-def model_path(model: str, verb: str = "") -> str:
+def model_path(model: str, verb: str = "", version: str = "") -> str:
     """The URL path of a model, or of one of its verbs (``"infer"``, ``"ready"``)."""
-    return f"/v2/models/{quote(model, safe='')}" + (f"/{verb}" if verb else "")
+    path = f"/v2/models/{quote(model, safe='')}"
+    if version:
+        path += f"/versions/{quote(version, safe='')}"
+    return f"{path}/{verb}" if verb else path
 
 
-def datatype_of(array: _Array) -> str:
-    """The protocol's name of an array's dtype.
-
-    Raises:
-        InvalidRequestError: for a dtype that the protocol does not have.
-    """
-    name = _NAME_OF_DTYPE.get(array.dtype.newbyteorder("<"))
-    if name is None:
-        raise InvalidRequestError(f"dtype {array.dtype} has no V2 datatype; use one of {', '.join(DTYPES)}")
-    return name
-
-
-def raw_bytes(array: _Array) -> bytes:
-    """An array as the protocol sends it: little-endian, row-major."""
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
-
-
-def encode_infer(
-    inputs: Mapping[str, _Array], parameters: Mapping[str, str | float | bool], request_id: str = ""
-) -> tuple[bytes, bytes]:
-    """The body of an infer request, as its JSON header and its tensors' bytes.
+class InferBody:
+    """The tensors of an infer request, encoded once; what differs between attempts is encoded with `header`.
 
     Args:
         inputs: by tensor name; the leading dimension is rows.
-        parameters: request parameters; ``binary_data_output`` is added.
+        outputs: the names of those that are wanted; all if empty.
         request_id: echoed by the server; none if empty.
+
+    Attributes:
+        raws: the tensors' bytes, views of the arrays where these lie as the protocol wants them.
 
     Raises:
         InvalidRequestError: for a dtype that the protocol does not have.
     """
-    raws = [raw_bytes(array) for array in inputs.values()]
-    header: dict[str, Any] = {"id": request_id} if request_id else {}
-    header["parameters"] = {**parameters, "binary_data_output": True}
-    header["inputs"] = [
-        {
-            "name": name,
-            "shape": array.shape,
-            "datatype": datatype_of(array),
-            "parameters": {"binary_data_size": len(raw)},
-        }
-        for (name, array), raw in zip(inputs.items(), raws, strict=True)
-    ]
-    return msgspec.json.encode(header), b"".join(raws)
+
+    def __init__(self, inputs: Mapping[str, Array], outputs: Sequence[str] = (), request_id: str = "") -> None:
+        self.raws: list[Buffer] = [to_wire(array) for array in inputs.values()]
+        self._told: dict[str, Any] = {"id": request_id} if request_id else {}
+        self._told["inputs"] = [
+            {
+                "name": name,
+                "shape": array.shape,
+                "datatype": datatype_of(array),
+                "parameters": {"binary_data_size": len(raw)},
+            }
+            for (name, array), raw in zip(inputs.items(), self.raws, strict=True)
+        ]
+        if outputs:
+            self._told["outputs"] = [{"name": name} for name in outputs]
+
+    def header(self, parameters: Mapping[str, str | float | bool]) -> bytes:
+        """The JSON with these request parameters first, and with ``binary_data_output``."""
+        return msgspec.json.encode({"parameters": {**parameters, "binary_data_output": True}, **self._told})
 
 
-def slo_parameters(slo_ms: float | None, min_accuracy: float = 0.0, priority: int = 0) -> dict[str, float]:
-    """Request parameters that carry a deadline, an accuracy floor and a priority; what is not asked for is left out.
-
-    Raises:
-        InvalidRequestError: for an SLO that is not positive.
-    """
-    parameters: dict[str, float] = {}
-    if slo_ms is not None:
-        if not slo_ms > 0:
-            raise InvalidRequestError(f"slo_ms = {slo_ms}: must be a number of milliseconds above 0")
-        parameters["timeout"] = max(1, round(slo_ms * NS_PER_MS / NS_PER_US))
-    if min_accuracy:
-        parameters["superserve_min_accuracy"] = min_accuracy
-    if priority:
-        parameters["priority"] = priority
-    return parameters
-
-
-def request_head(method: str, path: str, address: Address, *, json_length: int = 0, body_length: int = 0) -> bytes:
-    """Request line and headers of an HTTP/1.1 request, the empty line included."""
-    lines = [f"{method} {path} HTTP/1.1", f"Host: {address}"]
+def request_head(address: Address, path: str, body_length: int = 0, headers: Mapping[str, str] | None = None) -> bytes:
+    """Request line and headers of an HTTP/1.1 request, the empty line included: a POST if it has a body."""
+    lines = [f"{'POST' if body_length else 'GET'} {path} HTTP/1.1", f"Host: {address}"]
     if body_length:
         lines += ["Content-Type: application/octet-stream", f"Content-Length: {body_length}"]
-    if json_length:
-        lines.append(f"Inference-Header-Content-Length: {json_length}")
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
@@ -238,32 +118,33 @@ def decode_reply_header(body: bytes, json_length: int) -> ReplyHeader:
     return _decode_header(memoryview(body)[:json_length] if json_length else body)
 
 
-def decode_infer(body: bytes, json_length: int) -> InferReply:
+def decode_infer(body: bytes, json_length: int, request_id: str = "") -> InferReply:
     """A whole infer response.
 
     Raises:
         ValueError: if it is not one, or a tensor's size does not fit its shape.
     """
     header = decode_reply_header(body, json_length)
-    outputs: dict[str, _Array] = {}
+    outputs: dict[str, Array] = {}
     offset = json_length
     for tensor in header.outputs:
         outputs[tensor.name] = _tensor(tensor, body, offset)
         offset += tensor.parameters.binary_data_size or 0
-    return InferReply(header, outputs)
+    return InferReply(
+        outputs=outputs,
+        parameters=header.parameters,
+        model_name=header.model_name,
+        model_version=header.model_version,
+        id=header.id,
+        request_id=request_id,
+    )
 
 
-def _tensor(tensor: TensorHeader, body: bytes, offset: int) -> _Array:
-    dtype = DTYPES.get(tensor.datatype)
-    if dtype is None:
-        raise ValueError(f"output {tensor.name!r} has unknown datatype {tensor.datatype!r}")
-    if tensor.parameters.binary_data_size is None:
-        return np.array(tensor.data or [], dtype).reshape(tensor.shape)
-    if tensor.parameters.binary_data_size != dtype.itemsize * prod(tensor.shape):
-        raise ValueError(
-            f"output {tensor.name!r} has {tensor.parameters.binary_data_size} bytes for shape {tensor.shape}"
-        )
-    return np.frombuffer(body, dtype, prod(tensor.shape), offset).reshape(tensor.shape)
+def _tensor(tensor: TensorHeader, body: bytes, offset: int) -> Array:
+    size = tensor.parameters.binary_data_size
+    if size is None:
+        return from_elements(tensor.name, tensor.datatype, tensor.shape, tensor.data or [])
+    return from_wire(tensor.name, tensor.datatype, tensor.shape, memoryview(body)[offset : offset + size])
 
 
 def decode_metadata(body: bytes) -> ModelMetadata:
@@ -309,16 +190,16 @@ class InferTemplate:
     _SLOT: Final = b'{"timeout":%10d,"priority":%10d'
     _SLOT_WITHOUT: Final = b'{"priority":%10d'
 
-    def __init__(self, address: Address, model: str, inputs: Mapping[str, _Array], *, with_timeout: bool) -> None:
+    def __init__(self, address: Address, model: str, inputs: Mapping[str, Array], *, with_timeout: bool) -> None:
         self._with_timeout = with_timeout
-        header, raw = encode_infer(inputs, {})
+        body = InferBody(inputs)
+        header, raw = body.header({}), b"".join(body.raws)
         opening = b'{"parameters":{'
         assert header.startswith(opening), "parameters must come first for the slot to be in a known place"
         rest = header[len(opening) :]
         json_length = len(b'{"parameters":') + len(self._slot(0, 0)) + 1 + len(rest)
-        http = request_head(
-            "POST", model_path(model, "infer"), address, json_length=json_length, body_length=json_length + len(raw)
-        )
+        length = {JSON_LENGTH_NAME: str(json_length)}
+        http = request_head(address, model_path(model, "infer"), json_length + len(raw), length)
         self._head = http + b'{"parameters":'
         self._tail = b"," + rest + raw
 

@@ -11,9 +11,7 @@ from superserve.frontend.request_ids import is_sane
 from superserve.frontend.status import http_status, outcome_of, reason_phrase, retry_after_s
 from superserve.serving.pool import Buffer
 
-_JSON_HEAD: Final = (
-    b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\nx-request-id: %b\r\n%b\r\n"
-)
+_HEAD: Final = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nx-request-id: %b\r\n%b\r\n"
 _TENSOR_HEAD: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n"
     b"Content-Length: %d\r\nx-request-id: %b\r\n%b\r\n"
@@ -63,13 +61,20 @@ class Exchange:
 
     def respond_json(self, body: bytes, status: int = 200, extra_headers: bytes = b"") -> None:
         """Answer with JSON, or with nothing if ``body`` is empty."""
+        self._respond(b"application/json", body, status, extra_headers)
+
+    def respond_html(self, body: bytes) -> None:
+        """Answer with a page."""
+        self._respond(b"text/html; charset=utf-8", body, 200, b"")
+
+    def _respond(self, media_type: bytes, body: bytes, status: int, extra_headers: bytes) -> None:
         phrase = reason_phrase(status).encode()
         coding = self._coding(len(body))
         if coding is not None:
             body = deflate(body, coding)
             extra_headers += _CODED % coding
         headers = extra_headers + self._connection_header()
-        head = _JSON_HEAD % (status, phrase, len(body), self.request_id(), headers)
+        head = _HEAD % (status, phrase, media_type, len(body), self.request_id(), headers)
         self._connection.send(self, head if self.method == b"HEAD" else head + body)
 
     def respond_tensors(self, json: bytes, tensors: Sequence[Buffer]) -> None:

@@ -93,6 +93,8 @@ class HttpProtocol(asyncio.Protocol):
         self._head_bytes = 0
         self._head_count = 0
         self._in_head = True
+        self._began_behind = False
+        """Whether the request being received began behind another one in the piece that came last."""
         self._continue_due = False
         self._ignoring_input = False
         self._linger = False
@@ -119,22 +121,27 @@ class HttpProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
-        if self._ignoring_input or self._parser is None:
-            return
+        self._began_behind = False
+        rest = data
+        while rest and not self._ignoring_input and self._parser is not None:
+            rest = self._parse(self._parser, rest)
+        if self._current is not None:
+            self._still_receiving(data)
+
+    def _parse(self, parser: httptools.HttpRequestParser, data: bytes) -> bytes:
+        """What the parser has not taken: it stops behind a request that offers to upgrade."""
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             # The offer is declined by going on with HTTP/1.1 (RFC 9110, section 7.8).
-            self.data_received(data[upgrade.args[0] :])
-            return
+            return data[upgrade.args[0] :]
         except httptools.HttpParserCallbackError as error:
             if not isinstance(error.__context__, _RefusedError):
                 raise
         except httptools.HttpParserError as error:
             if not self._ignoring_input:  # bytes behind a request with "Connection: close" are nobody's
                 self._reject(400, f"malformed HTTP: {error}")
-        if self._current is not None:
-            self._still_receiving(len(data))
+        return b""
 
     def eof_received(self) -> None:
         """See `asyncio.Protocol`. Returning nothing closes the transport."""
@@ -222,6 +229,7 @@ class HttpProtocol(asyncio.Protocol):
         assert exchange is not None
         assert parser is not None
         self._current = None
+        self._began_behind = True
         self._receiving_since_ns = None
         self._continue_due = False
         chunks = self._chunks
@@ -369,10 +377,12 @@ class HttpProtocol(asyncio.Protocol):
         else:
             self._transport.pause_reading()
 
-    def _still_receiving(self, fed: int) -> None:
-        if self._in_head:
-            # The parser keeps an unfinished header to itself, so that `on_header` alone would miss an endless one.
-            self._head_bytes += fed
+    def _still_receiving(self, data: bytes) -> None:
+        if self._in_head and not self._began_behind:
+            # The parser keeps an unfinished line to itself, so that `on_header` alone would miss an endless one. What
+            # stands before that line has been counted. Behind another request its begin is not known: then what comes
+            # next is counted.
+            self._head_bytes += len(data) - data.rfind(b"\n") - 1
             if self._head_bytes > self._config.max_header_bytes:
                 self._reject(431, f"the request's head is larger than {self._config.max_header_bytes} bytes")
                 return

@@ -5,7 +5,8 @@ Every handler gets the `Exchange` of one request and answers it, at once or late
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from functools import cached_property
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
@@ -13,8 +14,11 @@ import msgspec
 
 from superserve.errors import CancelledError, SuperServeError, UnknownModelError
 from superserve.frontend.exchange import Exchange
+from superserve.frontend.openapi import describe
+from superserve.frontend.openapi_page import page
 from superserve.frontend.per_model import PerModel
 from superserve.frontend.repository import ModelRepository, RepositoryRequest
+from superserve.frontend.sizes import FREE_BYTES, json_limit
 from superserve.frontend.v2 import decode_infer
 from superserve.frontend.v2_response import ResponseEncoder, ResponsePlan
 from superserve.serving.dataplane import DataPlane, ServedModel
@@ -57,6 +61,12 @@ class RouteTable:
         actions[method] = action
         if method == b"GET":
             actions[b"HEAD"] = action
+
+    def routes(self) -> Iterator[tuple[bytes, str]]:
+        """Method and pattern of everything that is served."""
+        for parts, actions in self._patterns:
+            for method in actions:
+                yield method, "/".join(parts)
 
     def handle(self, exchange: Exchange) -> None:
         """Answer a request, or see to it that it will be."""
@@ -124,6 +134,8 @@ class V2Routes(RouteTable):
             self.add(b"GET", f"{model}/config", self._model_configuration)
             self.add(b"GET", f"{model}/stats", self._statistics)
             self.add(b"POST", f"{model}/infer", self._infer)
+        self.add(b"GET", "/openapi.json", self._openapi)
+        self.add(b"GET", "/docs", self._docs)
         if repository is not None:
             self._repository = repository
             self.add(b"POST", "/v2/repository/index", self._index)
@@ -153,6 +165,18 @@ class V2Routes(RouteTable):
 
     def _statistics(self, exchange: Exchange, path: PathArguments) -> None:
         exchange.respond_json(msgspec.json.encode(self._plane.statistics(path.model, path.version)))
+
+    def _openapi(self, exchange: Exchange, _: PathArguments) -> None:
+        exchange.respond_json(self._document[0])
+
+    def _docs(self, exchange: Exchange, _: PathArguments) -> None:
+        exchange.respond_html(self._document[1])
+
+    @cached_property
+    def _document(self) -> tuple[bytes, bytes]:
+        """As JSON and as a page."""
+        document = describe(self.routes(), self._plane.metadata.version)
+        return msgspec.json.encode(document), page(document).encode()
 
     def _index(self, exchange: Exchange, _: PathArguments) -> None:
         asked = RepositoryRequest.of(exchange.body)
@@ -187,7 +211,11 @@ class V2Routes(RouteTable):
     def _infer(self, exchange: Exchange, path: PathArguments) -> None:
         model = self._model(path)
         headers = exchange.headers
-        decoded = decode_infer(exchange.body, headers.get(b"inference-header-content-length"), headers.get(b"x-slo-ms"))
+        body = exchange.body
+        limit = FREE_BYTES if len(body) <= FREE_BYTES else json_limit(model.config, model.max_rows)
+        decoded = decode_infer(
+            body, headers.get(b"inference-header-content-length"), headers.get(b"x-slo-ms"), json_limit=limit
+        )
         checked = model.check(decoded.request)
         call = _InferCall(exchange, self._encoders.of(model).plan(decoded), decoded.id, model)
         exchange.work = call

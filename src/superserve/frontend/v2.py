@@ -11,8 +11,9 @@ from typing import Annotated, Final
 
 import msgspec
 
-from superserve.errors import InvalidRequestError
+from superserve.errors import InvalidRequestError, PayloadTooLargeError
 from superserve.frontend.parameters import Parameter, boolean, infer_request, refuse_classification, slo_of_header
+from superserve.frontend.sizes import FREE_BYTES
 from superserve.frontend.v2_tensors import dtype_of, from_json
 from superserve.serving.inference import InferRequest, InputTensor
 from superserve.serving.pool import Buffer
@@ -56,7 +57,9 @@ class Decoded(msgspec.Struct):
     binary: tuple[bool, ...]
 
 
-def decode_infer(body: bytes, header_length: bytes | None = None, slo_ms: bytes | None = None) -> Decoded:
+def decode_infer(
+    body: bytes, header_length: bytes | None = None, slo_ms: bytes | None = None, *, json_limit: int = FREE_BYTES
+) -> Decoded:
     """Read the body of an infer call.
 
     Binary tensors of the result are views of ``body``. Tensors given as JSON are converted.
@@ -65,11 +68,18 @@ def decode_infer(body: bytes, header_length: bytes | None = None, slo_ms: bytes 
         body: what the client sent.
         header_length: the value of ``Inference-Header-Content-Length``, if sent.
         slo_ms: the value of ``x-slo-ms``, if sent.
+        json_limit: how many bytes of JSON the model can have a use for.
 
     Raises:
         InvalidRequestError: if it is not an infer request; the message names the field.
+        PayloadTooLargeError: if its JSON is longer than that.
     """
     json_length = len(body) if header_length is None else _json_length(header_length, len(body))
+    if json_length > json_limit:
+        raise PayloadTooLargeError(
+            f"request JSON: {json_length} bytes; {json_limit} hold the largest request of this model: "
+            "send fewer rows at once, or tensors as binary data"
+        )
     message = _parse(body if json_length == len(body) else memoryview(body)[:json_length])
     parameters = message.parameters or _NO_PARAMETERS
     outputs = message.outputs or None

@@ -11,7 +11,7 @@ import numpy as np
 
 from superserve.errors import InvalidRequestError
 from superserve.model_folder import BYTES, DTYPES
-from superserve.serving.byte_strings import join
+from superserve.protocol.byte_strings import join
 from superserve.serving.pool import Buffer
 
 #: Datatypes without a JSON form (the protocol's words; Triton's for BF16).

@@ -8,8 +8,8 @@ from hypothesis import given
 
 from superserve.errors import InvalidRequestError
 from superserve.frontend.grpc.codec import ResponseEncoder, decode_infer
-from superserve.frontend.grpc.messages import ModelInferRequest, ModelInferResponse
 from superserve.frontend.grpc.tensors import from_contents
+from superserve.protocol.messages import ModelInferRequest, ModelInferResponse
 from superserve.serving.inference import Answer
 from support.serving import MODEL
 
@@ -91,7 +91,7 @@ def test_a_shape_that_overflows_needs_no_memory() -> None:
     """Sizes are compared before anything is made."""
     message = ModelInferRequest()
     message.inputs.add(name="x", datatype="INT64", shape=[2**62, 2**62]).contents.int64_contents.append(1)
-    with pytest.raises(InvalidRequestError, match="1 elements"):
+    with pytest.raises(InvalidRequestError, match="more elements"):
         decode(message)
     with pytest.raises(InvalidRequestError, match="0 elements"):
         from_contents("x", "BYTES", 2**62, message.inputs[0].contents.__class__())

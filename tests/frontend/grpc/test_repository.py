@@ -6,9 +6,9 @@ from typing import Any, cast
 import pytest
 
 from superserve.errors import UnknownModelError
-from superserve.frontend.grpc.messages import message
 from superserve.frontend.grpc.repository import RepositoryCalls
 from superserve.frontend.repository import ModelRepository
+from superserve.protocol.messages import message
 from superserve.serving.metadata import ModelIndex
 
 

@@ -14,6 +14,10 @@ _logger = logging.getLogger(__name__)
 
 REQUEST_ID: Final = "x-request-id"
 
+#: Clients drop answers whose headers exceed 8 KiB, and each byte of a message may take three there. Messages quote
+#: what was sent.
+_MAX_DETAILS: Final = 2000
+
 Context = Any  # grpc.aio.ServicerContext, of which no types are published
 
 
@@ -29,7 +33,8 @@ async def fail(context: Context, error: SuperServeError) -> NoReturn:
         trailing.append(("x-superserve-outcome", outcome.value))
     if retry_s is not None:
         trailing.append(("retry-after", str(retry_s)))
-    await context.abort(getattr(grpc.StatusCode, grpc_status(error)), str(error), tuple(trailing))
+    details = str(error).encode()[:_MAX_DETAILS].decode("utf-8", "ignore")
+    await context.abort(getattr(grpc.StatusCode, grpc_status(error)), details, tuple(trailing))
     raise AssertionError("abort raises")
 
 

@@ -11,21 +11,19 @@ from typing import Any, Final, NamedTuple
 from google.protobuf.message import DecodeError
 
 from superserve.errors import InvalidRequestError
-from superserve.frontend.grpc.messages import ModelInferRequest, ModelInferResponse
 from superserve.frontend.grpc.tensors import from_contents, to_contents
 from superserve.frontend.parameters import Parameter, infer_request, refuse_classification
+from superserve.frontend.sizes import FREE_BYTES, check_infer_message
 from superserve.frontend.v2_tensors import RAW_ONLY, dtype_of
 from superserve.model_folder import ModelConfig, TensorSpec
+from superserve.protocol.contents import RAW_OUTPUT, raw_parts
+from superserve.protocol.messages import ModelInferRequest, ModelInferResponse
 from superserve.serving.byte_strings import wire
 from superserve.serving.inference import Answer, InferRequest, InputTensor
-from superserve.serving.pool import Buffer
 
 #: Clients choose among few forms of a response; one that asks for ever new ones must not fill the memory.
 _MAX_PLANS: Final = 256
 _MAX_HEADS: Final = 4096
-
-#: Field 6, ``raw_output_contents``, length-delimited.
-_RAW_TAG: Final = bytes([6 << 3 | 2])
 
 
 class Decoded(NamedTuple):
@@ -41,16 +39,19 @@ class Decoded(NamedTuple):
     typed: bool
 
 
-def decode_infer(data: bytes, slo_ms: float) -> Decoded:
+def decode_infer(data: bytes, slo_ms: float, most_elements: int = FREE_BYTES) -> Decoded:
     """Read a serialised ``ModelInferRequest``.
 
     Args:
         data: as received.
         slo_ms: a deadline that the client gave beside it; 0 for none.
+        most_elements: how many elements any model takes as the typed contents of an input.
 
     Raises:
         InvalidRequestError: if it is none, or contradicts itself; the message names the field.
+        PayloadTooLargeError: if it is large without its tensors' contents.
     """
+    check_infer_message(data)
     try:
         message = ModelInferRequest.FromString(data)
     except DecodeError as error:
@@ -60,7 +61,7 @@ def decode_infer(data: bytes, slo_ms: float) -> Decoded:
     for output in outputs:
         refuse_classification(output.name, _parameters(output.parameters))
     request = infer_request(
-        _from_raw(message.inputs, raw) if raw else _from_typed(message.inputs),
+        _from_raw(message.inputs, raw) if raw else _from_typed(message.inputs, most_elements),
         [output.name for output in outputs] or None,
         _parameters(message.parameters) if message.parameters else {},
         slo_ms,
@@ -95,10 +96,14 @@ def _from_raw(inputs: Sequence[Any], raw: Sequence[bytes]) -> list[InputTensor]:
     return tensors
 
 
-def _from_typed(inputs: Sequence[Any]) -> list[InputTensor]:
+def _from_typed(inputs: Sequence[Any], most_elements: int) -> list[InputTensor]:
     tensors = []
     for tensor in inputs:
         shape = _shape(tensor)
+        if prod(shape) > most_elements:
+            raise InvalidRequestError(
+                f"input {tensor.name!r}: shape {shape} says more elements than any model here takes ({most_elements})"
+            )
         dtype_of(tensor.name, tensor.datatype)
         data = from_contents(tensor.name, tensor.datatype, prod(shape), tensor.contents)
         tensors.append(InputTensor(tensor.name, tensor.datatype, shape, data))
@@ -152,11 +157,8 @@ class ResponsePlan:
             if len(self._heads) >= _MAX_HEADS:
                 self._heads.clear()
             head = self._heads[key] = self._head(answer, typed=False)
-        parts: list[Buffer] = [head, rest.SerializeToString()]
-        for position, spec in self._wanted:
-            data = wire(answer.outputs[position], spec)
-            parts += (_RAW_TAG, _varint(len(data)), data)
-        return b"".join(parts)
+        tensors = [wire(answer.outputs[position], spec) for position, spec in self._wanted]
+        return b"".join((head, rest.SerializeToString(), *raw_parts(RAW_OUTPUT, tensors)))
 
     def _head(self, answer: Answer, *, typed: bool) -> bytes:
         """Everything but the request's own numbers and raw tensors."""
@@ -203,12 +205,3 @@ class ResponseEncoder:
             typed = decoded.typed and self._has_typed
             plan = self._plans[key] = ResponsePlan(self._config, wanted, self._subnets, typed=typed)
         return plan
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)

@@ -9,8 +9,8 @@ from google.protobuf.message import DecodeError
 
 from superserve.errors import InvalidRequestError, UnknownModelError
 from superserve.frontend.grpc.answers import Context, answering
-from superserve.frontend.grpc.messages import HEALTH, INFERENCE, HealthCheckRequest, HealthCheckResponse
 from superserve.frontend.request_ids import RequestIds
+from superserve.protocol.messages import HEALTH, INFERENCE, HealthCheckRequest, HealthCheckResponse
 from superserve.serving.dataplane import DataPlane
 
 

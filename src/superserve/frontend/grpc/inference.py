@@ -13,15 +13,16 @@ from google.protobuf.message import DecodeError
 
 from superserve.clock import Clock
 from superserve.errors import InvalidRequestError, SuperServeError
-from superserve.frontend.grpc import messages
 from superserve.frontend.grpc.answers import Context, answering, metadata_value
 from superserve.frontend.grpc.codec import ResponseEncoder, ResponsePlan, decode_infer
-from superserve.frontend.grpc.messages import INFERENCE, message
 from superserve.frontend.grpc.repository import RepositoryCalls
 from superserve.frontend.parameters import slo_of_header
 from superserve.frontend.per_model import PerModel
 from superserve.frontend.repository import ModelRepository
 from superserve.frontend.request_ids import RequestIds
+from superserve.frontend.sizes import FREE_BYTES, most_elements
+from superserve.protocol import messages
+from superserve.protocol.messages import INFERENCE, message
 from superserve.serving.dataplane import MAX_TIMEOUT_US, DataPlane, ServedModel
 from superserve.serving.inference import Answer
 
@@ -131,12 +132,16 @@ class InferenceService:
 
     def _submit(self, data: bytes, slo_ms: float) -> "_Call":
         arrival_ns = self._clock.now_ns()
-        decoded = decode_infer(data, slo_ms)
+        decoded = decode_infer(data, slo_ms, FREE_BYTES if len(data) <= FREE_BYTES else self._most_elements())
         model = self._plane.model(decoded.model, decoded.version)
         checked = model.check(decoded.request)
         call = _Call(self._encoders.of(model).plan(decoded), decoded.id, model)
         call.pending = model.submit(checked, arrival_ns, call)
         return call
+
+    def _most_elements(self) -> int:
+        models = self._plane.models.values()
+        return max((most_elements(model.config, model.max_rows) for model in models), default=0)
 
     @staticmethod
     def _slo_ms(context: Context) -> float:

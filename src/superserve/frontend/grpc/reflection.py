@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from superserve.errors import InvalidRequestError
 from superserve.frontend.grpc.answers import Context, fail
-from superserve.frontend.grpc.messages import (
+from superserve.protocol.messages import (
     HEALTH,
     INFERENCE,
     POOL,

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 
 from superserve.errors import UnknownModelError
-from superserve.frontend.grpc import messages
 from superserve.frontend.repository import ModelRepository
+from superserve.protocol import messages
 
 
 class RepositoryCalls:

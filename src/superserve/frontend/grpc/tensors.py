@@ -6,27 +6,13 @@ from typing import Any, Final
 import numpy as np
 
 from superserve.errors import InvalidRequestError
-from superserve.frontend.grpc.messages import InferTensorContents
 from superserve.frontend.v2_tensors import RAW_ONLY
 from superserve.model_folder import BYTES, DTYPES, TensorSpec
-from superserve.serving.byte_strings import from_cells, join
+from superserve.protocol.byte_strings import join
+from superserve.protocol.contents import FIELDS
+from superserve.protocol.messages import InferTensorContents
+from superserve.serving.byte_strings import from_cells
 from superserve.serving.pool import Buffer
-
-#: The field that holds a datatype's elements; FP16 and BF16 have none.
-FIELDS: Final = {
-    "BOOL": "bool_contents",
-    "INT8": "int_contents",
-    "INT16": "int_contents",
-    "INT32": "int_contents",
-    "INT64": "int64_contents",
-    "UINT8": "uint_contents",
-    "UINT16": "uint_contents",
-    "UINT32": "uint_contents",
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    BYTES: "bytes_contents",
-}
 
 #: What numpy may read a field's elements as without loss.
 _WIDE: Final[dict[str, str]] = {"int_contents": "i8", "uint_contents": "i8"}

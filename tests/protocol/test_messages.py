@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from superserve.frontend import grpc as package
-from superserve.frontend.grpc.messages import DESCRIPTORS_FILE, INFERENCE, POOL
+from superserve import protocol as package
+from superserve.protocol.messages import DESCRIPTORS_FILE, INFERENCE, POOL
 
 FOLDER = Path(package.__file__).parent
 

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, distributed
@@ -24,6 +25,8 @@ _J = TypeVar("_J")
 
 #: A run may be stopped (a laptop asleep, SIGSTOP) for longer than torch's default of half an hour.
 _PATIENCE: Final = timedelta(days=1)
+#: How often it is looked whether a process that is waited for still lives.
+_LOOK_S: Final = 0.1
 
 
 class Group(Protocol):
@@ -81,10 +84,12 @@ def processes(count: int, work: Callable[[_J, Group], object], job: _J) -> Itera
         return
     with tempfile.TemporaryDirectory(prefix="superserve-train-") as folder:
         meeting = Path(folder) / "meeting"
-        others = [_start(rank, count, meeting, work, job) for rank in range(1, count)]
+        ends = _Ends.of(count)
+        others = [_start(_Place(rank, count, meeting), work, job, ends) for rank in range(1, count)]
         try:
-            with _joined(0, count, meeting) as group:
+            with _joined(_Place(0, count, meeting)) as group:
                 yield group
+                ends.wait_for(others)
             for process in others:
                 process.join()
         except RuntimeError as error:
@@ -98,26 +103,60 @@ def processes(count: int, work: Callable[[_J, Group], object], job: _J) -> Itera
             raise WorkerError(f"a training process ended with exit code {failed[0]}")
 
 
-def _start(rank: int, count: int, meeting: Path, work: Callable[[_J, Group], object], job: _J) -> BaseProcess:
+class _Place(NamedTuple):
+    """A process's number, how many there are, and the file at which they meet."""
+
+    rank: int
+    size: int
+    meeting: Path
+
+
+class _Ends(NamedTuple):
+    """Keeps every process in the group until all have done their work.
+
+    One that leaves while another is still in their last exchange resets its connection, and the other one fails.
+    """
+
+    done: tuple[Event, ...]
+    """Of each process but the first: set when its work is done."""
+    leave: Event
+
+    @classmethod
+    def of(cls, count: int) -> "_Ends":
+        """For so many processes."""
+        context = get_context("spawn")
+        return cls(tuple(context.Event() for _ in range(1, count)), context.Event())
+
+    def wait_for(self, others: Sequence[BaseProcess]) -> None:
+        """Wait until the work of each is done or the process is lost, and let all of them leave."""
+        for process, done in zip(others, self.done, strict=True):
+            while not done.wait(_LOOK_S) and process.is_alive():
+                pass
+        self.leave.set()
+
+
+def _start(place: _Place, work: Callable[[_J, Group], object], job: _J, ends: _Ends) -> BaseProcess:
     process = get_context("spawn").Process(
-        target=_run, args=(rank, count, meeting, work, job), name=f"superserve-train-{rank}", daemon=True
+        target=_run, args=(place, work, job, ends), name=f"superserve-train-{place.rank}", daemon=True
     )
     process.start()
     return process
 
 
-def _run(rank: int, count: int, meeting: Path, work: Callable[[_J, Group], object], job: _J) -> None:
+def _run(place: _Place, work: Callable[[_J, Group], object], job: _J, ends: _Ends) -> None:
     torch.set_num_threads(1)
-    with _joined(rank, count, meeting) as group:
+    with _joined(place) as group:
         work(job, group)
+        ends.done[place.rank - 1].set()
+        ends.leave.wait()
 
 
 @contextmanager
-def _joined(rank: int, count: int, meeting: Path) -> Iterator[Group]:
+def _joined(place: _Place) -> Iterator[Group]:
     """Meet the others at a file: no port of ours, and the loopback interface unless the user says otherwise."""
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     distributed.init_process_group(
-        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=count, timeout=_PATIENCE
+        "gloo", init_method=f"file://{place.meeting}", rank=place.rank, world_size=place.size, timeout=_PATIENCE
     )
     try:
         yield GlooGroup()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from superserve.supernet.operators import SlicedEmbedding, SlicedLayerNorm, SlicedLinear, adopt
 
@@ -50,3 +51,46 @@ def test_layer_norm_of_the_leading_width(arguments: dict[str, float]) -> None:
 def test_layer_norm_has_one_width() -> None:
     with pytest.raises(AssertionError, match="keeps its width"):
         SlicedLayerNorm(8).bind(5, 4)
+
+
+WIDTH, HEAD = 24, 4
+
+
+class GroupedQueryBlock(nn.Module):
+    """Attention in which two query heads share one of keys and values, then a gated MLP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.o = SlicedLinear(WIDTH, 8 * HEAD), SlicedLinear(8 * HEAD, WIDTH)
+        self.k, self.v = SlicedLinear(WIDTH, 4 * HEAD), SlicedLinear(WIDTH, 4 * HEAD)
+        self.gate, self.up, self.down = SlicedLinear(WIDTH, 40), SlicedLinear(WIDTH, 40), SlicedLinear(40, WIDTH)
+
+    def actuate(self, heads: int, neurons: int) -> None:
+        for layer, width in ((self.q, heads * HEAD), (self.k, heads // 2 * HEAD), (self.v, heads // 2 * HEAD)):
+            layer.slot.value = layer.bind(width, WIDTH)
+        self.o.slot.value = self.o.bind(WIDTH, heads * HEAD)
+        for layer in (self.gate, self.up):
+            layer.slot.value = layer.bind(neurons, WIDTH)
+        self.down.slot.value = self.down.bind(WIDTH, neurons)
+
+    def forward(self, x: torch.Tensor, heads: int = 8, neurons: int = 40) -> torch.Tensor:
+        """What lies beyond ``heads`` and ``neurons`` is set to zero, if it is there."""
+        q, k, v = (layer(x).unflatten(-1, (-1, HEAD)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        mixed = functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        mixed = torch.cat((mixed[:, :heads], torch.zeros_like(mixed[:, heads:])), 1)
+        x = x + self.o(mixed.transpose(1, 2).flatten(2))
+        hidden = functional.silu(self.gate(x)) * self.up(x)
+        hidden = torch.cat((hidden[..., :neurons], torch.zeros_like(hidden[..., neurons:])), -1)
+        result: torch.Tensor = x + self.down(hidden)
+        return result
+
+
+@pytest.mark.parametrize(("heads", "neurons"), [(2, 8), (4, 40), (6, 24), (8, 16)])
+def test_grouped_query_heads_and_gated_neurons(heads: int, neurons: int) -> None:
+    """Whole groups of heads and leading neurons in use are the full block with the others set to zero."""
+    torch.manual_seed(0)
+    block, x = GroupedQueryBlock(), torch.randn(2, 5, WIDTH, generator=GENERATOR)
+    block.actuate(8, 40)
+    expected = block(x, heads, neurons)
+    block.actuate(heads, neurons)
+    torch.testing.assert_close(block(x), expected)

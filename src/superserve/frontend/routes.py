@@ -18,7 +18,7 @@ from superserve.frontend.openapi import describe
 from superserve.frontend.openapi_page import page
 from superserve.frontend.per_model import PerModel
 from superserve.frontend.repository import ModelRepository, RepositoryRequest
-from superserve.frontend.sizes import FREE_BYTES, json_limit
+from superserve.frontend.sizes import json_limit
 from superserve.frontend.v2 import decode_infer
 from superserve.frontend.v2_response import ResponseEncoder, ResponsePlan
 from superserve.serving.dataplane import DataPlane, ServedModel
@@ -124,6 +124,7 @@ class V2Routes(RouteTable):
         self._plane = plane
         self._tasks: set[asyncio.Task[None]] = set()
         self._encoders = PerModel(plane, lambda model: ResponseEncoder(model.config, model.subnet_parameters))
+        self._json_limits = PerModel(plane, lambda model: json_limit(model.config, model.max_rows))
         self.add(b"GET", "/v2", self._server_metadata)
         self.add(b"GET", "/v2/health/live", self._live)
         self.add(b"GET", "/v2/health/ready", self._ready)
@@ -211,10 +212,11 @@ class V2Routes(RouteTable):
     def _infer(self, exchange: Exchange, path: PathArguments) -> None:
         model = self._model(path)
         headers = exchange.headers
-        body = exchange.body
-        limit = FREE_BYTES if len(body) <= FREE_BYTES else json_limit(model.config, model.max_rows)
         decoded = decode_infer(
-            body, headers.get(b"inference-header-content-length"), headers.get(b"x-slo-ms"), json_limit=limit
+            exchange.body,
+            headers.get(b"inference-header-content-length"),
+            headers.get(b"x-slo-ms"),
+            json_limit=self._json_limits.of(model),
         )
         checked = model.check(decoded.request)
         call = _InferCall(exchange, self._encoders.of(model).plan(decoded), decoded.id, model)

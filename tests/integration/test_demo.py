@@ -19,6 +19,7 @@ from superserve.experiments.demo import DemoOptions, fixed_policies, run_demo
 from superserve.model_folder import write_json
 from superserve.scheduling.policy import DEFAULT_POLICY
 from support.folders import write_digits_like_folder
+from support.processes import children_of_ours
 from support.profiles import make_profile
 
 pytestmark = pytest.mark.integration
@@ -43,19 +44,12 @@ def nothing_left() -> Iterator[None]:
     """Fails if a process of ours or a scratch folder outlives the test."""
     before = _scratch_folders()
     yield
-    assert not [child for child in psutil.Process().children(recursive=True) if _of_demo(child)]
+    assert not children_of_ours()
     assert not _scratch_folders() - before
 
 
 def _scratch_folders() -> set[Path]:
     return set(Path(tempfile.gettempdir()).glob("superserve-demo-*"))
-
-
-def _of_demo(process: psutil.Process) -> bool:
-    try:
-        return any("superserve" in word for word in process.cmdline())
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_fixed_policies_are_largest_middle_smallest_each_once() -> None:

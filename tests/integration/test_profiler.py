@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from superserve.engine import EngineChoice
@@ -14,6 +13,7 @@ from superserve.profiler.plan import Effort
 from superserve.serving.cores import available_cores
 from superserve.subnet import SubnetSpec
 from support.folders import write_digits_like_folder
+from support.processes import children_of_ours
 from support.profiles import make_profile
 
 pytestmark = pytest.mark.integration
@@ -58,21 +58,16 @@ def test_an_emulated_device_gives_its_profile_back(folder: ModelFolder, tmp_path
     assert found.worker_waited is None or 0 <= found.worker_waited < 1
     assert steps[0] == Progress("start", 0, 1)
     assert steps[-1].done == steps[-1].total
-    assert _left_behind() == []
+    assert children_of_ours() == []
     assert available_cores() == before
 
 
 def test_a_worker_that_cannot_start_leaves_nothing(folder: ModelFolder) -> None:
     with pytest.raises(WorkerError, match=r"worker 0 cannot start: .*config\.json"):  # no such family
         measure(folder, choice=EngineChoice("cpu", "eager", "float32"), effort=EFFORT)
-    assert _left_behind() == []
+    assert children_of_ours() == []
 
 
 def test_an_unknown_profile_is_refused_before_anything_starts(folder: ModelFolder) -> None:
     with pytest.raises(ProfileError, match="no-such-profile"):
         measure(folder, choice=emulated("no-such-profile"))
-
-
-def _left_behind() -> list[psutil.Process]:
-    """Processes of ours: another test may have left a resource tracker, which ends with the run."""
-    return [child for child in psutil.Process().children(recursive=True) if "superserve" in " ".join(child.cmdline())]

@@ -25,11 +25,19 @@ _AHEAD: Final = 0.5
 _BURST_DUE: Final = 1.0 + WINDOW_SPAN / 2
 
 
-class _Due(NamedTuple):
-    """Work that must be done by an instant, and the worker time until then."""
+def _strided(end: int) -> tuple[int, ...]:
+    positions = [0]
+    while positions[-1] < end:
+        positions.append(max(positions[-1] + 1, int(positions[-1] * _STRIDE)))
+    return tuple(positions)
 
-    rows: float
-    worker_ns: float
+
+#: Those positions, in a queue of any length.
+_POSITIONS: Final = _strided(1 << 32)
+
+#: Work that must be done by an instant: rows, worker time until then, rows of a whole batch's share of them. A plain
+#: tuple: some twenty are made for every decision.
+_Due = tuple[float, float, int]
 
 
 class _Outlook(NamedTuple):
@@ -152,26 +160,24 @@ class DrainFit(Policy):
         slo_ns = arrivals.slo_ns
         planned = 1.0 / view.drift
         ours = view.share * planned
+        counted = max(1, round(workers * view.share))
+        most = self.table.max_rows
         due: list[_Due] = []
-        position = 0
-        while True:
+        for position in (*_POSITIONS[: bisect_left(_POSITIONS, count - 1)], count - 1):
             deadline_ns = queue.peek(start + position).deadline_ns
             rows = (position + 1) * row_share
             early_ns = deadline_ns - view.now_ns - slo_ns
             if early_ns > 0:
                 rows += arrivals.rows_within(view.now_ns, early_ns)
-            due.append(_Due(rows, (workers * deadline_ns - free_ns) * ours))
-            if position == count - 1:
-                break
-            position = min(count - 1, max(position + 1, int(position * _STRIDE)))
-        soon = arrivals.rows_within(view.now_ns, _AHEAD * slo_ns)
+            due.append((rows, (workers * deadline_ns - free_ns) * ours, min(most, -(-int(rows) // counted))))
+        rows = count * row_share + arrivals.rows_within(view.now_ns, _AHEAD * slo_ns)
         until_ns = view.now_ns + (1 + _AHEAD) * slo_ns
-        due.append(_Due(count * row_share + soon, (workers * until_ns - free_ns) * ours))
+        due.append((rows, (workers * until_ns - free_ns) * ours, min(most, -(-int(rows) // counted))))
         return _Outlook(
             due=due,
             rows=round(count * row_share),
             slack_ns=view.slack_ns(start),
-            workers=max(1, round(workers * view.share)),
+            workers=counted,
             burst_worker_ns=(workers * (view.now_ns + _BURST_DUE * slo_ns) - free_ns) * ours,
             bursts=arrivals.bursts,
             standing_rows=count * row_share - self.table.max_rows + arrivals.typical_rows,
@@ -231,13 +237,9 @@ class DrainFit(Policy):
             if spiral and rows < self._efficient_rows(subnet, outlook.head_slo_ns):
                 return False
         extra_ns = max(0.0, batch_ns - taken * pace_ns)
-        half, row = outlook.workers / 2, self.table.latency_ns[cheaper]
-        most, overhead_ns = self.table.max_rows, self._overhead_ns
-        for due_rows, worker_ns in outlook.due:
-            if due_rows <= taken:
-                continue
-            per_worker = min(most, -(-int(due_rows) // outlook.workers))
-            if extra_ns + pace_ns * due_rows + half * (row[per_worker] + overhead_ns) > worker_ns:
+        half, row, overhead_ns = outlook.workers / 2, self.table.latency_ns[cheaper], self._overhead_ns
+        for due_rows, worker_ns, share in outlook.due:
+            if due_rows > taken and extra_ns + pace_ns * due_rows + half * (row[share] + overhead_ns) > worker_ns:
                 return False
         return True
 

@@ -13,7 +13,7 @@ PUBLIC = {
         "Measurement", "Progress", "cpu_name", "find_profile", "measure", "measure_async", "save_profile",
     },
     "superserve.scheduling": {
-        "Action", "Decision", "EDFQueue", "Finish", "HeadPolicy", "Launch", "Placement", "Policy", "Scheduler",
+        "Action", "Bound", "Decision", "EDFQueue", "Finish", "HeadPolicy", "Launch", "Placement", "Policy", "Scheduler",
         "SchedulerLimits", "SchedulerView", "SharedWorkers", "TimeoutAction", "Wait", "baselines", "create_policy",
         "drainfit", "hosting", "policy_names", "register_policy", "slackfit",
     },

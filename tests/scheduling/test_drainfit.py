@@ -8,7 +8,7 @@ from superserve.experiments.shapes import synthetic_profile
 from superserve.metrics import summarise
 from superserve.profile import LatencyTable, Profile
 from superserve.request import Request
-from superserve.scheduling import Decision, EDFQueue, SchedulerView, create_policy
+from superserve.scheduling import Bound, Decision, EDFQueue, SchedulerView, create_policy
 from superserve.scheduling.arrivals import ArrivalEstimate
 from superserve.simulator import simulate
 from superserve.traces.arrivals import base_plus_gamma
@@ -81,3 +81,31 @@ def test_the_typical_rate_forgets_bursts() -> None:
             arrivals.observe(millisecond * NS_PER_MS, 1, 20 * NS_PER_MS)
     assert arrivals.typical_rows == pytest.approx(20, abs=2)
     assert max(arrivals.bursts) > 1_000
+
+
+def _after_bursts(rows: int) -> Decision:
+    """What runs for one request after every other window brought so many rows at once."""
+    arrivals = ArrivalEstimate()
+    for window in range(64):
+        for _ in range(rows if window % 2 else 1):
+            arrivals.observe(window * SLO_NS // 2, 1, SLO_NS)
+    now_ns = 40 * SLO_NS
+    queue = EDFQueue()
+    queue.push(Request(0, now_ns, now_ns + SLO_NS))
+    view = SchedulerView(
+        LatencyTable(R_PROFILE), queue, 0, now_ns, workers_idle=1, workers_total=1, arrivals=arrivals, idle=(0,)
+    )
+    decision = create_policy("drainfit", view.table).decide(view)
+    assert isinstance(decision, Decision)
+    return decision
+
+
+def test_a_decision_says_what_kept_it_from_more_accuracy() -> None:
+    table, many = LatencyTable(R_PROFILE), LatencyTable(synthetic_profile("gpu", 100))
+    assert choose(table, 1).bound is Bound.NOTHING
+    assert choose(table, 1, age_ms=33.0).bound is Bound.SLACK
+    assert choose(table, 120, per_deadline=4).bound is Bound.DRAIN
+    assert choose(many, 40, age_ms=20.0, per_deadline=100).bound is Bound.STANDING
+    assert choose(table, 2_000, per_deadline=4).bound is Bound.OVERLOAD
+    assert _after_bursts(1).bound is Bound.NOTHING
+    assert _after_bursts(150).bound is Bound.BURST

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from superserve.clock import NS_PER_MS
 from superserve.profile import LatencyTable, Profile
 from superserve.request import Request
-from superserve.scheduling import Decision, EDFQueue, Policy, SchedulerView, Wait, create_policy
+from superserve.scheduling import Bound, Decision, EDFQueue, Policy, SchedulerView, Wait, create_policy
 from superserve.scheduling.hosting import Proteus, _mean_accuracy, allocate, serving_rates
 from support.profiles import profiles
 
@@ -164,10 +164,10 @@ def test_coarse_gives_up_heads_that_would_make_its_batches_small() -> None:
     for number in range(100, 106):
         desk.queue.push(Request(number, 0, 37 * NS_PER_MS))
     desk.view.now_ns = NS_PER_MS
-    assert desk.policy.decide(desk.view) == Decision(5, 1, 0)
+    assert desk.policy.decide(desk.view) == Decision(5, 1, 0, bound=Bound.NOTHING)
     desk.queue.push(Request(106, 0, 37 * NS_PER_MS))
     desk.queue.push(Request(107, 0, 37 * NS_PER_MS))
-    assert desk.policy.decide(desk.view) == Decision(5, 16, 1)
+    assert desk.policy.decide(desk.view) == Decision(5, 16, 1, bound=Bound.NOTHING)
 
 
 @pytest.mark.parametrize("name", ["coarse", "proteus"])

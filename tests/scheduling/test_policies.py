@@ -8,7 +8,7 @@ from superserve.clock import NS_PER_MS
 from superserve.errors import ConfigError
 from superserve.profile import LatencyTable, Profile
 from superserve.request import Request
-from superserve.scheduling import Decision, EDFQueue, Policy, SchedulerView, Wait, create_policy, policy_names
+from superserve.scheduling import Bound, Decision, EDFQueue, Policy, SchedulerView, Wait, create_policy, policy_names
 from support.profiles import make_profile, profiles
 
 R_PROFILE = LatencyTable(Profile.load("r-profile"))
@@ -108,6 +108,27 @@ def test_fixed_takes_the_largest_batch_that_fits() -> None:
     assert decide(create_policy("fixed:r78.25", R_PROFILE), [10.0] * 20) == ("r78.25", 8, 0)
     assert decide(create_policy("fixed:middle", R_PROFILE), [10.0] * 20) == ("r78.25", 8, 0)
     assert decide(create_policy("fixed:largest", R_PROFILE), [4.0, 36.0]) == ("r80.16", 16, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "slack_ms", "bound"),
+    [
+        ("slackfit", 36.0, Bound.NOTHING),
+        ("slackfit", 18.0, Bound.RULE),  # a small batch of a better one would fit: it wants large ones
+        ("maxacc", 4.0, Bound.SLACK),
+        ("slackfit", 1.0, Bound.OVERLOAD),
+        ("fixed:middle", 18.1, Bound.NOTHING),  # no more accurate one that it may use
+        ("infaas", 36.0, Bound.RULE),
+    ],
+)
+def test_a_decision_says_what_kept_it_from_more_accuracy(name: str, slack_ms: float, bound: Bound) -> None:
+    queue = EDFQueue()
+    for number in range(20):
+        queue.push(Request(number, 0, round(slack_ms * NS_PER_MS)))
+    view = SchedulerView(R_PROFILE, queue, 0, workers_idle=1, workers_total=1, workers=(0,), idle=(0,))
+    decision = create_policy(name, R_PROFILE).decide(view)
+    assert isinstance(decision, Decision)
+    assert decision.bound is bound
 
 
 @given(profiles(), st.sampled_from(policy_names()), st.floats(0.1, 50.0), st.integers(1, 30), st.integers(0, 4))

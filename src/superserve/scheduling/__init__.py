@@ -5,6 +5,7 @@ Importing the package registers the policies that come with it.
 
 from superserve.scheduling import baselines, drainfit, hosting, slackfit
 from superserve.scheduling.policy import (
+    Bound,
     Decision,
     HeadPolicy,
     Placement,
@@ -22,6 +23,7 @@ from superserve.scheduling.workers import SharedWorkers
 
 __all__ = [
     "Action",
+    "Bound",
     "Decision",
     "EDFQueue",
     "Finish",

@@ -8,6 +8,7 @@ from superserve.errors import ConfigError
 from superserve.profile import LatencyTable
 from superserve.scheduling.arrivals import WINDOW_SPAN
 from superserve.scheduling.policy import (
+    Bound,
     Decision,
     Placement,
     Policy,
@@ -121,15 +122,15 @@ class DrainFit(Policy):
         self._price_overhead(round(view.overhead_ns / view.drift))
         start = 0 if self.timeout_action == "delay" else self._first_feasible(view)
         if start == view.depth:
-            return Decision(self.subnets[0], 0, start)
+            return Decision(self.subnets[0], 0, start, bound=Bound.OVERLOAD)
         head = view.queue.peek(start)
         usable = self.usable(head.min_accuracy)
         outlook = self._outlook(view, start)
         placed = self._placed(outlook, usable, head.rows)
         if placed is not None:
-            return Decision(*placed, shed=start)
+            return Decision(*placed[0], shed=start, bound=placed[1])
         if self.timeout_action == "delay":
-            return Decision(usable[0], self.table.max_rows)
+            return Decision(usable[0], self.table.max_rows, bound=Bound.OVERLOAD)
         return self._overloaded(view, start)
 
     def _price_overhead(self, overhead_ns: int) -> None:
@@ -185,19 +186,23 @@ class DrainFit(Policy):
             head_slo_ns=(head.deadline_ns - head.arrival_ns) * planned,
         )
 
-    def _placed(self, outlook: _Outlook, usable: Sequence[int], head_rows: int) -> Placement | None:
-        """The best accepted batch, or None. Acceptance falls with accuracy, so its edge is searched by bisection."""
-        below, above = -1, len(usable)
+    def _placed(self, outlook: _Outlook, usable: Sequence[int], head_rows: int) -> tuple[Placement, Bound] | None:
+        """The best accepted batch and why it is no better, or None.
+
+        Acceptance falls with accuracy, so its edge is searched by bisection.
+        """
+        below, above, bound = -1, len(usable), Bound.NOTHING
         while above - below > 1:
             middle = (below + above) // 2
-            if self._accepts(outlook, usable, middle, head_rows):
+            refusal = self._refusal(outlook, usable, middle, head_rows)
+            if refusal is None:
                 below = middle
             else:
-                above = middle
+                above, bound = middle, refusal
         if below < 0:
             return None
         best = max(self._candidates(outlook, usable, below, head_rows))
-        return Placement(best.subnet, best.rows)
+        return Placement(best.subnet, best.rows), bound if best.subnet == usable[below] else Bound.BURST
 
     def _candidates(self, outlook: _Outlook, usable: Sequence[int], edge: int, head_rows: int) -> Iterator[_Candidate]:
         """Accepted batches from the edge of acceptance down, in growing steps, until no burst could hurt."""
@@ -222,12 +227,12 @@ class DrainFit(Policy):
         holding = bisect_left(batches, outlook.rows)
         return most if holding == len(batches) else min(most, batches[holding])
 
-    def _accepts(self, outlook: _Outlook, usable: Sequence[int], index: int, head_rows: int) -> bool:
-        """Whether everything in sight can be done in time after this subnet's batch."""
+    def _refusal(self, outlook: _Outlook, usable: Sequence[int], index: int, head_rows: int) -> Bound | None:
+        """Why not everything in sight can be done in time after this subnet's batch; None if it can."""
         subnet, cheaper = usable[index], usable[max(0, index - 1)]
         rows = self._rows(outlook, subnet, head_rows)
         if rows == 0:
-            return False
+            return Bound.SLACK
         taken = min(rows, outlook.rows)
         batch_ns = self.table.latency_ns[subnet][rows] + self._overhead_ns
         pace_ns = self._pace_ns[cheaper]
@@ -235,13 +240,13 @@ class DrainFit(Policy):
             pace_ns = max(pace_ns, batch_ns / taken)
             spiral = outlook.standing_rows * batch_ns > outlook.standing_worker_ns * taken
             if spiral and rows < self._efficient_rows(subnet, outlook.head_slo_ns):
-                return False
+                return Bound.STANDING
         extra_ns = max(0.0, batch_ns - taken * pace_ns)
         half, row, overhead_ns = outlook.workers / 2, self.table.latency_ns[cheaper], self._overhead_ns
         for due_rows, worker_ns, share in outlook.due:
             if due_rows > taken and extra_ns + pace_ns * due_rows + half * (row[share] + overhead_ns) > worker_ns:
-                return False
-        return True
+                return Bound.DRAIN
+        return None
 
     def _efficient_rows(self, subnet: int, slack_ns: float) -> int:
         """The batch with the least time per row among those below a slack; 0 if there is none."""
@@ -276,7 +281,7 @@ class DrainFit(Policy):
             rows = min(size, view.depth - position)
             best = max(best, (rows / (row[rows] + self._overhead_ns), -position, size))
         _, negated, size = best
-        return Decision(fastest, size, shed=-negated)
+        return Decision(fastest, size, shed=-negated, bound=Bound.OVERLOAD)
 
 
 def _create(table: LatencyTable, timeout_action: TimeoutAction, argument: str) -> DrainFit:

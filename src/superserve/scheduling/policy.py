@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from importlib.metadata import entry_points
 from typing import ClassVar, Final, Literal, NamedTuple
 
@@ -66,18 +67,39 @@ class SchedulerView:
         return left_ns if self.drift == 1.0 else int(left_ns / self.drift)
 
 
+class Bound(StrEnum):
+    """What kept a decision from the next more accurate subnet; decision records say so."""
+
+    NOTHING = "nothing"
+    """It is the most accurate one that the policy may use."""
+    SLACK = "slack"
+    """No batch of that one would meet the deadline of the most urgent request."""
+    DRAIN = "drain"
+    """After a batch of that one, the work in sight could not all be done in time."""
+    STANDING = "standing"
+    """A queue would be left standing, served in batches too small to shorten it."""
+    BURST = "burst"
+    """A burst like recent ones would cost more than that one gains."""
+    OVERLOAD = "overload"
+    """Not everything can be in time whatever runs: the fastest subnet serves the most."""
+    RULE = "rule"
+    """The policy has a rule that is none of these."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """First give up the ``shed`` most urgent requests, then run up to ``rows`` rows at subnet index ``subnet``.
 
     ``rows`` may be 0 if everything waiting is given up. A shed request is answered at once and never executed.
     ``worker`` is one of ``view.idle``; None leaves it to the scheduler, which takes the longest idle one.
+    ``bound`` is why no more accurate subnet runs.
     """
 
     subnet: int
     rows: int
     shed: int = 0
     worker: int | None = None
+    bound: Bound = Bound.RULE
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,16 +173,24 @@ class HeadPolicy(Policy):
         """See `Policy.decide`."""
         if self.timeout_action == "delay":
             head = view.queue.peek()
-            placed = self.place(head, view.slack_ns(), view.queue.rows)
-            return Decision(*(placed or (self.usable(head.min_accuracy)[0], self.table.max_rows)))
+            slack_ns = view.slack_ns()
+            placed = self.place(head, slack_ns, view.queue.rows)
+            if placed is None:
+                return Decision(self.usable(head.min_accuracy)[0], self.table.max_rows, bound=Bound.OVERLOAD)
+            return Decision(*placed, bound=self._bound(placed.subnet, head, slack_ns))
         waiting_rows = view.queue.rows
         for position in range(view.depth):
-            head = view.queue.peek(position)
-            placed = self.place(head, view.slack_ns(position), waiting_rows)
+            head, slack_ns = view.queue.peek(position), view.slack_ns(position)
+            placed = self.place(head, slack_ns, waiting_rows)
             if placed is not None:
-                return Decision(*placed, shed=position)
+                return Decision(*placed, shed=position, bound=self._bound(placed.subnet, head, slack_ns))
             waiting_rows -= head.rows
-        return Decision(self.subnets[0], 0, shed=view.depth)
+        return Decision(self.subnets[0], 0, shed=view.depth, bound=Bound.OVERLOAD)
+
+    def _bound(self, subnet: int, head: Request, slack_ns: int) -> Bound:
+        if subnet == self.subnets[-1]:
+            return Bound.NOTHING
+        return Bound.SLACK if self.table.largest_batch(subnet + 1, slack_ns) < head.rows else Bound.RULE
 
 
 PolicyFactory = Callable[[LatencyTable, TimeoutAction, str], Policy]

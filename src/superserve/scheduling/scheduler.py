@@ -13,7 +13,7 @@ from superserve.request import Outcome, Reason, Request, RequestState
 from superserve.scheduling.drift import DriftEstimate
 from superserve.scheduling.expiry import ExpiryQueue
 from superserve.scheduling.overhead import OverheadEstimate
-from superserve.scheduling.policy import Policy, SchedulerView, Wait
+from superserve.scheduling.policy import Bound, Decision, Policy, SchedulerView, Wait
 from superserve.scheduling.queue import EDFQueue
 from superserve.scheduling.workers import SharedWorkers, Workers
 
@@ -28,13 +28,17 @@ class SchedulerLimits:
 
 @dataclass(slots=True, eq=False)
 class Launch:
-    """Run these requests as one batch on a worker. Its subnet is an index into the table."""
+    """Run these requests as one batch on a worker. Its subnet is an index into the table.
+
+    ``bound``: why it is not a more accurate one.
+    """
 
     worker: int
     subnet: int
     requests: list[Request]
     rows: int
     launched_ns: int
+    bound: Bound
 
 
 @dataclass(slots=True, eq=False)
@@ -308,7 +312,7 @@ class Scheduler:
             for _ in range(decision.shed):
                 actions.append(self._finish(self._queue.pop(), Outcome.EXPIRED, Reason.SHED))  # noqa: PERF401
             if decision.rows:
-                actions.append(self._launch(now_ns, decision.subnet, decision.rows, self._claim(decision.worker)))
+                actions.append(self._launch(now_ns, decision))
                 batches -= 1
         return actions
 
@@ -318,14 +322,15 @@ class Scheduler:
         self._idle.remove(worker)
         return worker
 
-    def _launch(self, now_ns: int, subnet: int, max_rows: int, worker: int) -> Launch:
-        requests = self._queue.take(max_rows, self.policy.table.accuracies[subnet])
+    def _launch(self, now_ns: int, decision: Decision) -> Launch:
+        subnet, worker = decision.subnet, self._claim(decision.worker)
+        requests = self._queue.take(decision.rows, self.policy.table.accuracies[subnet])
         assert requests, f"{self.policy.name} chose a batch that its own head does not fit"
         rows = 0
         for request in requests:
             request.state = RequestState.RUNNING
             rows += request.rows
-        launch = Launch(worker, subnet, requests, rows, now_ns)
+        launch = Launch(worker, subnet, requests, rows, now_ns, decision.bound)
         self._running[worker] = launch
         if self._shared is not None:
             self._shared.runs[worker] = self

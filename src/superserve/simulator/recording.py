@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from superserve.clock import NS_PER_US
+from superserve.scheduling import Bound
 from superserve.simulator.conditions import WorkerEvent
 
 
@@ -25,6 +26,8 @@ class BatchRecord:
     """Requests that stayed behind in the queue."""
     shed: int
     """Requests that the policy gave up since the launch before this one."""
+    bound: Bound
+    """Why it is not a more accurate subnet."""
     end_ns: int
     lost: bool = False
     """Whether its worker was lost before the end."""
@@ -68,6 +71,7 @@ def _batch_events(batch: BatchRecord, subnet: str) -> list[dict[str, Any]]:
         "rows": batch.rows,
         "head_slack_us": batch.head_slack_ns / NS_PER_US,
         "shed": batch.shed,
+        "bound": batch.bound,
         "lost": batch.lost,
     }
     return [

@@ -210,6 +210,7 @@ class Simulation:
             head_slack_ns=launch.requests[0].deadline_ns - launch.launched_ns,
             waiting=self._scheduler.queue_depth,
             shed=self._shed,
+            bound=launch.bound,
             end_ns=end_ns,
         )
         self._shed = 0

@@ -1,5 +1,6 @@
 """The simulator on loads whose outcome is known."""
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -62,6 +63,26 @@ def test_a_run_is_repeatable() -> None:
 
     assert ends(0) == ends(0)
     assert ends(0) != ends(1)
+
+
+def test_overheads_of_a_profile_are_drawn_and_followed() -> None:
+    """A few batches take up to 10 ms longer: plans come to leave room for them."""
+    profile = msgspec.structs.replace(
+        make_profile([[10.0], [20.0]], (1,)), dispatch_overhead_us=500.0, dispatch_overhead_mean_us=None
+    )
+    rare = msgspec.structs.replace(profile, dispatch_overhead_mean_us=700.0, dispatch_overhead_p99_us=10_000.0)
+    trace = trace_of(*range(0, 100_000, 50))
+
+    def accuracies(profile: Profile) -> list[float]:
+        log = simulate(trace, profile, policy="maxacc", workers=1, slo_ms=22)
+        assert log.is_outcome(Outcome.SERVED).mean() > 0.95
+        return log.accuracy.tolist()
+
+    top = max(profile.subnets, key=lambda subnet: subnet.accuracy).accuracy
+    assert set(accuracies(profile)) == {top}
+    followed = accuracies(rare)
+    assert followed[0] == top
+    assert followed[-1] < top
 
 
 @pytest.mark.parametrize(

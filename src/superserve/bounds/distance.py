@@ -41,7 +41,7 @@ def accuracy_bound(
         profile: what a simulated batch takes.
         workers: number of identical workers.
         slo_ms: deadline from arrival, in milliseconds.
-        overhead_ms: dispatch overhead that every batch takes; if None, the profile's mean.
+        overhead_ms: dispatch overhead that every batch takes; if None, what of the profile's no batch undercuts.
         conditions: of the run; lost and slow workers lower the bound, all else in them only lowers the run.
         capacity: workers over time, where that is known otherwise; None: as the conditions say.
 
@@ -50,7 +50,7 @@ def accuracy_bound(
     """
     if not len(trace):
         raise ValueError("nothing was offered in this run: no figure is defined")
-    overhead_ns = profile.typical_overhead_us * NS_PER_US if overhead_ms is None else overhead_ms * NS_PER_MS
+    overhead_ns = profile.usual_overhead_us * NS_PER_US if overhead_ms is None else overhead_ms * NS_PER_MS
     costs, present = _costs_and_capacity(profile, round(overhead_ns), workers, conditions)
     available = capacity or present
     slo_ns = np.full_like(trace.arrival_ns, round(slo_ms * NS_PER_MS)) if trace.slo_ns is None else trace.slo_ns

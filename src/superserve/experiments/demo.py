@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from rich.console import Console
 
+from superserve.clock import NS_PER_MS, NS_PER_US
 from superserve.engine import EngineChoice
 from superserve.errors import ConfigError
 from superserve.experiments.live import LiveRun, LiveSetup, run_live
@@ -180,13 +181,16 @@ async def _profile(options: DemoOptions, folder: ModelFolder, choice: EngineChoi
     measurement = await measure_async(
         folder, quick=True, choice=choice, seed=options.seed, report=report, effort=effort
     )
-    profile, overhead_us = measurement.profile, measurement.profile.dispatch_overhead_us
-    typical_us = measurement.profile.dispatch_overhead_mean_us
+    profile = measurement.profile
     if source is not None:
         profile = msgspec.structs.replace(
-            Profile.load(source), dispatch_overhead_us=overhead_us, dispatch_overhead_mean_us=typical_us
+            Profile.load(source),
+            dispatch_overhead_us=profile.dispatch_overhead_us,
+            dispatch_overhead_mean_us=profile.dispatch_overhead_mean_us,
+            dispatch_overhead_p99_us=profile.dispatch_overhead_p99_us,
         )
-    screen.end(stage, f"largest cell {profile.largest_cell_ms():.1f} ms, overhead {overhead_us / 1000:.2f} ms (p95)")
+    overhead_ms = profile.dispatch_overhead_us * NS_PER_US / NS_PER_MS
+    screen.end(stage, f"largest cell {profile.largest_cell_ms():.1f} ms, overhead {overhead_ms:.2f} ms (p95)")
     return profile
 
 

@@ -181,6 +181,7 @@ def build_profile(
         batches=batches,
         dispatch_overhead_us=round(float(np.quantile(samples.overhead, 0.95)) / NS_PER_US, 1),
         dispatch_overhead_mean_us=round(float(np.mean(samples.overhead)) / NS_PER_US, 1),
+        dispatch_overhead_p99_us=round(float(np.quantile(samples.overhead, 0.99)) / NS_PER_US, 1),
         subnets=tuple(
             SubnetProfile(
                 id=name,

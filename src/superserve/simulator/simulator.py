@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from superserve.clock import NS_PER_MS, NS_PER_US
-from superserve.latency import LatencySampler
+from superserve.latency import LatencySampler, OverheadSampler
 from superserve.metrics import RunLog
 from superserve.profile import LatencyTable, Profile
 from superserve.request import Reason, Request, RequestState
@@ -49,7 +49,8 @@ class Simulation:
         workers: how many there are at time 0, all ready.
         slo_ns: deadline of requests to which the trace gives none, from arrival.
         latency_ns: time of a batch, by (subnet, rows).
-        overhead_ns: dispatch overhead that a batch takes beyond its latency.
+        overhead_ns: dispatch overhead that a batch takes beyond its latency, all alike; or draws of it, which are told
+            to the scheduler as the router tells it what it observes.
         conditions: failures, slow workers, switching costs, impatient clients.
         recording: filled in with every batch, if given.
         on_progress: called now and then with (requests that have arrived, requests of the trace).
@@ -66,7 +67,7 @@ class Simulation:
         workers: int,
         slo_ns: int,
         latency_ns: Callable[[int, int], int],
-        overhead_ns: int,
+        overhead_ns: int | Callable[[], int],
         conditions: Conditions = ORDINARY,
         recording: Recording | None = None,
         on_progress: OnProgress | None = None,
@@ -77,7 +78,8 @@ class Simulation:
         self._workers = workers
         self._slo_ns = slo_ns
         self._latency_ns = latency_ns
-        self._overhead_ns = overhead_ns
+        self._overhead_ns = overhead_ns if callable(overhead_ns) else lambda: overhead_ns
+        self._tells_overhead = callable(overhead_ns)
         self._conditions = conditions
         self._plain = not conditions.slowdown and not conditions.actuation_ns
         self._recording = recording
@@ -86,8 +88,8 @@ class Simulation:
         # (instant, kind, number, what): numbers are unique, so that "what" is never compared.
         self._events: list[tuple[int, int, int, WorkerEvent | Request | int]] = []
         self._number = 0
-        self._running: dict[int, tuple[int, int]] = {}
-        """By worker: number of the event that ends its batch, and the time of that batch in the worker."""
+        self._running: dict[int, tuple[int, int, int]] = {}
+        """By worker: number of the event that ends its batch, the time of that batch in the worker, its overhead."""
         self._records: dict[int, BatchRecord] = {}
         self._active: dict[int, int] = {}
         self._now_ns = 0
@@ -153,6 +155,8 @@ class Simulation:
             if running is not None and running[0] == number:  # else its worker was lost
                 del self._running[what]
                 self._apply(now_ns, self._scheduler.on_batch_done(now_ns, what, running[1]))
+                if self._tells_overhead:
+                    self._scheduler.observe_overhead(running[2])
         elif isinstance(what, WorkerEvent):
             self._change(what)
         else:
@@ -195,9 +199,10 @@ class Simulation:
             if self._active.setdefault(worker, launch.subnet) != launch.subnet:
                 time_ns += self._conditions.actuation_ns
                 self._active[worker] = launch.subnet
-        end_ns = now_ns + self._overhead_ns + time_ns
+        overhead_ns = self._overhead_ns()
+        end_ns = now_ns + overhead_ns + time_ns
         self._foresee(end_ns, _Kind.BATCH, worker)
-        self._running[worker] = (self._number, time_ns)
+        self._running[worker] = (self._number, time_ns, overhead_ns)
         if self._recording is not None:
             self._record(launch, end_ns, self._recording)
 
@@ -256,8 +261,8 @@ def simulate(
         policy: a name for `create_policy`.
         workers: number of workers.
         slo_ms: deadline from arrival, in milliseconds.
-        overhead_ms: dispatch overhead per batch, planned with and taken; if None, the profile's: planned with its
-            p95, taken at its mean.
+        overhead_ms: dispatch overhead per batch, planned with and taken; if None, drawn from the profile's: planned
+            with its p95 at first, then as observed.
         timeout_action: what becomes of requests that cannot be met.
         seed: of the latency draws.
         limits: bounds of the scheduler.
@@ -271,14 +276,12 @@ def simulate(
     Raises:
         ConfigError: for an unknown policy, or conditions that do not fit.
     """
-    if overhead_ms is None:
-        planned_us, taken_us = profile.dispatch_overhead_us, profile.typical_overhead_us
-    else:
-        planned_us = taken_us = overhead_ms * NS_PER_MS / NS_PER_US
+    planned_ns = round(profile.dispatch_overhead_us * NS_PER_US if overhead_ms is None else overhead_ms * NS_PER_MS)
+    overheads = OverheadSampler(profile, np.random.default_rng((seed, 1)))
+    varies = overhead_ms is None and overheads.varies
+    taken_ns = planned_ns if overhead_ms is not None else round(profile.typical_overhead_us * NS_PER_US)
     scheduler = Scheduler(
-        create_policy(policy, LatencyTable(profile), timeout_action),
-        overhead_ns=round(planned_us * NS_PER_US),
-        limits=limits,
+        create_policy(policy, LatencyTable(profile), timeout_action), overhead_ns=planned_ns, limits=limits
     )
     sampler = LatencySampler(profile, np.random.default_rng(seed))
     return Simulation(
@@ -287,7 +290,7 @@ def simulate(
         workers=workers,
         slo_ns=round(slo_ms * NS_PER_MS),
         latency_ns=sampler.sample_ns,
-        overhead_ns=round(taken_us * NS_PER_US),
+        overhead_ns=overheads.sample_ns if varies else taken_ns,
         conditions=conditions,
         recording=recording,
         on_progress=on_progress,

@@ -151,7 +151,7 @@ def panels_figure(panels: Sequence[Panel], *, columns: int, title: str, theme: T
     for ax, panel in zip(axes, panels, strict=False):
         ax.set_title(panel.title, color=theme.ink, fontsize=9, loc="left")
         _draw_fixed(ax, [point for point in panel.points if point.fixed], theme)
-        # The first ones on top: they are what the figure is about.
+        # The first one is filled, the others are rings of growing size: what lies in one place is seen all the same.
         for point in reversed([point for point in panel.points if not point.fixed]):
             number = policies.index(point.policy)
             # Colours and shapes cycle together, shifted once per turn: 25 policies before two look alike.
@@ -161,7 +161,9 @@ def panels_figure(panels: Sequence[Panel], *, columns: int, title: str, theme: T
                 _known(point),
                 marker,
                 color=theme.series[number % 5],
-                markersize=9 if number == 0 else 7,
+                markerfacecolor=None if number == 0 else "none",
+                markeredgewidth=1.5,
+                markersize=6 + 2.5 * (number % 5),
                 label=point.policy,
                 clip_on=False,
                 zorder=4,

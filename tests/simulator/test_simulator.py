@@ -76,7 +76,8 @@ def test_overheads_of_a_profile_are_drawn_and_followed() -> None:
     def accuracies(profile: Profile) -> list[float]:
         log = simulate(trace, profile, policy="maxacc", workers=1, slo_ms=22)
         assert log.is_outcome(Outcome.SERVED).mean() > 0.95
-        return log.accuracy.tolist()
+        found: list[float] = log.accuracy.tolist()
+        return found
 
     top = max(profile.subnets, key=lambda subnet: subnet.accuracy).accuracy
     assert set(accuracies(profile)) == {top}

@@ -14,7 +14,7 @@ _NAMES: Final = (*ELASTIC, "maxbatch", "maxacc")
 
 def run_e8(lab: Lab) -> Finding:
     """E8."""
-    loads = [Bursty(1500, 5550, cv2, lab.seconds(SECONDS)) for cv2 in CV2S]
+    loads = [Bursty(1500.0, 5550.0, cv2, lab.seconds(SECONDS)) for cv2 in CV2S]
     results = lab.run([lab.scenario(load) for load in loads], [Contender(name, name) for name in _NAMES])
     attained = {name: [results.attainment(load.name, name).mean for load in loads] for name in _NAMES}
     lost = attained[SLACKFIT][-1] - attained["maxbatch"][-1]

@@ -16,6 +16,7 @@ from superserve.errors import PayloadTooLargeError
 from superserve.frontend.compression import CODINGS, Inflater
 from superserve.frontend.exchange import Exchange, RequestHandler
 from superserve.frontend.expansion import Expansion
+from superserve.frontend.known_heads import Head, KnownHeads
 from superserve.frontend.status import http_status
 from superserve.serving.config import HttpConfig
 
@@ -50,6 +51,10 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Connections(Protocol):
     """Who knows all connections of a server."""
 
+    @property
+    def heads(self) -> KnownHeads:
+        """Those that have been seen before."""
+
     def add(self, connection: "HttpProtocol") -> bool:
         """A connection was made; False if there are too many already."""
 
@@ -80,6 +85,9 @@ class HttpProtocol(asyncio.Protocol):
     def __init__(self, handler: RequestHandler, connections: Connections, clock: Clock, config: HttpConfig) -> None:
         self._handler = handler
         self._connections = connections
+        self._heads = connections.heads
+        self.next_request_id = connections.next_request_id
+        """Makes a new request id."""
         self._clock = clock
         self._config = config
         self._transport: asyncio.Transport | None = None
@@ -95,6 +103,8 @@ class HttpProtocol(asyncio.Protocol):
         self._in_head = True
         self._began_behind = False
         """Whether the request being received began behind another one in the piece that came last."""
+        self._whole: bytes | None = None
+        """The piece that came last, if no request has ended in it yet and one may have begun with it."""
         self._continue_due = False
         self._ignoring_input = False
         self._linger = False
@@ -121,7 +131,17 @@ class HttpProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
+        between_requests = self._current is None and not self._ignoring_input
+        if between_requests and (known := self._heads.match(data)) is not None:
+            head, end = known
+            exchange = Exchange(self)
+            exchange.method, exchange.url, exchange.headers, _ = head
+            exchange.body = data[end:]
+            exchange.keep_alive = True
+            self._received(exchange)
+            return
         self._began_behind = False
+        self._whole = data if between_requests else None
         rest = data
         while rest and not self._ignoring_input and self._parser is not None:
             rest = self._parse(self._parser, rest)
@@ -236,16 +256,12 @@ class HttpProtocol(asyncio.Protocol):
         if chunks:
             exchange.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             self._chunks = []
-        exchange.arrival_ns = self._idle_since_ns = self._clock.now_ns()
         exchange.keep_alive = parser.should_keep_alive()
         self._ignoring_input = not exchange.keep_alive
-        self._waiting.append(exchange)
-        if len(self._waiting) >= self._config.max_pipelined:
-            self._adjust_reading()
-        if b"content-encoding" in exchange.headers and exchange.body:
-            self._expand(exchange)
-        else:
-            self._handle(exchange)
+        whole, self._whole = self._whole, None
+        if whole is not None and exchange.keep_alive:
+            self._heads.learn(whole, Head(exchange.method, exchange.url, exchange.headers, self._body_bytes))
+        self._received(exchange)
 
     # ---- what exchanges and the server call
 
@@ -268,10 +284,6 @@ class HttpProtocol(asyncio.Protocol):
         if self._continue_due and not waiting:
             self._continue_due = False
             self._write(_CONTINUE)
-
-    def next_request_id(self) -> bytes:
-        """A new request id."""
-        return self._connections.next_request_id()
 
     def stop(self) -> None:
         """Close when what has been received is answered."""
@@ -324,6 +336,16 @@ class HttpProtocol(asyncio.Protocol):
             self._write(_CONTINUE)
 
     # ---- the rest
+
+    def _received(self, exchange: Exchange) -> None:
+        exchange.arrival_ns = self._idle_since_ns = self._clock.now_ns()
+        self._waiting.append(exchange)
+        if len(self._waiting) >= self._config.max_pipelined:
+            self._adjust_reading()
+        if b"content-encoding" in exchange.headers and exchange.body:
+            self._expand(exchange)
+        else:
+            self._handle(exchange)
 
     def _expand(self, exchange: Exchange) -> None:
         coding = exchange.headers[b"content-encoding"].lower()

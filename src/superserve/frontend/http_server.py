@@ -7,6 +7,7 @@ from superserve.clock import NS_PER_S, Clock
 from superserve.errors import ConfigError
 from superserve.frontend.exchange import RequestHandler
 from superserve.frontend.http import HttpProtocol
+from superserve.frontend.known_heads import KnownHeads
 from superserve.frontend.request_ids import RequestIds
 from superserve.serving.config import HttpConfig
 
@@ -31,6 +32,8 @@ class HttpServer:
         self._server: asyncio.Server | None = None
         self._all_closed: asyncio.Event | None = None
         self._ids = ids or RequestIds()
+        self.heads = KnownHeads()
+        """Of requests that have been seen before."""
 
     @property
     def port(self) -> int:

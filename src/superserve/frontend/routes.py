@@ -212,7 +212,9 @@ class V2Routes(RouteTable):
         checked, plan, request_id = self._readers.of(model).read(exchange.body, exchange.headers)
         call = _InferCall(exchange, plan, request_id, model)
         exchange.work = call
-        call.pending = model.submit(checked, exchange.arrival_ns, call)
+        pending = model.submit(checked, exchange.arrival_ns, call)
+        if exchange.response is None:
+            call.pending = pending
 
     def _model(self, path: PathArguments) -> ServedModel:
         assert path.model is not None, "only routes with a model ask for it"
@@ -233,6 +235,7 @@ class _InferCall:
 
     def answered(self, answer: Answer) -> None:
         """See `Responder.answered`."""
+        self.pending = None  # which refers back
         json, tensors = self._plan.encode(self._request_id, answer)
         if tensors:
             self._exchange.respond_tensors(json, tensors)
@@ -241,6 +244,7 @@ class _InferCall:
 
     def refused(self, error: SuperServeError) -> None:
         """See `Responder.refused`."""
+        self.pending = None
         if not isinstance(error, CancelledError):  # nobody is left to read that
             self._exchange.fail(error)
 

@@ -31,15 +31,24 @@ class KnownHeads:
 
     def __init__(self) -> None:
         self._heads: dict[bytes, Head] = {}
+        self._latest = Head(b"", b"", {}, 0), 0
+        """What `match` gave last: most often it is the next one, too."""
+        self._latest_bytes, self._latest_start = -1, b""
 
     def __len__(self) -> int:
         return len(self._heads)
 
     def match(self, data: bytes) -> tuple[Head, int] | None:
         """The head of ``data`` and its length, if that is known and ``data`` is one whole request and nothing else."""
+        if len(data) == self._latest_bytes and data.startswith(self._latest_start):
+            return self._latest
         end = data.find(_END, 0, _MAX_HEAD_BYTES) + len(_END)
         head = self._heads.get(data[:end])
-        return (head, end) if head is not None and len(data) == end + head.body_bytes else None
+        if head is None or len(data) != end + head.body_bytes:
+            return None
+        self._latest = head, end
+        self._latest_bytes, self._latest_start = len(data), data[:end]
+        return self._latest
 
     def learn(self, data: bytes, head: Head) -> None:
         """The parser found this head in ``data``, and took all of ``data`` for one whole request."""

@@ -90,7 +90,7 @@ class Router:
         self._scheduler = scheduler
         self._pool = pool
         self._clock = clock
-        self._row_bytes = tuple(output_row_bytes)
+        self._outputs = tuple(enumerate(output_row_bytes))
         self._number = number
         self._ids = itertools.count()
         self._unfinished = 0
@@ -297,7 +297,7 @@ class Router:
             (launch.launched_ns - pending.arrival_ns) // NS_PER_US,
             result.infer_ns // NS_PER_US,
             finish.outcome is Outcome.SERVED,
-            [view[first * size : last * size] for view, size in zip(result.outputs, self._row_bytes, strict=True)],
+            [result.outputs[output][first * size : last * size] for output, size in self._outputs],
         )
 
     def _error(self, pending: Pending, reason: Reason) -> SuperServeError:

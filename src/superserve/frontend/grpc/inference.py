@@ -48,6 +48,9 @@ class InferenceService:
         self._clock = clock
         self._ids = ids
         self._encoders = PerModel(plane, lambda model: ResponseEncoder(model.config, model.subnet_parameters))
+        self._most_elements = PerModel(
+            plane, lambda model: max(FREE_BYTES, most_elements(model.config, model.max_rows))
+        )
 
     def handlers(self) -> Any:
         """What a gRPC server needs to serve it."""
@@ -132,16 +135,16 @@ class InferenceService:
 
     def _submit(self, data: bytes, slo_ms: float) -> "_Call":
         arrival_ns = self._clock.now_ns()
-        decoded = decode_infer(data, slo_ms, FREE_BYTES if len(data) <= FREE_BYTES else self._most_elements())
+        decoded = decode_infer(data, slo_ms, self._elements_of)
         model = self._plane.model(decoded.model, decoded.version)
         checked = model.check(decoded.request)
         call = _Call(self._encoders.of(model).plan(decoded), decoded.id, model)
         call.pending = model.submit(checked, arrival_ns, call)
         return call
 
-    def _most_elements(self) -> int:
-        models = self._plane.models.values()
-        return max((most_elements(model.config, model.max_rows) for model in models), default=0)
+    def _elements_of(self, name: str) -> int:
+        model = self._plane.models.get(name)
+        return FREE_BYTES if model is None else self._most_elements.of(model)
 
     @staticmethod
     def _slo_ms(context: Context) -> float:

@@ -252,6 +252,35 @@ async def test_refusals_of_the_scheduler(transport: str) -> None:
 
 
 @both
+async def test_the_bodies_of_all_clients_together_are_bounded(transport: str) -> None:
+    """One more is refused, with an outcome; there is room again when one is answered, cancelled, or found wrong."""
+    pool = FakePool()
+    async with served(transport, MODEL, pool=pool) as server:
+        memory = server.common.memory
+
+        def send(name: str = "tiny") -> "asyncio.Task[Any]":
+            return asyncio.ensure_future(server.client.infer(name, [pixels(), scale()], request_id="x" * 600))
+
+        assert (await send("huge")).status == "NOT_FOUND"
+        calls = [send()]
+        await until(lambda: len(pool.running) == 1)
+        memory.limit = 2 * memory.held + 500
+        for cancelled in (True, False):
+            calls.append(send())
+            await until(lambda: server.router.queue_depth == 1)
+            extra = await send()
+            assert (extra.status, extra.outcome) == ("UNAVAILABLE", "rejected")
+            assert "max_body_memory_bytes" in extra.error
+            if cancelled:
+                calls.pop().cancel()
+                await until(lambda: server.router.queue_depth == 0)
+        while pool.running:
+            pool.finish(0)
+        assert [(await call).status for call in calls] == ["OK", "OK"]
+        await until(lambda: memory.held == 0)
+
+
+@both
 async def test_a_client_that_gives_up_frees_its_place_at_once(transport: str) -> None:
     """Waiting work is never run, and the queue has room again."""
     pool = FakePool()

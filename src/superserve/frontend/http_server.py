@@ -5,10 +5,10 @@ import errno
 
 from superserve.clock import NS_PER_S, Clock
 from superserve.errors import ConfigError
+from superserve.frontend.common import Common
 from superserve.frontend.exchange import RequestHandler
 from superserve.frontend.http import HttpProtocol
 from superserve.frontend.known_heads import KnownHeads
-from superserve.frontend.request_ids import RequestIds
 from superserve.serving.config import HttpConfig
 
 
@@ -19,11 +19,15 @@ class HttpServer:
         handler: answers requests.
         clock: time and timers.
         config: limits.
-        ids: of requests; those of a server's front ends come from one.
+        common: what it shares with the server's other front ends; default: it has none.
     """
 
     def __init__(
-        self, handler: RequestHandler, clock: Clock, config: HttpConfig, ids: RequestIds | None = None
+        self,
+        handler: RequestHandler,
+        clock: Clock,
+        config: HttpConfig,
+        common: Common | None = None,
     ) -> None:
         self._handler = handler
         self._clock = clock
@@ -31,7 +35,10 @@ class HttpServer:
         self._connections: set[HttpProtocol] = set()
         self._server: asyncio.Server | None = None
         self._all_closed: asyncio.Event | None = None
-        self._ids = ids or RequestIds()
+        common = common or Common()
+        self._ids = common.ids
+        self.memory = common.memory
+        """Of all bodies."""
         self.heads = KnownHeads()
         """Of requests that have been seen before."""
 

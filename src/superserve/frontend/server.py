@@ -15,11 +15,11 @@ import uvloop
 
 from superserve import __version__
 from superserve.clock import Clock, MonotonicClock
+from superserve.frontend.common import Common
 from superserve.frontend.deployment import Deployment
 from superserve.frontend.grpc_front_end import GrpcFrontEnd
 from superserve.frontend.http_server import HttpServer
 from superserve.frontend.repository import ModelRepository
-from superserve.frontend.request_ids import RequestIds
 from superserve.frontend.routes import V2Routes
 from superserve.model_folder import write_json
 from superserve.serving.config import Config
@@ -66,9 +66,9 @@ class Server:
             shared=self._shared,
             clock=clock,
         )
-        ids = RequestIds()
-        self.http = HttpServer(V2Routes(self.plane, self.repository), clock, config.http, ids)
-        self.grpc = GrpcFrontEnd(self.plane, clock, config, ids, self.repository)
+        common = Common(config.server)
+        self.http = HttpServer(V2Routes(self.plane, self.repository), clock, config.http, common)
+        self.grpc = GrpcFrontEnd(self.plane, clock, config, common, self.repository)
         self._config = config
         self._pool = pool
 

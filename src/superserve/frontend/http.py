@@ -109,8 +109,8 @@ class HttpProtocol(asyncio.Protocol):
         self._in_head = True
         self._began_behind = False
         """Whether the request being received began behind another one in the piece that came last."""
-        self._whole: bytes | None = None
-        """The piece that came last, if no request has ended in it yet and one may have begun with it."""
+        self._whole_bytes = 0
+        """Length of the piece that came last, if its head was not known and no request has ended in it yet."""
         self._continue_due = False
         self._ignoring_input = False
         self._linger = False
@@ -148,7 +148,7 @@ class HttpProtocol(asyncio.Protocol):
             self._received(exchange)
             return
         self._began_behind = False
-        self._whole = data if between_requests else None
+        self._whole_bytes = len(data) if between_requests and known is None else 0
         rest = data
         while rest and not self._ignoring_input and self._parser is not None:
             rest = self._parse(self._parser, rest)
@@ -268,9 +268,11 @@ class HttpProtocol(asyncio.Protocol):
             self._chunks = []
         exchange.keep_alive = parser.should_keep_alive()
         self._ignoring_input = not exchange.keep_alive
-        whole, self._whole = self._whole, None
-        if whole is not None and exchange.keep_alive:
-            self._heads.learn(whole, Head(exchange.method, exchange.url, exchange.headers, self._body_bytes))
+        if self._whole_bytes and exchange.keep_alive:
+            self._heads.learn(
+                self._whole_bytes, Head(exchange.method, exchange.url, exchange.headers, self._body_bytes)
+            )
+        self._whole_bytes = 0
         exchange.held, self._body_bytes = self._body_bytes, 0
         self._received(exchange)
 

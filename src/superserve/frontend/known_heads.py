@@ -6,6 +6,8 @@ each header, takes 4 µs (``benchmarks/request_stages.py``); finding them here t
 
 from typing import Final, NamedTuple
 
+from superserve.frontend.twice import Twice
+
 _END: Final = b"\r\n\r\n"
 
 #: Longer heads are parsed each time, and those beyond the number make the memory start anew: clients that send ever
@@ -31,6 +33,8 @@ class KnownHeads:
 
     def __init__(self) -> None:
         self._heads: dict[bytes, Head] = {}
+        self._twice = Twice()
+        self._start = b""
         self._latest = Head(b"", b"", {}, 0), 0
         """What `match` gave last: most often it is the next one, too."""
         self._latest_bytes, self._latest_start = -1, b""
@@ -43,19 +47,20 @@ class KnownHeads:
         if len(data) == self._latest_bytes and data.startswith(self._latest_start):
             return self._latest
         end = data.find(_END, 0, _MAX_HEAD_BYTES) + len(_END)
-        head = self._heads.get(data[:end])
+        self._start = start = data[:end]
+        head = self._heads.get(start)
         if head is None or len(data) != end + head.body_bytes:
             return None
         self._latest = head, end
-        self._latest_bytes, self._latest_start = len(data), data[:end]
+        self._latest_bytes, self._latest_start = len(data), start
         return self._latest
 
-    def learn(self, data: bytes, head: Head) -> None:
-        """The parser found this head in ``data``, and took all of ``data`` for one whole request."""
-        end = data.find(_END, 0, _MAX_HEAD_BYTES) + len(_END)
+    def learn(self, size: int, head: Head) -> None:
+        """The parser found this head in what `match` did not know, and took all ``size`` bytes for one request."""
+        start = self._start
         # The parser may see the end of a head elsewhere, behind empty lines for example: then the lengths differ.
-        if len(data) != end + head.body_bytes or not _NEVER.isdisjoint(head.headers):
+        if size != len(start) + head.body_bytes or not self._twice.seen(start) or not _NEVER.isdisjoint(head.headers):
             return
         if len(self._heads) >= _MAX_HEADS:
             self._heads.clear()
-        self._heads[data[:end]] = head
+        self._heads[start] = head

@@ -138,7 +138,7 @@ class Rig:
         connection = HttpServer(Constant(), self.clock, HttpConfig()).connection()
         connection.connection_made(Sink())
         exchange = Exchange(connection)
-        answer = Answer(0, BATCH, 1, 123, 4567, slo_met=True, outputs=[memoryview(bytes(40))])
+        answer = Answer(0, BATCH, 1, 123, 4567, slo_met=True, decode_us=12, wait_us=34, outputs=[memoryview(bytes(40))])
 
         def work() -> int:
             for _ in range(REQUESTS):

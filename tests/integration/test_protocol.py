@@ -93,7 +93,7 @@ async def test_infer(transport: str, raw: bool) -> None:
         assert (content["model_name"], content["model_version"], content["id"]) == ("tiny", "1", "me")
         assert parameters.keys() == {
             "superserve_subnet", "superserve_accuracy", "superserve_batch_size", "superserve_queue_us",
-            "superserve_infer_us", "slo_met",
+            "superserve_infer_us", "superserve_decode_us", "superserve_wait_us", "slo_met",
         }  # fmt: skip
         assert (parameters["superserve_subnet"], parameters["superserve_accuracy"]) == ("s1", 71.0)
         assert (parameters["superserve_batch_size"], parameters["slo_met"]) == (2, True)

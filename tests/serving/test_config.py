@@ -19,6 +19,7 @@ OTHER: dict[str, tuple[Any, str]] = {
     "server.host": ("0.0.0.0", "0.0.0.0"),  # noqa: S104  (nothing listens)
     "server.http_port": (9000, "9000"),
     "server.grpc_port": (9001, "9001"),
+    "server.metrics_port": (9002, "9002"),
     "server.max_body_memory_bytes": (1 << 33, str(1 << 33)),
     "server.drain_timeout_s": (1.5, "1.5"),
     "http.max_connections": (7, "7"),

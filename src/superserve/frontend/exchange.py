@@ -76,9 +76,9 @@ class Exchange:
         """Answer with JSON, or with nothing if ``body`` is empty."""
         self._respond(b"application/json", body, status, extra_headers)
 
-    def respond_html(self, body: bytes) -> None:
-        """Answer with a page."""
-        self._respond(b"text/html; charset=utf-8", body, 200, b"")
+    def respond_text(self, media_type: bytes, body: bytes) -> None:
+        """Answer with something that is no JSON."""
+        self._respond(media_type, body, 200, b"")
 
     def _respond(self, media_type: bytes, body: bytes, status: int, extra_headers: bytes) -> None:
         phrase = reason_phrase(status).encode()

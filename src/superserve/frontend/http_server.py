@@ -49,8 +49,8 @@ class HttpServer:
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
-    async def start(self, host: str, port: int) -> None:
-        """Listen.
+    async def start(self, host: str, port: int, *, flag: str = "--http-port") -> None:
+        """Listen; ``flag`` is how a user says where.
 
         Raises:
             ConfigError: if the address cannot be listened on; the message names it and the flag.
@@ -61,9 +61,9 @@ class HttpServer:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise ConfigError(
-                    f"port {port} on {host} is in use: choose another with --http-port (0 takes a free one)"
+                    f"port {port} on {host} is in use: choose another with {flag} (0 takes a free one)"
                 ) from None
-            raise ConfigError(f"cannot listen on {host}, port {port} (--host, --http-port): {error}") from None
+            raise ConfigError(f"cannot listen on {host}, port {port} (--host, {flag}): {error}") from None
 
     async def stop(self, timeout_s: float = 5.0) -> None:
         """Accept nothing more, close each connection when what it received is answered; idempotent.

@@ -169,7 +169,7 @@ class V2Routes(RouteTable):
         exchange.respond_json(self._document[0])
 
     def _docs(self, exchange: Exchange, _: PathArguments) -> None:
-        exchange.respond_html(self._document[1])
+        exchange.respond_text(b"text/html; charset=utf-8", self._document[1])
 
     @cached_property
     def _document(self) -> tuple[bytes, bytes]:

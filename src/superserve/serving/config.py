@@ -35,6 +35,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Port of the HTTP front end; 0 takes a free one."""
     grpc_port: _Port | None = None
     """Port of the gRPC front end; 0 takes a free one; default: 8001, or none with a warning if that is in use."""
+    metrics_port: _Port | None = None
+    """Port that Prometheus reads from; 0 takes a free one; default: 8002, or none with a warning if that is in use."""
     max_body_memory_bytes: _Count = 1024 * 1024 * 1024
     """Bytes of request bodies, of all clients of both front ends, that may be in memory at once. What would exceed them
     is answered with 503 or UNAVAILABLE. At least as much as one body may have."""
@@ -195,6 +197,7 @@ _FLAGS: Final = {
     "workers.count": "--workers",
     "server.http_port": "--http-port",
     "server.grpc_port": "--grpc-port",
+    "server.metrics_port": "--metrics-port",
     "repository.folder": "--model-repository",
 }
 

@@ -146,7 +146,9 @@ class ResponsePlan:
         rest = ModelInferResponse(id=request_id)
         parameters = rest.parameters
         parameters["superserve_batch_size"].int64_param = answer.batch_rows
+        parameters["superserve_decode_us"].int64_param = answer.decode_us
         parameters["superserve_queue_us"].int64_param = answer.queue_us
+        parameters["superserve_wait_us"].int64_param = answer.wait_us
         parameters["superserve_infer_us"].int64_param = answer.infer_us
         parameters["slo_met"].bool_param = answer.slo_met
         if self._typed:

@@ -4,7 +4,7 @@ A server with an in-process pool that takes no time runs on one core; a closed-l
 connections busy from another. The figure to look at is the server's CPU time per request: it does not depend on how
 busy the client's core is.
 
-    python benchmarks/http_path.py [--seconds 5] [--connections 64] [--profile]
+    python benchmarks/http_path.py [--seconds 5] [--connections 64] [--profile] [--json FILE]
 """
 
 import argparse
@@ -16,15 +16,17 @@ import os
 import pstats
 import signal
 import time
+from pathlib import Path
 from typing import cast
 
 import uvloop
 
+from side_by_side import write
 from superserve.clock import MonotonicClock
 from superserve.frontend.http_server import HttpServer
 from superserve.frontend.routes import V2Routes
 from superserve.model_folder import ModelConfig, TensorSpec
-from superserve.profile import LatencyTable, Profile
+from superserve.profile import Device, LatencyTable, Profile, SubnetProfile
 from superserve.scheduling import Scheduler, create_policy
 from superserve.serving.config import HttpConfig
 from superserve.serving.dataplane import DataPlane, ServedModel
@@ -41,10 +43,20 @@ CONFIG = ModelConfig(
     task="none",
     dataset="none",
     labels=(),
-    inputs=(TensorSpec("input", "UINT8", (-1, 8, 8, 1)),),
+    inputs=(TensorSpec("image", "UINT8", (-1, 32, 32, 3)),),
     outputs=(TensorSpec("logits", "FP32", (-1, 10)),),
     preprocessing={},
+    max_batch_size=64,
 )
+
+
+def noop_profile() -> Profile:
+    """One subnet that takes no time to speak of."""
+    batches = tuple(1 << bit for bit in range(CONFIG.max_batch_size.bit_length()))
+    row = (20.0,) * len(batches)
+    subnet = SubnetProfile(id="noop", accuracy=100.0, p50_us=row, p95_us=row, p99_us=row)
+    device = Device(name="noop", kind="cpu", threads=1, engine="noop", dtype="float32", torch="none")
+    return Profile(device=device, model_hash="noop", batches=batches, dispatch_overhead_us=0.0, subnets=(subnet,))
 
 
 def zeros(batch: Batch) -> list[bytes]:
@@ -56,9 +68,9 @@ async def serve(ready: multiprocessing.connection.Connection) -> None:
     """Serve until SIGTERM; tells the port, and at the end the CPU seconds used since."""
     loop = asyncio.get_running_loop()
     clock = MonotonicClock(loop)
-    table = LatencyTable(Profile.load("r-profile"))
+    table = LatencyTable(noop_profile())
     pool = SharedPool(FakePool(2, zeros, clock, lambda _: 0), clock)
-    scheduler = Scheduler(create_policy("slackfit", table), overhead_ns=0, shared=pool.workers)
+    scheduler = Scheduler(create_policy("fixed:largest", table), overhead_ns=0, shared=pool.workers)
     router = Router(scheduler, pool, clock, output_row_bytes=[40])
     plane = DataPlane([ServedModel(CONFIG, router, slo_ms=1000.0, emulated=True)], version="0")
     server = HttpServer(V2Routes(plane), clock, HttpConfig())
@@ -86,19 +98,25 @@ def server_process(ready: multiprocessing.connection.Connection, *, profile: boo
         pstats.Stats(profiler).sort_stats("tottime").print_stats(45)
 
 
-def infer_message() -> bytes:
-    """One infer request with a binary tensor, as tritonclient words it."""
+def infer_message(request_id: str = "") -> bytes:
+    """One infer request with a binary tensor, as tritonclient words it; with an id in its head and in its JSON."""
+    spec = CONFIG.inputs[0]
     json = (
-        b'{"inputs":[{"name":"input","shape":[1,8,8,1],"datatype":"UINT8","parameters":{"binary_data_size":64}}],'
+        b'{%b"inputs":[{"name":"%b","shape":[1,32,32,3],"datatype":"UINT8","parameters":{"binary_data_size":%d}}],'
         b'"parameters":{"binary_data_output":true}}'
+        % (b'"id":"%b",' % request_id.encode() if request_id else b"", spec.name.encode(), spec.row_bytes)
     )
     return (
-        (
-            b"POST /v2/models/noop/infer HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: */*\r\n"
-            b"Inference-Header-Content-Length: %d\r\nContent-Length: %d\r\n\r\n" % (len(json), len(json) + 64)
+        b"POST /v2/models/noop/infer HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: */*\r\n%b"
+        b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n"
+        b"Content-Length: %d\r\n\r\n%b%b"
+        % (
+            b"x-request-id: %b\r\n" % request_id.encode() if request_id else b"",
+            len(json),
+            len(json) + spec.row_bytes,
+            json,
+            bytes(spec.row_bytes),
         )
-        + json
-        + bytes(64)
     )
 
 
@@ -144,6 +162,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     options = parser.parse_args()
     ours, theirs = multiprocessing.Pipe()
     server = multiprocessing.get_context("spawn").Process(
@@ -160,6 +179,8 @@ def main() -> None:
     print(f"{done} requests ({failed} failed) in {elapsed_s:.2f} s: {done / elapsed_s:.0f} requests/s")
     print(f"server: {1e6 * cpu_s / done:.1f} us CPU per request, i.e. {done / cpu_s:.0f} requests/s and core")
     print({outcome.value: count for outcome, count in outcomes.items() if count})
+    figures = {"requests_per_s": done / elapsed_s, "cpu_us_per_request": 1e6 * cpu_s / done, "failed": failed}
+    write(options.json, [{"title": "HTTP path, no-op pool", "rows": figures}])
 
 
 if __name__ == "__main__":

@@ -64,7 +64,18 @@ def served(model: str, device: str, repository: Path) -> Iterator[int]:
     ready = repository.parent / "ready.json"
     command = [sys.executable, "-m", "superserve", "serve", model, "--device", device, "--workers", "1"]
     command += ["--engine", "eager"] if emulated_profile(device) is None else []
-    command += ["--http-port", "0", "--grpc-port", "0", "--slo-ms", SLO_MS, "--ready-file", str(ready)]
+    command += [
+        "--http-port",
+        "0",
+        "--grpc-port",
+        "0",
+        "--metrics-port",
+        "0",
+        "--slo-ms",
+        SLO_MS,
+        "--ready-file",
+        str(ready),
+    ]
     with subprocess.Popen([*command, "--model-repository", str(repository)], stderr=subprocess.DEVNULL) as process:
         try:
             while not ready.exists():

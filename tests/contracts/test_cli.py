@@ -30,8 +30,9 @@ SURFACE = {
     "reproduce": {"[E1 ... E11|live|all]", "--out", "--data", "--seeds", "--shorten", "--runs", "--json"},
     "search": {"MODEL", "--out", "--data", "--budget", "--subnets", "--seed", "--json"},
     "serve": {
-        "MODEL", "--host", "--http-port", "--grpc-port", "--workers", "--policy", "--slo-ms", "--timeout-action",
-        "--device", "--engine", "--dtype", "--profile", "--model-repository", "--config", "--ready-file",
+        "MODEL", "--host", "--http-port", "--grpc-port", "--metrics-port", "--workers", "--policy", "--slo-ms",
+        "--timeout-action", "--device", "--engine", "--dtype", "--profile", "--model-repository",
+        "--config", "--ready-file",
     },
     "simulate": {
         "TRACE", "--profile", "--slo-ms", "--policy", "--workers", "--overhead-ms", "--timeout-action", "--slowdown",

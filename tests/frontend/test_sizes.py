@@ -97,11 +97,13 @@ def test_a_message_that_is_large_without_its_tensors_is_refused_unparsed(wide: b
             decode_message(data, 0.0)
 
 
-def test_typed_contents_beyond_every_model_are_refused_unread() -> None:
-    """By their shape, before one element of them is looked at."""
-    message = ModelInferRequest()
+def test_typed_contents_beyond_the_model_are_refused_unread() -> None:
+    """By their shape, before one element of them is looked at; each model has its own limit."""
+    limits = {"large": 1000, "small": 999}
+    message = ModelInferRequest(model_name="large")
     message.inputs.add(name="x", datatype="BYTES", shape=[1000]).contents.bytes_contents.extend([b""] * 1000)
     assert most_elements(PICTURES, 16) == 16 * 40 * 3 * 7
-    assert len(decode_message(message.SerializeToString(), 0.0, 1000).request.inputs) == 1
-    with pytest.raises(InvalidRequestError, match=r"more elements than any model here takes \(999\)"):
-        decode_message(message.SerializeToString(), 0.0, 999)
+    assert len(decode_message(message.SerializeToString(), 0.0, limits.__getitem__).request.inputs) == 1
+    message.model_name = "small"
+    with pytest.raises(InvalidRequestError, match=r"more elements than the model takes \(999\)"):
+        decode_message(message.SerializeToString(), 0.0, limits.__getitem__)

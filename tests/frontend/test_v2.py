@@ -272,7 +272,7 @@ def answer(rows: int = 2, *, slo_met: bool = True) -> Answer:
     """Subnet 1, batch of 4, pixels 0, 1, 2, ... and factors 0, 0.5, 1, ..."""
     pixels = np.arange(4 * rows, dtype="u1").tobytes()
     factors = (np.arange(rows, dtype="<f4") / 2).tobytes()
-    return Answer(1, 4, rows, 123, 4567, slo_met, [memoryview(pixels), memoryview(factors)])
+    return Answer(1, 4, rows, 123, 4567, slo_met, 12, 34, [memoryview(pixels), memoryview(factors)])
 
 
 def encode(decoded: Decoded, result: Answer, *, emulated: bool = False) -> tuple[dict[str, Any], list[bytes]]:
@@ -293,7 +293,9 @@ def test_a_binary_response() -> None:
             "superserve_subnet": 'lar"ge',
             "superserve_accuracy": 71.0,
             "superserve_batch_size": 4,
+            "superserve_decode_us": 12,
             "superserve_queue_us": 123,
+            "superserve_wait_us": 34,
             "superserve_infer_us": 4567,
             "slo_met": True,
         },
@@ -387,7 +389,7 @@ def test_texts_come_back(rows: list[list[str]]) -> None:
     for texts in (rows, [["", "x"] for _ in rows]):
         flat = [text for row in texts for text in row]
         cells = to_cells(join(text.encode() for text in flat), len(rows), spec)
-        result = Answer(1, 4, len(rows), 123, 4567, slo_met=True, outputs=[memoryview(cells)])
+        result = Answer(1, 4, len(rows), 123, 4567, slo_met=True, decode_us=12, wait_us=34, outputs=[memoryview(cells)])
         assert json.loads(same.plan(wish(binary=(False,))).encode("", result).json)["outputs"][0]["data"] == flat
         encoded = same.plan(wish()).encode("", result)
         assert list(encoded.tensors) == [join(text.encode() for text in flat)]

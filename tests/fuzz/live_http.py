@@ -23,7 +23,10 @@ def main(fuzzer: str, *arguments: str) -> int:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         folder = write_digits_like_folder(scratch / "digits")
-        with serving(folder, "--workers", "1", "--slo-ms", "500", scratch=scratch) as server:
+        # A model to load and unload that the other requests do not need.
+        write_digits_like_folder(scratch / "repository" / "spare")
+        flags = ["--workers", "1", "--slo-ms", "500", "--model-repository", str(scratch / "repository")]
+        with serving(folder, *flags, scratch=scratch) as server:
             command = [
                 str(Path(fuzzer).absolute()),
                 "--config-file",

@@ -9,8 +9,8 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from superserve.clock import ManualClock
 from superserve.errors import ConfigError
+from superserve.frontend.common import Common
 from superserve.frontend.grpc.server import GrpcServer
-from superserve.frontend.request_ids import RequestIds
 from superserve.protocol import messages
 from superserve.request import Outcome
 from superserve.serving.config import GrpcConfig
@@ -186,6 +186,6 @@ async def test_a_port_in_use_is_refused() -> None:
     """Two servers never share one."""
     async with served("grpc", MODEL) as server:
         plane = DataPlane([make_model(make_router(FakePool(), ManualClock()))], version="9")
-        second = GrpcServer(plane, ManualClock(), GrpcConfig(), RequestIds())
+        second = GrpcServer(plane, ManualClock(), GrpcConfig(), Common())
         with pytest.raises(ConfigError, match="--grpc-port"):
             await second.start("127.0.0.1", server.grpc.port)

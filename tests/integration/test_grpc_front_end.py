@@ -8,8 +8,8 @@ import pytest
 from superserve.clock import ManualClock
 from superserve.errors import ConfigError
 from superserve.frontend import grpc_front_end
+from superserve.frontend.common import Common
 from superserve.frontend.grpc_front_end import GrpcFrontEnd
-from superserve.frontend.request_ids import RequestIds
 from superserve.serving.config import resolve
 from superserve.serving.dataplane import DataPlane
 from superserve.serving.fake_pool import FakePool
@@ -21,9 +21,7 @@ pytestmark = pytest.mark.integration
 def front_end(**flags: object) -> GrpcFrontEnd:
     config = resolve({key.replace("__", "."): value for key, value in flags.items()}, {}).config
     clock = ManualClock()
-    return GrpcFrontEnd(
-        DataPlane([make_model(make_router(FakePool(), clock))], version="9"), clock, config, RequestIds()
-    )
+    return GrpcFrontEnd(DataPlane([make_model(make_router(FakePool(), clock))], version="9"), clock, config, Common())
 
 
 async def test_a_usual_port_in_use_is_done_without(

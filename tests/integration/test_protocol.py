@@ -93,7 +93,7 @@ async def test_infer(transport: str, raw: bool) -> None:
         assert (content["model_name"], content["model_version"], content["id"]) == ("tiny", "1", "me")
         assert parameters.keys() == {
             "superserve_subnet", "superserve_accuracy", "superserve_batch_size", "superserve_queue_us",
-            "superserve_infer_us", "slo_met",
+            "superserve_infer_us", "superserve_decode_us", "superserve_wait_us", "slo_met",
         }  # fmt: skip
         assert (parameters["superserve_subnet"], parameters["superserve_accuracy"]) == ("s1", 71.0)
         assert (parameters["superserve_batch_size"], parameters["slo_met"]) == (2, True)
@@ -249,6 +249,35 @@ async def test_refusals_of_the_scheduler(transport: str) -> None:
         await server.router.drain(1)
         stopping = await send()
         assert (stopping.status, stopping.outcome) == ("UNAVAILABLE", "rejected")
+
+
+@both
+async def test_the_bodies_of_all_clients_together_are_bounded(transport: str) -> None:
+    """One more is refused, with an outcome; there is room again when one is answered, cancelled, or found wrong."""
+    pool = FakePool()
+    async with served(transport, MODEL, pool=pool) as server:
+        memory = server.common.memory
+
+        def send(name: str = "tiny") -> "asyncio.Task[Any]":
+            return asyncio.ensure_future(server.client.infer(name, [pixels(), scale()], request_id="x" * 600))
+
+        assert (await send("huge")).status == "NOT_FOUND"
+        calls = [send()]
+        await until(lambda: len(pool.running) == 1)
+        memory.limit = 2 * memory.held + 500
+        for cancelled in (True, False):
+            calls.append(send())
+            await until(lambda: server.router.queue_depth == 1)
+            extra = await send()
+            assert (extra.status, extra.outcome) == ("UNAVAILABLE", "rejected")
+            assert "max_body_memory_bytes" in extra.error
+            if cancelled:
+                calls.pop().cancel()
+                await until(lambda: server.router.queue_depth == 0)
+        while pool.running:
+            pool.finish(0)
+        assert [(await call).status for call in calls] == ["OK", "OK"]
+        await until(lambda: memory.held == 0)
 
 
 @both

@@ -113,6 +113,7 @@ async def test_a_second_signal_does_not_wait(folder: Path, tmp_path: Path) -> No
 def test_a_signal_while_workers_start_ends_it(folder: Path) -> None:
     """Nothing stays behind of a server that was never ready."""
     command = [sys.executable, "-m", "superserve", "serve", str(folder), "--http-port", "0", "--grpc-port", "0"]
+    command += ["--metrics-port", "0"]
     process = subprocess.Popen(
         [*command, "--device", "emulated:r-profile", "--workers", "2"], stderr=subprocess.PIPE, text=True
     )

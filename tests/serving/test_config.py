@@ -19,6 +19,8 @@ OTHER: dict[str, tuple[Any, str]] = {
     "server.host": ("0.0.0.0", "0.0.0.0"),  # noqa: S104  (nothing listens)
     "server.http_port": (9000, "9000"),
     "server.grpc_port": (9001, "9001"),
+    "server.metrics_port": (9002, "9002"),
+    "server.max_body_memory_bytes": (1 << 33, str(1 << 33)),
     "server.drain_timeout_s": (1.5, "1.5"),
     "http.max_connections": (7, "7"),
     "http.max_body_bytes": (1000, "1000"),
@@ -208,3 +210,11 @@ def test_mistakes_about_a_model_name_it(tmp_path: Path, text: str, pattern: str)
     """As those about everything else."""
     with pytest.raises(ConfigError, match=pattern):
         resolve({}, {}, toml(tmp_path, text))
+
+
+@pytest.mark.parametrize("key", ["http.max_body_bytes", "grpc.max_message_bytes"])
+def test_one_body_may_not_have_more_memory_than_all(key: str) -> None:
+    """It could never be accepted."""
+    with pytest.raises(ConfigError, match=f"{key} = 2000000000 is more than server.max_body_memory_bytes = 1073741824"):
+        resolve({key: 2_000_000_000}, {})
+    resolve({key: 2_000_000_000, "server.max_body_memory_bytes": 2_000_000_000}, {})

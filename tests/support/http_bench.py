@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 
 from superserve.clock import ManualClock
+from superserve.frontend.common import Common
 from superserve.frontend.exchange import Exchange
 from superserve.frontend.http import HttpProtocol
 from superserve.frontend.http_server import HttpServer
-from superserve.serving.config import HttpConfig
+from superserve.serving.config import HttpConfig, ServerConfig
 from support.transport import FakeTransport
 
 SMALL = HttpConfig(
@@ -67,10 +68,12 @@ def echo(exchange: Exchange) -> None:
 class Bench:
     """A server without a socket."""
 
-    def __init__(self, handler: Handler | None = None, **limits: Any) -> None:
+    def __init__(self, handler: Handler | None = None, *, memory_bytes: int = 1 << 30, **limits: Any) -> None:
         self.clock = ManualClock()
         self.handler = handler or Handler(echo)
-        self.server = HttpServer(self.handler, self.clock, msgspec.structs.replace(SMALL, **limits))
+        common = Common(ServerConfig(max_body_memory_bytes=memory_bytes))
+        self.memory = common.memory
+        self.server = HttpServer(self.handler, self.clock, msgspec.structs.replace(SMALL, **limits), common)
 
     def connect(self) -> tuple[HttpProtocol, FakeTransport]:
         protocol = self.server.connection()

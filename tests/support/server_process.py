@@ -51,7 +51,7 @@ def serving(
     """Serve a model on a free port; ready inside the block, gone after it."""
     ready, log = scratch / "ready.json", scratch / "server.log"
     command = [sys.executable, "-m", "superserve", "serve", str(folder), "--device", device, "--http-port", "0"]
-    command += ["--grpc-port", "0"]
+    command += ["--grpc-port", "0", "--metrics-port", "0"]
     with log.open("wb") as file:
         process = subprocess.Popen(
             [*command, "--ready-file", str(ready), *map(str, arguments)], stderr=file, stdout=file

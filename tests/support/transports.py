@@ -13,9 +13,9 @@ import numpy as np
 from google.protobuf import json_format
 
 from superserve.clock import MonotonicClock
+from superserve.frontend.common import Common
 from superserve.frontend.grpc.server import GrpcServer
 from superserve.frontend.http_server import HttpServer
-from superserve.frontend.request_ids import RequestIds
 from superserve.frontend.routes import V2Routes
 from superserve.model_folder import DTYPES, ModelConfig, TensorSpec
 from superserve.protocol import messages
@@ -320,6 +320,7 @@ class Served:
     pool: FakePool
     router: Router
     plane: DataPlane
+    common: Common
     http: HttpServer
     grpc: GrpcServer
 
@@ -341,9 +342,9 @@ async def served(
         router = make_router(shared, clock, profile=PROFILE, max_queued=3, config=model, number=number)
         models.append(make_model(router, config=model, slo_ms=2000.0))
     plane = DataPlane(models, version="9")
-    ids = RequestIds()
-    http = HttpServer(V2Routes(plane), clock, msgspec.structs.replace(HttpConfig(), **(limits or {})), ids)
-    rpc = GrpcServer(plane, clock, GrpcConfig(max_message_bytes=1_000_000), ids)
+    common = Common()
+    http = HttpServer(V2Routes(plane), clock, msgspec.structs.replace(HttpConfig(), **(limits or {})), common)
+    rpc = GrpcServer(plane, clock, GrpcConfig(max_message_bytes=1_000_000), common)
     await http.start("127.0.0.1", 0)
     await rpc.start("127.0.0.1", 0)
     for served_model in models:
@@ -351,7 +352,7 @@ async def served(
     try:
         async with asyncio.timeout(60), grpc.aio.insecure_channel(f"127.0.0.1:{rpc.port}") as channel:
             client = GrpcTransport(channel) if transport == "grpc" else HttpTransport(http.port)
-            yield Served(client, workers, models[0].router, plane, http, rpc)
+            yield Served(client, workers, models[0].router, plane, common, http, rpc)
     finally:
         await rpc.stop(0)
         await http.stop(0.1)

@@ -60,6 +60,9 @@ def serve(
     grpc_port: Annotated[
         int | None, typer.Option(help="gRPC port; 0 takes a free one; default: 8001 if that is free.")
     ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Port for Prometheus; 0 takes a free one; default: 8002 if that is free.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; default: one per core left.")] = None,
     policy: Annotated[str | None, typer.Option(help="Scheduling policy, e.g. slackfit or fixed:largest.")] = None,
     slo_ms: SloMs = None,
@@ -87,6 +90,7 @@ def serve(
         "server.host": host,
         "server.http_port": http_port,
         "server.grpc_port": grpc_port,
+        "server.metrics_port": metrics_port,
         "workers.count": workers,
         "workers.device": device,
         "workers.engine": engine,

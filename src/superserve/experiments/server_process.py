@@ -52,6 +52,7 @@ async def running_server(
     ready_file = log.with_suffix(".ready")
     ready_file.unlink(missing_ok=True)  # of an earlier server, if the folder is used again
     arguments = ["serve", model, "--policy", policy, "--http-port", "0", "--grpc-port", "0"]
+    arguments += ["--metrics-port", "0"]
     arguments += ["--workers", str(workers), "--device", choice.device]
     if emulated_profile(choice.device) is None:
         arguments += ["--engine", choice.engine, "--dtype", choice.dtype]

@@ -39,7 +39,8 @@ class Inflater:
         self._left: bytes = body
         self._limit = limit
         self._slices: list[bytes] = []
-        self._size = 0
+        self.size = 0
+        """Bytes expanded so far."""
         self._stream = zlib.decompressobj(self._window)
 
     def step(self) -> bytes | None:
@@ -49,13 +50,13 @@ class Inflater:
             InvalidRequestError: if the body is damaged, cut short, or followed by something else.
             PayloadTooLargeError: if it expands beyond the limit.
         """
-        room = min(_SLICE_BYTES, self._limit + 1 - self._size)
+        room = min(_SLICE_BYTES, self._limit + 1 - self.size)
         try:
             expanded = self._stream.decompress(self._left, room)
         except zlib.error as error:
             raise InvalidRequestError(f"Content-Encoding: the body cannot be expanded: {error}") from None
-        self._size += len(expanded)
-        if self._size > self._limit:
+        self.size += len(expanded)
+        if self.size > self._limit:
             raise PayloadTooLargeError(f"the body expands to more than {self._limit} bytes (max_body_bytes)")
         self._slices.append(expanded)
         if not self._stream.eof:

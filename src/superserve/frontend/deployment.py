@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from superserve.clock import NS_PER_US, Clock
+from superserve.clock import NS_PER_MS, NS_PER_US, Clock
 from superserve.engine import EngineChoice
 from superserve.errors import ConfigError, ProfileError
 from superserve.model_folder import ModelFolder
@@ -56,13 +56,19 @@ class Deployment(NamedTuple):
             limits=SchedulerLimits(max_queued=settings.max_queued),
             shared=pool.workers,
         )
+        slo_ms = settings.slo_ms or profile.default_slo_ms()
         router = Router(
-            scheduler, pool, clock, output_row_bytes=[spec.row_bytes for spec in model.outputs], number=number
+            scheduler,
+            pool,
+            clock,
+            output_row_bytes=[spec.row_bytes for spec in model.outputs],
+            number=number,
+            slo_ns=round(slo_ms * NS_PER_MS),
         )
         return ServedModel(
             model,
             router,
-            slo_ms=settings.slo_ms or profile.default_slo_ms(),
+            slo_ms=slo_ms,
             emulated=emulated_profile(self.choice.device) is not None,
         )
 

@@ -44,9 +44,21 @@ class Exchange:
         method, url: as received; ``headers``: the known ones, names in lower case; ``body``: all of it.
         arrival_ns: when the last byte of it was there.
         work: what to cancel if the client goes away before the answer.
+        held: bytes that its body takes in memory.
     """
 
-    __slots__ = ("_connection", "arrival_ns", "body", "headers", "keep_alive", "method", "response", "url", "work")
+    __slots__ = (
+        "_connection",
+        "arrival_ns",
+        "body",
+        "headers",
+        "held",
+        "keep_alive",
+        "method",
+        "response",
+        "url",
+        "work",
+    )
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -57,15 +69,16 @@ class Exchange:
         self.arrival_ns = 0
         self.keep_alive = False
         self.work: Cancellable | None = None
+        self.held = 0
         self.response: bytes | None = None
 
     def respond_json(self, body: bytes, status: int = 200, extra_headers: bytes = b"") -> None:
         """Answer with JSON, or with nothing if ``body`` is empty."""
         self._respond(b"application/json", body, status, extra_headers)
 
-    def respond_html(self, body: bytes) -> None:
-        """Answer with a page."""
-        self._respond(b"text/html; charset=utf-8", body, 200, b"")
+    def respond_text(self, media_type: bytes, body: bytes) -> None:
+        """Answer with something that is no JSON."""
+        self._respond(media_type, body, 200, b"")
 
     def _respond(self, media_type: bytes, body: bytes, status: int, extra_headers: bytes) -> None:
         phrase = reason_phrase(status).encode()
@@ -92,11 +105,7 @@ class Exchange:
 
     def fail(self, error: SuperServeError) -> None:
         """Answer with an error, under the status of its class."""
-        outcome, retry_s = outcome_of(error), retry_after_s(error)
-        extra = b"" if outcome is None else b"x-superserve-outcome: %b\r\n" % outcome.encode()
-        if retry_s is not None:
-            extra += b"Retry-After: %d\r\n" % retry_s
-        self.respond_error(http_status(error), str(error), extra)
+        self.respond_error(http_status(error), str(error), error_headers(error))
 
     def respond_error(self, status: int, message: str, extra_headers: bytes = b"") -> None:
         """Answer with an error that belongs to HTTP itself."""
@@ -125,6 +134,13 @@ class Exchange:
             return b"Connection: close\r\n"
         # HTTP/1.0 clients that asked to keep the connection wait for this.
         return b"Connection: keep-alive\r\n" if b"connection" in self.headers else b""
+
+
+def error_headers(error: SuperServeError) -> bytes:
+    """What the headers of an answer say of an error: how the request ended, and when to try again."""
+    outcome, retry_s = outcome_of(error), retry_after_s(error)
+    told = b"" if outcome is None else b"x-superserve-outcome: %b\r\n" % outcome.encode()
+    return told if retry_s is None else told + b"Retry-After: %d\r\n" % retry_s
 
 
 class RequestHandler(Protocol):

@@ -5,6 +5,7 @@ from functools import partial
 
 from superserve.clock import Clock
 from superserve.errors import SuperServeError
+from superserve.frontend.body_memory import BodyMemory
 from superserve.frontend.compression import Inflater
 from superserve.frontend.exchange import Exchange
 
@@ -16,12 +17,14 @@ class Expansion:
         inflater: of the body.
         exchange: gets the plain body, or the answer that it cannot be had.
         clock: makes the turns.
+        memory: counts what the plain body takes; the exchange holds it, beside what it came as.
     """
 
-    def __init__(self, inflater: Inflater, exchange: Exchange, clock: Clock) -> None:
+    def __init__(self, inflater: Inflater, exchange: Exchange, clock: Clock, memory: BodyMemory) -> None:
         self._inflater = inflater
         self._exchange = exchange
         self._clock = clock
+        self._memory = memory
         self._wanted = True
 
     def go_on(self, then: Callable[[Exchange], None]) -> None:
@@ -29,7 +32,7 @@ class Expansion:
         if not self._wanted:
             return
         try:
-            body = self._inflater.step()
+            body = self._step()
         except SuperServeError as error:
             self._exchange.fail(error)
             return
@@ -39,6 +42,16 @@ class Expansion:
         self._exchange.body = body
         self._exchange.work = None
         then(self._exchange)
+
+    def _step(self) -> bytes | None:
+        """See `Inflater.step`; counts what has been added."""
+        before = self._inflater.size
+        body = self._inflater.step()
+        added = self._inflater.size - before
+        if not self._memory.take(added):
+            raise self._memory.refusal()
+        self._exchange.held += added
+        return body
 
     def cancel(self) -> None:
         """See `Cancellable.cancel`."""

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Final
 
 from superserve.clock import Clock
 from superserve.errors import ConfigError
+from superserve.frontend.common import Common
 from superserve.frontend.repository import ModelRepository
-from superserve.frontend.request_ids import RequestIds
 from superserve.serving.config import Config
 from superserve.serving.dataplane import DataPlane
 
@@ -26,7 +26,7 @@ class GrpcFrontEnd:
         plane: what to serve.
         clock: stamps arrivals.
         config: says whether and where.
-        ids: of requests.
+        common: ids of requests, and memory for their messages.
         repository: what can be loaded, if anything.
     """
 
@@ -35,14 +35,14 @@ class GrpcFrontEnd:
         plane: DataPlane,
         clock: Clock,
         config: Config,
-        ids: RequestIds,
+        common: Common,
         repository: ModelRepository | None = None,
     ) -> None:
         self._repository = repository
         self._plane = plane
         self._clock = clock
         self._config = config
-        self._ids = ids
+        self._common = common
         self._server: GrpcServer | None = None
 
     @property
@@ -60,7 +60,7 @@ class GrpcFrontEnd:
             return
         from superserve.frontend.grpc.server import GrpcServer  # noqa: PLC0415  (takes 0.2 s and 20 MB)
 
-        server = GrpcServer(self._plane, self._clock, self._config.grpc, self._ids, self._repository)
+        server = GrpcServer(self._plane, self._clock, self._config.grpc, self._common, self._repository)
         wanted = self._config.server.grpc_port
         try:
             await server.start(self._config.server.host, DEFAULT_PORT if wanted is None else wanted)

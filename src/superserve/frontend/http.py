@@ -12,10 +12,12 @@ from typing import Final, Protocol, cast
 import httptools
 
 from superserve.clock import NS_PER_S, Clock, Timer
-from superserve.errors import PayloadTooLargeError
+from superserve.errors import PayloadTooLargeError, SuperServeError
+from superserve.frontend.body_memory import BodyMemory
 from superserve.frontend.compression import CODINGS, Inflater
-from superserve.frontend.exchange import Exchange, RequestHandler
+from superserve.frontend.exchange import Exchange, RequestHandler, error_headers
 from superserve.frontend.expansion import Expansion
+from superserve.frontend.known_heads import Head, KnownHeads
 from superserve.frontend.status import http_status
 from superserve.serving.config import HttpConfig
 
@@ -50,6 +52,14 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Connections(Protocol):
     """Who knows all connections of a server."""
 
+    @property
+    def heads(self) -> KnownHeads:
+        """Those that have been seen before."""
+
+    @property
+    def memory(self) -> BodyMemory:
+        """Of all bodies."""
+
     def add(self, connection: "HttpProtocol") -> bool:
         """A connection was made; False if there are too many already."""
 
@@ -80,6 +90,10 @@ class HttpProtocol(asyncio.Protocol):
     def __init__(self, handler: RequestHandler, connections: Connections, clock: Clock, config: HttpConfig) -> None:
         self._handler = handler
         self._connections = connections
+        self._heads = connections.heads
+        self._memory = connections.memory
+        self.next_request_id = connections.next_request_id
+        """Makes a new request id."""
         self._clock = clock
         self._config = config
         self._transport: asyncio.Transport | None = None
@@ -95,6 +109,8 @@ class HttpProtocol(asyncio.Protocol):
         self._in_head = True
         self._began_behind = False
         """Whether the request being received began behind another one in the piece that came last."""
+        self._whole_bytes = 0
+        """Length of the piece that came last, if its head was not known and no request has ended in it yet."""
         self._continue_due = False
         self._ignoring_input = False
         self._linger = False
@@ -121,7 +137,18 @@ class HttpProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
+        between_requests = self._current is None and not self._ignoring_input
+        known = self._heads.match(data) if between_requests else None
+        if known is not None and self._memory.take(known[0].body_bytes):
+            head, end = known
+            exchange = Exchange(self)
+            exchange.method, exchange.url, exchange.headers, exchange.held = head
+            exchange.body = data[end:]
+            exchange.keep_alive = True
+            self._received(exchange)
+            return
         self._began_behind = False
+        self._whole_bytes = len(data) if between_requests and known is None else 0
         rest = data
         while rest and not self._ignoring_input and self._parser is not None:
             rest = self._parse(self._parser, rest)
@@ -150,7 +177,7 @@ class HttpProtocol(asyncio.Protocol):
         """See `asyncio.BaseProtocol`."""
         self._transport = None
         self._parser = None  # it refers back to this object
-        self._current = None
+        self._forget_current()
         if self._timer is not None:
             self._timer.cancel()
         self._connections.discard(self)
@@ -174,7 +201,7 @@ class HttpProtocol(asyncio.Protocol):
         """A request begins."""
         self._current = Exchange(self)
         self._in_head = True
-        self._head_bytes = self._head_count = self._body_bytes = 0
+        self._head_bytes = self._head_count = 0
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request's target."""
@@ -218,9 +245,12 @@ class HttpProtocol(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""
-        self._body_bytes += len(data)
-        if self._body_bytes > self._config.max_body_bytes:
+        size = len(data)
+        if self._body_bytes + size > self._config.max_body_bytes:
             self._refuse_body()
+        if not self._memory.take(size):
+            self._refuse_with(self._memory.refusal())
+        self._body_bytes += size
         self._chunks.append(data)
 
     def on_message_complete(self) -> None:
@@ -236,16 +266,15 @@ class HttpProtocol(asyncio.Protocol):
         if chunks:
             exchange.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             self._chunks = []
-        exchange.arrival_ns = self._idle_since_ns = self._clock.now_ns()
         exchange.keep_alive = parser.should_keep_alive()
         self._ignoring_input = not exchange.keep_alive
-        self._waiting.append(exchange)
-        if len(self._waiting) >= self._config.max_pipelined:
-            self._adjust_reading()
-        if b"content-encoding" in exchange.headers and exchange.body:
-            self._expand(exchange)
-        else:
-            self._handle(exchange)
+        if self._whole_bytes and exchange.keep_alive:
+            self._heads.learn(
+                self._whole_bytes, Head(exchange.method, exchange.url, exchange.headers, self._body_bytes)
+            )
+        self._whole_bytes = 0
+        exchange.held, self._body_bytes = self._body_bytes, 0
+        self._received(exchange)
 
     # ---- what exchanges and the server call
 
@@ -255,8 +284,10 @@ class HttpProtocol(asyncio.Protocol):
         if not waiting:
             return  # the connection is lost
         exchange.response = response
+        exchange.work = None  # which refers back: nothing of an exchange is left to the garbage collector
         while waiting and waiting[0].response is not None:
             first = waiting.popleft()
+            self._memory.give_back(first.held)
             assert first.response is not None
             self._write(first.response)
             if not first.keep_alive:
@@ -268,10 +299,6 @@ class HttpProtocol(asyncio.Protocol):
         if self._continue_due and not waiting:
             self._continue_due = False
             self._write(_CONTINUE)
-
-    def next_request_id(self) -> bytes:
-        """A new request id."""
-        return self._connections.next_request_id()
 
     def stop(self) -> None:
         """Close when what has been received is answered."""
@@ -296,8 +323,12 @@ class HttpProtocol(asyncio.Protocol):
 
     def _refuse_body(self) -> None:
         limit = self._config.max_body_bytes
-        error = PayloadTooLargeError(f"the body is larger than {limit} bytes (max_body_bytes): send fewer rows at once")
-        self._refuse(http_status(error), str(error))
+        self._refuse_with(
+            PayloadTooLargeError(f"the body is larger than {limit} bytes (max_body_bytes): send fewer rows at once")
+        )
+
+    def _refuse_with(self, error: SuperServeError) -> None:
+        self._refuse(http_status(error), str(error), error_headers(error))
 
     def _refuse(self, status: int, message: str, extra_headers: bytes = b"") -> None:
         self._reject(status, message, extra_headers)
@@ -307,13 +338,19 @@ class HttpProtocol(asyncio.Protocol):
         """Answer what has been received so far with an error, as the last answer of this connection."""
         exchange = self._current or Exchange(self)
         exchange.keep_alive = False
-        self._current = None
-        self._chunks = []
+        self._forget_current()
         self._ignoring_input = True
         self._receiving_since_ns = None
         self._linger = linger
         self._waiting.append(exchange)
         exchange.respond_error(status, message, extra_headers)
+
+    def _forget_current(self) -> None:
+        """What has been received of a request is not needed any more."""
+        self._current = None
+        self._chunks = []
+        self._memory.give_back(self._body_bytes)
+        self._body_bytes = 0
 
     def _expectation(self, expected: bytes) -> None:
         if expected.lower() != b"100-continue":
@@ -325,12 +362,23 @@ class HttpProtocol(asyncio.Protocol):
 
     # ---- the rest
 
+    def _received(self, exchange: Exchange) -> None:
+        exchange.arrival_ns = self._idle_since_ns = self._clock.now_ns()
+        self._waiting.append(exchange)
+        if len(self._waiting) >= self._config.max_pipelined:
+            self._adjust_reading()
+        if b"content-encoding" in exchange.headers and exchange.body:
+            self._expand(exchange)
+        else:
+            self._handle(exchange)
+
     def _expand(self, exchange: Exchange) -> None:
         coding = exchange.headers[b"content-encoding"].lower()
         if coding == b"identity":
             self._handle(exchange)
             return
-        expansion = Expansion(Inflater(exchange.body, coding, self._config.max_body_bytes), exchange, self._clock)
+        inflater = Inflater(exchange.body, coding, self._config.max_body_bytes)
+        expansion = Expansion(inflater, exchange, self._clock, self._memory)
         exchange.work = expansion
         expansion.go_on(self._handle)
 
@@ -362,6 +410,7 @@ class HttpProtocol(asyncio.Protocol):
         waiting = list(self._waiting)
         self._waiting.clear()
         for exchange in waiting:
+            self._memory.give_back(exchange.held)
             if exchange.work is not None and exchange.response is None:
                 exchange.work.cancel()
 

@@ -5,9 +5,10 @@ import errno
 
 from superserve.clock import NS_PER_S, Clock
 from superserve.errors import ConfigError
+from superserve.frontend.common import Common
 from superserve.frontend.exchange import RequestHandler
 from superserve.frontend.http import HttpProtocol
-from superserve.frontend.request_ids import RequestIds
+from superserve.frontend.known_heads import KnownHeads
 from superserve.serving.config import HttpConfig
 
 
@@ -18,11 +19,15 @@ class HttpServer:
         handler: answers requests.
         clock: time and timers.
         config: limits.
-        ids: of requests; those of a server's front ends come from one.
+        common: what it shares with the server's other front ends; default: it has none.
     """
 
     def __init__(
-        self, handler: RequestHandler, clock: Clock, config: HttpConfig, ids: RequestIds | None = None
+        self,
+        handler: RequestHandler,
+        clock: Clock,
+        config: HttpConfig,
+        common: Common | None = None,
     ) -> None:
         self._handler = handler
         self._clock = clock
@@ -30,7 +35,12 @@ class HttpServer:
         self._connections: set[HttpProtocol] = set()
         self._server: asyncio.Server | None = None
         self._all_closed: asyncio.Event | None = None
-        self._ids = ids or RequestIds()
+        common = common or Common()
+        self._ids = common.ids
+        self.memory = common.memory
+        """Of all bodies."""
+        self.heads = KnownHeads()
+        """Of requests that have been seen before."""
 
     @property
     def port(self) -> int:
@@ -39,8 +49,8 @@ class HttpServer:
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
-    async def start(self, host: str, port: int) -> None:
-        """Listen.
+    async def start(self, host: str, port: int, *, flag: str = "--http-port") -> None:
+        """Listen; ``flag`` is how a user says where.
 
         Raises:
             ConfigError: if the address cannot be listened on; the message names it and the flag.
@@ -51,9 +61,9 @@ class HttpServer:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise ConfigError(
-                    f"port {port} on {host} is in use: choose another with --http-port (0 takes a free one)"
+                    f"port {port} on {host} is in use: choose another with {flag} (0 takes a free one)"
                 ) from None
-            raise ConfigError(f"cannot listen on {host}, port {port} (--host, --http-port): {error}") from None
+            raise ConfigError(f"cannot listen on {host}, port {port} (--host, {flag}): {error}") from None
 
     async def stop(self, timeout_s: float = 5.0) -> None:
         """Accept nothing more, close each connection when what it received is answered; idempotent.

@@ -96,7 +96,9 @@ class InferAnswerParameters(Struct, omit_defaults=True):
     superserve_subnet: Annotated[str, Meta(description="Id of the subnet that answered.")]
     superserve_accuracy: Annotated[float, Meta(description="Its profiled accuracy, in per cent.")]
     superserve_batch_size: Annotated[int, Meta(description="Rows of the batch.")]
-    superserve_queue_us: Annotated[int, Meta(description="Microseconds that the request waited.")]
+    superserve_decode_us: Annotated[int, Meta(description="Microseconds until the request was read and checked.")]
+    superserve_queue_us: Annotated[int, Meta(description="Microseconds until its batch was launched, that included.")]
+    superserve_wait_us: Annotated[int, Meta(description="Microseconds on the way to the worker and back.")]
     superserve_infer_us: Annotated[int, Meta(description="Microseconds that the model ran.")]
     slo_met: Annotated[bool, Meta(description="Whether it was in time.")]
     superserve_emulated: Annotated[bool, Meta(description="Outputs mean nothing: no model ran.")] = False

@@ -14,13 +14,12 @@ import msgspec
 
 from superserve.errors import CancelledError, SuperServeError, UnknownModelError
 from superserve.frontend.exchange import Exchange
+from superserve.frontend.infer_reader import InferReader
 from superserve.frontend.openapi import describe
 from superserve.frontend.openapi_page import page
 from superserve.frontend.per_model import PerModel
 from superserve.frontend.repository import ModelRepository, RepositoryRequest
-from superserve.frontend.sizes import json_limit
-from superserve.frontend.v2 import decode_infer
-from superserve.frontend.v2_response import ResponseEncoder, ResponsePlan
+from superserve.frontend.v2_response import ResponsePlan
 from superserve.serving.dataplane import DataPlane, ServedModel
 from superserve.serving.inference import Answer
 from superserve.serving.router import Pending
@@ -123,8 +122,7 @@ class V2Routes(RouteTable):
         super().__init__()
         self._plane = plane
         self._tasks: set[asyncio.Task[None]] = set()
-        self._encoders = PerModel(plane, lambda model: ResponseEncoder(model.config, model.subnet_parameters))
-        self._json_limits = PerModel(plane, lambda model: json_limit(model.config, model.max_rows))
+        self._readers = PerModel(plane, InferReader)
         self.add(b"GET", "/v2", self._server_metadata)
         self.add(b"GET", "/v2/health/live", self._live)
         self.add(b"GET", "/v2/health/ready", self._ready)
@@ -171,7 +169,7 @@ class V2Routes(RouteTable):
         exchange.respond_json(self._document[0])
 
     def _docs(self, exchange: Exchange, _: PathArguments) -> None:
-        exchange.respond_html(self._document[1])
+        exchange.respond_text(b"text/html; charset=utf-8", self._document[1])
 
     @cached_property
     def _document(self) -> tuple[bytes, bytes]:
@@ -211,17 +209,12 @@ class V2Routes(RouteTable):
 
     def _infer(self, exchange: Exchange, path: PathArguments) -> None:
         model = self._model(path)
-        headers = exchange.headers
-        decoded = decode_infer(
-            exchange.body,
-            headers.get(b"inference-header-content-length"),
-            headers.get(b"x-slo-ms"),
-            json_limit=self._json_limits.of(model),
-        )
-        checked = model.check(decoded.request)
-        call = _InferCall(exchange, self._encoders.of(model).plan(decoded), decoded.id, model)
+        checked, plan, request_id = self._readers.of(model).read(exchange.body, exchange.headers)
+        call = _InferCall(exchange, plan, request_id, model)
         exchange.work = call
-        call.pending = model.submit(checked, exchange.arrival_ns, call)
+        pending = model.submit(checked, exchange.arrival_ns, call)
+        if exchange.response is None:
+            call.pending = pending
 
     def _model(self, path: PathArguments) -> ServedModel:
         assert path.model is not None, "only routes with a model ask for it"
@@ -242,6 +235,7 @@ class _InferCall:
 
     def answered(self, answer: Answer) -> None:
         """See `Responder.answered`."""
+        self.pending = None  # which refers back
         json, tensors = self._plan.encode(self._request_id, answer)
         if tensors:
             self._exchange.respond_tensors(json, tensors)
@@ -250,6 +244,7 @@ class _InferCall:
 
     def refused(self, error: SuperServeError) -> None:
         """See `Responder.refused`."""
+        self.pending = None
         if not isinstance(error, CancelledError):  # nobody is left to read that
             self._exchange.fail(error)
 

@@ -15,11 +15,12 @@ import uvloop
 
 from superserve import __version__
 from superserve.clock import Clock, MonotonicClock
+from superserve.frontend.common import Common
 from superserve.frontend.deployment import Deployment
 from superserve.frontend.grpc_front_end import GrpcFrontEnd
 from superserve.frontend.http_server import HttpServer
+from superserve.frontend.metrics_front_end import MetricsFrontEnd
 from superserve.frontend.repository import ModelRepository
-from superserve.frontend.request_ids import RequestIds
 from superserve.frontend.routes import V2Routes
 from superserve.model_folder import write_json
 from superserve.serving.config import Config
@@ -42,6 +43,8 @@ class ReadyNote(msgspec.Struct, frozen=True):
     pid: int
     grpc: str | None = None
     """Address of the gRPC front end."""
+    metrics: str | None = None
+    """Where Prometheus reads."""
 
 
 class Server:
@@ -66,9 +69,10 @@ class Server:
             shared=self._shared,
             clock=clock,
         )
-        ids = RequestIds()
-        self.http = HttpServer(V2Routes(self.plane, self.repository), clock, config.http, ids)
-        self.grpc = GrpcFrontEnd(self.plane, clock, config, ids, self.repository)
+        common = Common(config.server)
+        self.http = HttpServer(V2Routes(self.plane, self.repository), clock, config.http, common)
+        self.metrics = MetricsFrontEnd(self.plane, clock, config, common)
+        self.grpc = GrpcFrontEnd(self.plane, clock, config, common, self.repository)
         self._config = config
         self._pool = pool
 
@@ -85,14 +89,22 @@ class Server:
     @property
     def url(self) -> str:
         """Where it listens."""
-        host = self._config.server.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.http.port}"
+        return f"http://{self._host}:{self.http.port}"
 
     @property
     def grpc_address(self) -> str | None:
         """Where it listens for gRPC; None if it does not."""
+        return f"{self._host}:{self.grpc.port}" if self.grpc.port else None
+
+    @property
+    def metrics_url(self) -> str | None:
+        """Where Prometheus reads; None if it cannot."""
+        return f"http://{self._host}:{self.metrics.port}/metrics" if self.metrics.port else None
+
+    @property
+    def _host(self) -> str:
         host = self._config.server.host
-        return f"{f'[{host}]' if ':' in host else host}:{self.grpc.port}" if self.grpc.port else None
+        return f"[{host}]" if ":" in host else host
 
     async def start(self) -> None:
         """Listen, start the workers, and return when they are warm; until then readiness is answered with no.
@@ -104,17 +116,20 @@ class Server:
         await self.http.start(self._config.server.host, self._config.server.http_port)
         try:
             await self.grpc.start()
+            await self.metrics.start()
             for model in self.models:
                 await model.router.start()
         except BaseException:
             await self.grpc.stop(0)
+            await self.metrics.stop()
             await self.http.stop()
             await self._stop_routers()
             raise
         _logger.info(
-            "listening at %s and %s, %d workers",
+            "listening at %s, %s and %s, %d workers",
             self.url,
             f"gRPC {self.grpc_address}" if self.grpc_address else "no gRPC",
+            f"metrics {self.metrics_url}" if self.metrics_url else "no metrics",
             self._pool.size,
         )
         for model in self.models:
@@ -125,6 +140,7 @@ class Server:
         await self.repository.close()
         await self._drain(self._config.server.drain_timeout_s)
         await self.grpc.stop()
+        await self.metrics.stop()
         await self.http.stop()
         await self._stop_routers()
 
@@ -132,6 +148,7 @@ class Server:
         """Make a `stop` under way end now: what is unanswered fails."""
         await self._drain(0)
         self.http.abort()
+        self.metrics.abort()
         await self.grpc.stop(0)
 
     async def _drain(self, timeout_s: float) -> None:
@@ -216,4 +233,4 @@ def _settle(server: Server, ready_file: Path | None) -> None:
     gc.collect()
     gc.freeze()
     if ready_file is not None:
-        write_json(ready_file, ReadyNote(server.url, os.getpid(), server.grpc_address))
+        write_json(ready_file, ReadyNote(server.url, os.getpid(), server.grpc_address, server.metrics_url))

@@ -74,17 +74,17 @@ def decode_infer(
         InvalidRequestError: if it is not an infer request; the message names the field.
         PayloadTooLargeError: if its JSON is longer than that.
     """
-    json_length = len(body) if header_length is None else _json_length(header_length, len(body))
-    if json_length > json_limit:
+    length = len(body) if header_length is None else json_length(header_length, len(body))
+    if length > json_limit:
         raise PayloadTooLargeError(
-            f"request JSON: {json_length} bytes; {json_limit} hold the largest request of this model: "
+            f"request JSON: {length} bytes; {json_limit} hold the largest request of this model: "
             "send fewer rows at once, or tensors as binary data"
         )
-    message = _parse(body if json_length == len(body) else memoryview(body)[:json_length])
+    message = _parse(body if length == len(body) else memoryview(body)[:length])
     parameters = message.parameters or _NO_PARAMETERS
     outputs = message.outputs or None
     request = infer_request(
-        _tensors(message.inputs, memoryview(body)[json_length:], has_binary_part=header_length is not None),
+        _tensors(message.inputs, memoryview(body)[length:], has_binary_part=header_length is not None),
         None if outputs is None else [output.name for output in outputs],
         parameters,
         0.0 if slo_ms is None else slo_of_header(slo_ms),
@@ -92,7 +92,16 @@ def decode_infer(
     return Decoded(request, message.id, _binary(outputs, boolean(parameters, "binary_data_output", default=False)))
 
 
-def _json_length(header: bytes, body_length: int) -> int:
+def json_length(header: bytes, body_length: int) -> int:
+    """How many bytes at the start of a body are its JSON.
+
+    Args:
+        header: the value of ``Inference-Header-Content-Length``.
+        body_length: bytes of the body.
+
+    Raises:
+        InvalidRequestError: if the header is no number, or says more.
+    """
     if not header.isdigit() or len(header) > 18 or int(header) > body_length:
         text = header[:32].decode("latin-1")
         raise InvalidRequestError(

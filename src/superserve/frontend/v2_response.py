@@ -18,7 +18,10 @@ from superserve.serving.pool import Buffer
 #: Clients choose among few forms of a response; one that asks for ever new ones must not fill the memory.
 _MAX_PLANS: Final = 256
 
-_NUMBERS: Final = b'%d,"superserve_queue_us":%d,"superserve_infer_us":%d,"slo_met":%b},"outputs":['
+_NUMBERS: Final = (
+    b'%d,"superserve_decode_us":%d,"superserve_queue_us":%d,"superserve_wait_us":%d,"superserve_infer_us":%d,'
+    b'"slo_met":%b},"outputs":['
+)
 
 
 class _Wanted(NamedTuple):
@@ -60,7 +63,9 @@ class ResponsePlan:
             tensors = [wire(outputs[item.position], item.spec) for item in self._wanted if item.binary]
         numbers = _NUMBERS % (
             answer.batch_rows,
+            answer.decode_us,
             answer.queue_us,
+            answer.wait_us,
             answer.infer_us,
             b"true" if answer.slo_met else b"false",
         )

@@ -35,6 +35,11 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Port of the HTTP front end; 0 takes a free one."""
     grpc_port: _Port | None = None
     """Port of the gRPC front end; 0 takes a free one; default: 8001, or none with a warning if that is in use."""
+    metrics_port: _Port | None = None
+    """Port that Prometheus reads from; 0 takes a free one; default: 8002, or none with a warning if that is in use."""
+    max_body_memory_bytes: _Count = 1024 * 1024 * 1024
+    """Bytes of request bodies, of all clients of both front ends, that may be in memory at once. What would exceed them
+    is answered with 503 or UNAVAILABLE. At least as much as one body may have."""
     drain_timeout_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
     """How long a server that was told to stop waits for what it has admitted."""
 
@@ -192,6 +197,7 @@ _FLAGS: Final = {
     "workers.count": "--workers",
     "server.http_port": "--http-port",
     "server.grpc_port": "--grpc-port",
+    "server.metrics_port": "--metrics-port",
     "repository.folder": "--model-repository",
 }
 
@@ -205,8 +211,8 @@ def resolve(flags: Mapping[str, object], environ: Mapping[str, str], file: Path 
         file: a TOML file.
 
     Raises:
-        ConfigError: for an unknown key, a value of the wrong type or out of range, an unknown policy or device, or a
-            file that cannot be read.
+        ConfigError: for an unknown key, a value of the wrong type or out of range, an unknown policy or device, values
+            that contradict each other, or a file that cannot be read.
     """
     values: dict[str, object] = {}
     provenance = dict.fromkeys(_KEYS, "default")
@@ -217,7 +223,19 @@ def resolve(flags: Mapping[str, object], environ: Mapping[str, str], file: Path 
                 _forget_models(values, provenance, given.key.removeprefix("model."))
             values[given.key] = _convert(given)
             provenance[given.key] = given.source
-    return Resolved(msgspec.convert(_tree(values), Config), provenance)
+    config = msgspec.convert(_tree(values), Config)
+    _check_memory(config)
+    return Resolved(config, provenance)
+
+
+def _check_memory(config: Config) -> None:
+    most = config.server.max_body_memory_bytes
+    for key, one in (
+        ("http.max_body_bytes", config.http.max_body_bytes),
+        ("grpc.max_message_bytes", config.grpc.max_message_bytes),
+    ):
+        if one > most:
+            raise ConfigError(f"{key} = {one} is more than server.max_body_memory_bytes = {most}: raise that, too")
 
 
 def _forget_models(values: dict[str, object], provenance: dict[str, str], field: str) -> None:

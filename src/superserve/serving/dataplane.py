@@ -41,9 +41,10 @@ class _Expected(NamedTuple):
 class Checked(NamedTuple):
     """A request that fits its model: what the router needs of it. ``inputs`` stand in the model's order."""
 
-    request: InferRequest
     rows: int
     timeout_ns: int
+    min_accuracy: float
+    priority: int
     inputs: Sequence[Buffer]
 
 
@@ -67,6 +68,7 @@ class ServedModel:
         self._inputs = [_Expected.of(spec) for spec in config.inputs]
         self._outputs = {spec.name for spec in config.outputs}
         self._strings = [position for position, spec in enumerate(config.inputs) if spec.datatype == BYTES]
+        self._ranged = [(position, spec) for position, spec in enumerate(config.inputs) if spec.range is not None]
 
     def __str__(self) -> str:
         name = f"{self.config.name} (emulated)" if self.emulated else self.config.name
@@ -134,7 +136,28 @@ class ServedModel:
         inputs: list[Buffer] = [tensor.data for tensor in tensors]
         for position in self._strings:
             inputs[position] = to_cells(inputs[position], rows, self.config.inputs[position])
-        return Checked(request, rows, self._relative_deadline_ns(request), inputs)
+        timeout_ns = self._relative_deadline_ns(request)
+        return Checked(rows, timeout_ns, request.min_accuracy, request.priority, inputs)
+
+    @property
+    def fixed_sizes(self) -> bool:
+        """Whether the bytes of each input follow from the number of rows."""
+        return not self._strings
+
+    def check_again(self, checked: Checked, inputs: Sequence[Buffer]) -> Checked:
+        """Check a request that differs from a checked one in nothing but the elements of its tensors.
+
+        Args:
+            checked: that one; the model has `fixed_sizes`.
+            inputs: the tensors, in the model's order, of the same sizes.
+
+        Raises:
+            InvalidRequestError: if a value is out of range; the message names the input.
+        """
+        for position, spec in self._ranged:
+            _check_values(spec, inputs[position])
+        rows, timeout_ns, min_accuracy, priority, _ = checked
+        return Checked(rows, timeout_ns, min_accuracy, priority, inputs)
 
     def submit(self, checked: Checked, arrival_ns: int, responder: Responder) -> Pending:
         """Offer a checked request to the router; ``responder`` hears of its end, perhaps before this returns."""
@@ -142,8 +165,8 @@ class ServedModel:
             arrival_ns=arrival_ns,
             deadline_ns=arrival_ns + checked.timeout_ns,
             rows=checked.rows,
-            min_accuracy=checked.request.min_accuracy,
-            priority=checked.request.priority,
+            min_accuracy=checked.min_accuracy,
+            priority=checked.priority,
             inputs=checked.inputs,
             responder=responder,
         )

@@ -44,6 +44,8 @@ class Answer:
     """What a model answered to one request.
 
     ``subnet`` is a front index, ``batch_rows`` counts the rows of the batch that it ran in, ``rows`` its own.
+    ``queue_us`` is the time from its arrival to the launch of its batch, of which it was understood after
+    ``decode_us``. The batch was back after ``infer_us`` in the worker and ``wait_us`` on the way.
     ``outputs[j]`` holds the bytes of output tensor ``j``; it is valid only while `Responder.answered` runs.
     """
 
@@ -53,6 +55,8 @@ class Answer:
     queue_us: int
     infer_us: int
     slo_met: bool
+    decode_us: int
+    wait_us: int
     outputs: Sequence[memoryview]
 
 

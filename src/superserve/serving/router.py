@@ -31,6 +31,7 @@ from superserve.serving.inference import Answer, Responder
 from superserve.serving.pool import Batch, BatchResult, Buffer
 from superserve.serving.shared_pool import SharedPool
 from superserve.serving.statistics import BatchTimes, Statistics
+from superserve.serving.telemetry import DEFAULT_SLO_NS, Telemetry
 
 _logger = logging.getLogger(__name__)
 
@@ -51,11 +52,13 @@ _ERRORS: Final[dict[Reason, tuple[type[SuperServeError], str]]] = {
 class Pending(Request):
     """A request with what the scheduler does not see of it: its tensors and who waits for its end.
 
-    ``inputs`` is one buffer per input of the model. ``offset`` is its first row in the batch that runs it.
+    ``inputs`` is one buffer per input of the model; they were there at ``decoded_ns``. ``offset`` is its first row in
+    the batch that runs it.
     """
 
     inputs: Sequence[Buffer]
     responder: Responder
+    decoded_ns: int = 0
     offset: int = 0
 
 
@@ -70,6 +73,7 @@ class Router:
         clock: time and timers.
         output_row_bytes: bytes of one row of each output tensor, in the model's order.
         number: the pool's number of the model.
+        slo_ns: the time that most requests have, for `telemetry`.
     """
 
     def __init__(
@@ -80,17 +84,20 @@ class Router:
         *,
         output_row_bytes: Sequence[int],
         number: int = 0,
+        slo_ns: int = DEFAULT_SLO_NS,
     ) -> None:
         self.scheduler = scheduler
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         """How many requests ended in each outcome so far."""
         self.statistics = Statistics()
+        table = scheduler.policy.table
+        self.telemetry = Telemetry(slo_ns, table.batches, len(table))
         self.watchers: set[Callable[[], object]] = set()
         """Called whenever `ready` may have changed."""
         self._scheduler = scheduler
         self._pool = pool
         self._clock = clock
-        self._row_bytes = tuple(output_row_bytes)
+        self._outputs = tuple(enumerate(output_row_bytes))
         self._number = number
         self._ids = itertools.count()
         self._unfinished = 0
@@ -191,7 +198,9 @@ class Router:
         Returns:
             What `cancel` takes.
         """
+        now_ns = self._clock.now_ns()
         pending = Pending(
+            decoded_ns=now_ns,
             id=next(self._ids),
             arrival_ns=arrival_ns,
             deadline_ns=deadline_ns,
@@ -203,7 +212,7 @@ class Router:
         )
         self._unfinished += 1
         if self._admitting:
-            self.act(self._scheduler.on_arrival(self._clock.now_ns(), pending))
+            self.act(self._scheduler.on_arrival(now_ns, pending))
         else:
             pending.state = RequestState.DONE
             self._end(Finish(pending, Outcome.REJECTED, Reason.STOPPING), None)
@@ -233,31 +242,44 @@ class Router:
 
         ``input_ns`` is how long it took to hand that batch over.
         """
-        answered: list[Request] = []
+        began_ns = self._clock.now_ns()
+        answered: list[Pending] = []
         launch: Launch | None = None
         for action in actions:
             if isinstance(action, Finish):
-                self._end(action, result)
+                self._end(action, result, began_ns)
                 if action.launch is not None:
                     launch = action.launch
-                    answered.append(action.request)
+                    answered.append(cast("Pending", action.request))
         self._arm()
         if launch is not None:
-            self._observe(launch, answered, input_ns, result.infer_ns)
+            self._observe(launch, answered, began_ns, BatchTimes(input_ns, result.infer_ns, 0))
 
-    def _observe(self, launch: Launch, answered: Sequence[Request], input_ns: int, infer_ns: int) -> None:
-        """Learn and count where the time of a batch went; its answers are out."""
+    def _observe(self, launch: Launch, answered: Sequence[Pending], began_ns: int, times: BatchTimes) -> None:
+        """Learn and count where the time of a batch went; its answers have been given since ``began_ns``."""
         now_ns, count = self._clock.now_ns(), len(answered)
-        overhead_ns = now_ns - launch.launched_ns - infer_ns
+        overhead_ns = now_ns - launch.launched_ns - times.infer_ns
         self._scheduler.observe_overhead(overhead_ns)
+        self._count(launch, answered, now_ns)
+        telemetry = self.telemetry
+        telemetry.wait.observe(began_ns - launch.launched_ns - times.infer_ns, count)
+        telemetry.encode.observe((now_ns - began_ns) // count, count)
+        telemetry.inference[launch.subnet].observe(times.infer_ns)
+        telemetry.rows[launch.subnet].observe(launch.rows)
         arrivals_ns = sum([request.arrival_ns for request in answered])
         self.statistics.on_batch(
             launch.rows,
-            BatchTimes(input_ns, infer_ns, max(0, overhead_ns - input_ns)),
+            times._replace(output_ns=max(0, overhead_ns - times.input_ns)),
             count,
             count * launch.launched_ns - arrivals_ns,
             count * now_ns - arrivals_ns,
         )
+
+    def _count(self, launch: Launch, answered: Sequence[Pending], now_ns: int) -> None:
+        telemetry, launched_ns = self.telemetry, launch.launched_ns
+        telemetry.decode.observe_all([request.decoded_ns - request.arrival_ns for request in answered])
+        telemetry.queue.observe_all([launched_ns - request.arrival_ns for request in answered])
+        telemetry.request.observe_all([now_ns - request.arrival_ns for request in answered])
 
     def readiness_changed(self) -> None:
         """Workers have come or gone, or this router has begun or ended to admit requests."""
@@ -273,13 +295,13 @@ class Router:
             inputs.append(pending.inputs)
         self._pool.launch(launch.worker, Batch(launch.subnet, rows, inputs, self._number))
 
-    def _end(self, finish: Finish, result: BatchResult | None) -> None:
+    def _end(self, finish: Finish, result: BatchResult | None, result_ns: int = 0) -> None:
         pending = cast("Pending", finish.request)
         self.outcomes[finish.outcome] += 1
         self._unfinished -= 1
         try:
             if finish.launch is not None and result is not None:
-                pending.responder.answered(self._answer(pending, finish, finish.launch, result))
+                pending.responder.answered(self._answer(pending, finish, finish.launch, result, result_ns))
             else:
                 self.statistics.on_failure(self._clock.now_ns() - pending.arrival_ns)
                 pending.responder.refused(self._error(pending, finish.reason))
@@ -288,7 +310,7 @@ class Router:
         if self._unfinished == 0 and self._idle is not None:
             self._idle.set()
 
-    def _answer(self, pending: Pending, finish: Finish, launch: Launch, result: BatchResult) -> Answer:
+    def _answer(self, pending: Pending, finish: Finish, launch: Launch, result: BatchResult, result_ns: int) -> Answer:
         first, last = pending.offset, pending.offset + pending.rows
         return Answer(
             launch.subnet,
@@ -297,7 +319,9 @@ class Router:
             (launch.launched_ns - pending.arrival_ns) // NS_PER_US,
             result.infer_ns // NS_PER_US,
             finish.outcome is Outcome.SERVED,
-            [view[first * size : last * size] for view, size in zip(result.outputs, self._row_bytes, strict=True)],
+            (pending.decoded_ns - pending.arrival_ns) // NS_PER_US,
+            max(0, result_ns - launch.launched_ns - result.infer_ns) // NS_PER_US,
+            [result.outputs[output][first * size : last * size] for output, size in self._outputs],
         )
 
     def _error(self, pending: Pending, reason: Reason) -> SuperServeError:

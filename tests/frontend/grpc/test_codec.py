@@ -123,7 +123,8 @@ def test_responses_put_together_from_parts_are_whole(request_id: str, rows: int,
     """Lengths beyond one byte of a varint, ids of any text, and both forms of tensors."""
     pixels = np.arange(4 * rows).astype("u1").tobytes()
     factors = np.arange(rows).astype("<f4").tobytes()
-    answer = Answer(1, 4, rows, 12, 34, slo_met=False, outputs=[memoryview(pixels), memoryview(factors)])
+    outputs = [memoryview(pixels), memoryview(factors)]
+    answer = Answer(1, 4, rows, 12, 34, slo_met=False, decode_us=5, wait_us=6, outputs=outputs)
     wanted = decode(request())._replace(typed=typed)
     encoder = ResponseEncoder(MODEL, SUBNETS)
     first, second = (encoder.plan(wanted).encode(request_id, answer) for _ in range(2))
@@ -134,7 +135,9 @@ def test_responses_put_together_from_parts_are_whole(request_id: str, rows: int,
     assert told == {
         **SUBNETS[0],
         "superserve_batch_size": 4,
+        "superserve_decode_us": 5,
         "superserve_queue_us": 12,
+        "superserve_wait_us": 6,
         "superserve_infer_us": 34,
         "slo_met": False,
     }

@@ -4,7 +4,7 @@ An answer's message is put together from serialised parts: fields of protobuf me
 pieces, so what does not change from answer to answer is serialised once, and tensors are copied once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any, Final, NamedTuple
 
@@ -39,13 +39,13 @@ class Decoded(NamedTuple):
     typed: bool
 
 
-def decode_infer(data: bytes, slo_ms: float, most_elements: int = FREE_BYTES) -> Decoded:
+def decode_infer(data: bytes, slo_ms: float, most_elements: Callable[[str], int] = lambda _: FREE_BYTES) -> Decoded:
     """Read a serialised ``ModelInferRequest``.
 
     Args:
         data: as received.
         slo_ms: a deadline that the client gave beside it; 0 for none.
-        most_elements: how many elements any model takes as the typed contents of an input.
+        most_elements: how many elements the model of a name takes as the typed contents of an input.
 
     Raises:
         InvalidRequestError: if it is none, or contradicts itself; the message names the field.
@@ -61,7 +61,7 @@ def decode_infer(data: bytes, slo_ms: float, most_elements: int = FREE_BYTES) ->
     for output in outputs:
         refuse_classification(output.name, _parameters(output.parameters))
     request = infer_request(
-        _from_raw(message.inputs, raw) if raw else _from_typed(message.inputs, most_elements),
+        _from_raw(message.inputs, raw) if raw else _from_typed(message.inputs, most_elements(message.model_name)),
         [output.name for output in outputs] or None,
         _parameters(message.parameters) if message.parameters else {},
         slo_ms,
@@ -102,7 +102,7 @@ def _from_typed(inputs: Sequence[Any], most_elements: int) -> list[InputTensor]:
         shape = _shape(tensor)
         if prod(shape) > most_elements:
             raise InvalidRequestError(
-                f"input {tensor.name!r}: shape {shape} says more elements than any model here takes ({most_elements})"
+                f"input {tensor.name!r}: shape {shape} says more elements than the model takes ({most_elements})"
             )
         dtype_of(tensor.name, tensor.datatype)
         data = from_contents(tensor.name, tensor.datatype, prod(shape), tensor.contents)
@@ -146,7 +146,9 @@ class ResponsePlan:
         rest = ModelInferResponse(id=request_id)
         parameters = rest.parameters
         parameters["superserve_batch_size"].int64_param = answer.batch_rows
+        parameters["superserve_decode_us"].int64_param = answer.decode_us
         parameters["superserve_queue_us"].int64_param = answer.queue_us
+        parameters["superserve_wait_us"].int64_param = answer.wait_us
         parameters["superserve_infer_us"].int64_param = answer.infer_us
         parameters["slo_met"].bool_param = answer.slo_met
         if self._typed:

@@ -13,13 +13,13 @@ from google.protobuf.message import DecodeError
 
 from superserve.clock import Clock
 from superserve.errors import InvalidRequestError, SuperServeError
+from superserve.frontend.common import Common
 from superserve.frontend.grpc.answers import Context, answering, metadata_value
 from superserve.frontend.grpc.codec import ResponseEncoder, ResponsePlan, decode_infer
 from superserve.frontend.grpc.repository import RepositoryCalls
 from superserve.frontend.parameters import slo_of_header
 from superserve.frontend.per_model import PerModel
 from superserve.frontend.repository import ModelRepository
-from superserve.frontend.request_ids import RequestIds
 from superserve.frontend.sizes import FREE_BYTES, most_elements
 from superserve.protocol import messages
 from superserve.protocol.messages import INFERENCE, message
@@ -36,18 +36,22 @@ class InferenceService:
     Args:
         plane: what to serve.
         clock: stamps arrivals.
-        ids: of requests.
+        common: ids of requests, and memory for their messages.
         repository: what can be loaded; None: the calls for it are unknown.
     """
 
     def __init__(
-        self, plane: DataPlane, clock: Clock, ids: RequestIds, repository: ModelRepository | None = None
+        self, plane: DataPlane, clock: Clock, common: Common, repository: ModelRepository | None = None
     ) -> None:
+        self._memory = common.memory
         self._repository = repository
         self._plane = plane
         self._clock = clock
-        self._ids = ids
+        self._ids = common.ids
         self._encoders = PerModel(plane, lambda model: ResponseEncoder(model.config, model.subnet_parameters))
+        self._most_elements = PerModel(
+            plane, lambda model: max(FREE_BYTES, most_elements(model.config, model.max_rows))
+        )
 
     def handlers(self) -> Any:
         """What a gRPC server needs to serve it."""
@@ -132,16 +136,19 @@ class InferenceService:
 
     def _submit(self, data: bytes, slo_ms: float) -> "_Call":
         arrival_ns = self._clock.now_ns()
-        decoded = decode_infer(data, slo_ms, FREE_BYTES if len(data) <= FREE_BYTES else self._most_elements())
+        decoded = decode_infer(data, slo_ms, self._elements_of)
         model = self._plane.model(decoded.model, decoded.version)
         checked = model.check(decoded.request)
         call = _Call(self._encoders.of(model).plan(decoded), decoded.id, model)
+        if not self._memory.take(len(data)):
+            raise self._memory.refusal()
+        call.answer.add_done_callback(lambda _: self._memory.give_back(len(data)))
         call.pending = model.submit(checked, arrival_ns, call)
         return call
 
-    def _most_elements(self) -> int:
-        models = self._plane.models.values()
-        return max((most_elements(model.config, model.max_rows) for model in models), default=0)
+    def _elements_of(self, name: str) -> int:
+        model = self._plane.models.get(name)
+        return FREE_BYTES if model is None else self._most_elements.of(model)
 
     @staticmethod
     def _slo_ms(context: Context) -> float:

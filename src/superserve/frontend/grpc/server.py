@@ -6,11 +6,11 @@ import grpc
 
 from superserve.clock import Clock
 from superserve.errors import ConfigError
+from superserve.frontend.common import Common
 from superserve.frontend.grpc.health import HealthService
 from superserve.frontend.grpc.inference import InferenceService
 from superserve.frontend.grpc.reflection import reflection_handlers
 from superserve.frontend.repository import ModelRepository
-from superserve.frontend.request_ids import RequestIds
 from superserve.serving.config import GrpcConfig
 from superserve.serving.dataplane import DataPlane
 
@@ -22,7 +22,7 @@ class GrpcServer:
         plane: what to serve.
         clock: stamps arrivals.
         config: limits.
-        ids: of requests.
+        common: ids of requests, and memory for their messages.
         repository: what can be loaded, if anything.
     """
 
@@ -31,12 +31,12 @@ class GrpcServer:
         plane: DataPlane,
         clock: Clock,
         config: GrpcConfig,
-        ids: RequestIds,
+        common: Common,
         repository: ModelRepository | None = None,
     ) -> None:
         self._handlers = (
-            InferenceService(plane, clock, ids, repository).handlers(),
-            HealthService(plane, ids).handlers(),
+            InferenceService(plane, clock, common, repository).handlers(),
+            HealthService(plane, common.ids).handlers(),
             *reflection_handlers(),
         )
         self._config = config

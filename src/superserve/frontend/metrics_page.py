@@ -1,0 +1,133 @@
+"""What Prometheus reads: counters, gauges and histograms of every model, as text.
+
+Counting is done where things happen, in plain integers (``serving/telemetry.py``); here they get their names, when
+somebody asks.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+from typing import Final
+
+from prometheus_client.core import (
+    CollectorRegistry,
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
+
+from superserve.clock import NS_PER_S
+from superserve.frontend.body_memory import BodyMemory
+from superserve.frontend.exchange import Exchange
+from superserve.frontend.routes import PathArguments, RouteTable
+from superserve.serving.dataplane import DataPlane, ServedModel
+from superserve.serving.telemetry import Histogram
+
+#: Attribute of `superserve.serving.telemetry.Telemetry`, and what it means.
+_STAGES: Final = {
+    "request": "From the arrival of an answered request to the answers of its batch.",
+    "decode": "From a request's arrival until it was read and checked.",
+    "queue": "From a request's arrival to the launch of its batch.",
+    "wait": "From the launch of a request's batch to its result, less the time in the worker.",
+    "encode": "Time of a batch's answers, per request.",
+}
+
+
+class ModelCollector(Collector):
+    """Collects what there is to know of all models.
+
+    Args:
+        plane: the models.
+        memory: of the bodies of requests.
+    """
+
+    def __init__(self, plane: DataPlane, memory: BodyMemory) -> None:
+        self._plane = plane
+        self._memory = memory
+
+    def collect(self) -> Iterator[Metric]:
+        """See `Collector.collect`."""
+        models = list(self._plane.models.values())
+        yield _outcomes(models)
+        yield from _stages(models)
+        yield from _batches(models)
+        depth = GaugeMetricFamily("superserve_queue_depth", "Requests waiting.", labels=["model"])
+        for model in models:
+            depth.add_metric([model.config.name], model.router.queue_depth)
+        yield depth
+        yield _workers(models)
+        yield GaugeMetricFamily(
+            "superserve_body_memory_bytes", "Bytes of request bodies in memory.", value=self._memory.held
+        )
+
+
+def _outcomes(models: Iterable[ServedModel]) -> Metric:
+    family = CounterMetricFamily("superserve_requests", "Requests by how they ended.", labels=["model", "outcome"])
+    for model in models:
+        for outcome, count in model.router.outcomes.items():
+            family.add_metric([model.config.name, outcome.value], count)
+    return family
+
+
+def _stages(models: Iterable[ServedModel]) -> Iterator[Metric]:
+    for stage, meaning in _STAGES.items():
+        family = HistogramMetricFamily(f"superserve_{stage}_duration_seconds", meaning, labels=["model"])
+        for model in models:
+            _add(family, [model.config.name], getattr(model.router.telemetry, stage), NS_PER_S)
+        yield family
+
+
+def _batches(models: Iterable[ServedModel]) -> Iterator[Metric]:
+    labels = ["model", "subnet"]
+    inference = HistogramMetricFamily(
+        "superserve_inference_duration_seconds", "Time of a batch in the worker.", labels=labels
+    )
+    rows = HistogramMetricFamily("superserve_batch_size", "Rows of a batch.", labels=labels)
+    launched = CounterMetricFamily("superserve_dispatches", "Batches that were answered.", labels=labels)
+    for model in models:
+        telemetry = model.router.telemetry
+        for subnet, of_inference, of_rows in zip(
+            model.router.table.ids, telemetry.inference, telemetry.rows, strict=True
+        ):
+            names = [model.config.name, subnet]
+            _add(inference, names, of_inference, NS_PER_S)
+            _add(rows, names, of_rows, 1)
+            launched.add_metric(names, sum(of_rows.counts))
+    yield from (inference, rows, launched)
+
+
+def _workers(models: Iterable[ServedModel]) -> Metric:
+    """All models share them."""
+    schedulers = [model.router.scheduler for model in models]
+    busy = sum(scheduler.busy for scheduler in schedulers)
+    live = max((scheduler.workers for scheduler in schedulers), default=0)
+    family = GaugeMetricFamily("superserve_workers", "Workers that are ready, by what they do.", labels=["state"])
+    family.add_metric(["busy"], busy)
+    family.add_metric(["idle"], live - busy)
+    return family
+
+
+def _add(family: HistogramMetricFamily, labels: list[str], histogram: Histogram, unit: int) -> None:
+    bounds = [str(bound / unit) for bound in histogram.bounds] + ["+Inf"]
+    buckets = list(zip(bounds, accumulate(histogram.counts), strict=True))
+    family.add_metric(labels, buckets, histogram.total / unit)
+
+
+class MetricsRoutes(RouteTable):
+    """``/metrics``, and nothing else.
+
+    Args:
+        plane: the models.
+        memory: of the bodies of requests.
+    """
+
+    def __init__(self, plane: DataPlane, memory: BodyMemory) -> None:
+        super().__init__()
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(ModelCollector(plane, memory))
+        self.add(b"GET", "/metrics", self._metrics)
+
+    def _metrics(self, exchange: Exchange, _: PathArguments) -> None:
+        exchange.respond_text(CONTENT_TYPE_PLAIN_0_0_4.encode(), generate_latest(self._registry))

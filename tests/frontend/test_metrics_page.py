@@ -1,0 +1,99 @@
+"""What Prometheus reads, read back by its own parser."""
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from superserve.clock import NS_PER_MS, ManualClock
+from superserve.frontend.body_memory import BodyMemory
+from superserve.frontend.http_server import HttpServer
+from superserve.frontend.metrics_page import MetricsRoutes
+from superserve.serving.config import HttpConfig
+from superserve.serving.dataplane import DataPlane
+from superserve.serving.fake_pool import FakePool
+from superserve.serving.router import Router
+from superserve.serving.shared_pool import SharedPool
+from support.http_bench import GET, responses
+from support.serving import MODEL, Recorder, make_model, make_router, rename
+from support.transport import FakeTransport
+
+
+class Bench:
+    """Two models on two workers, and what is told of them."""
+
+    def __init__(self) -> None:
+        self.clock, self.pool = ManualClock(), FakePool(2)
+        shared = SharedPool(self.pool, self.clock)
+        self.routers = [make_router(shared, self.clock, number=number) for number in range(2)]
+        models = [
+            make_model(router, config=rename(MODEL, name))
+            for router, name in zip(self.routers, ('q"uoted', "tiny"), strict=True)
+        ]
+        self.memory = BodyMemory(1000)
+        routes = MetricsRoutes(DataPlane(models, version="9"), self.memory)
+        self.server = HttpServer(routes, self.clock, HttpConfig())
+
+    def submit(self, router: Router, rows: int = 1) -> None:
+        now_ns = self.clock.now_ns()
+        router.submit(
+            arrival_ns=now_ns,
+            deadline_ns=now_ns + 50 * NS_PER_MS,
+            rows=rows,
+            min_accuracy=0,
+            priority=0,
+            inputs=[bytes(4 * rows), bytes(4 * rows)],
+            responder=Recorder(),
+        )
+
+    def asked(self, path: bytes = b"/metrics") -> tuple[int, dict[str, str], bytes]:
+        protocol = self.server.connection()
+        transport = FakeTransport(protocol)
+        protocol.connection_made(transport)
+        protocol.data_received(GET.replace(b"/a", path))
+        (response,) = responses(transport.sent)
+        return response
+
+    def told(self) -> dict[tuple[str, ...], float]:
+        """Value by sample name and the values of its labels, in the order of their names."""
+        status, headers, body = self.asked()
+        assert (status, headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+        return {
+            (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+            for family in text_string_to_metric_families(body.decode())
+            for sample in family.samples
+        }
+
+
+async def test_everything_is_told_of_every_model() -> None:
+    """Outcomes, stages, batches by subnet, what waits, workers and memory; names need quoting."""
+    bench = Bench()
+    for router in bench.routers:
+        await router.start()
+    quoted, tiny = bench.routers
+    for rows in (1, 2, 1):
+        bench.submit(tiny, rows)
+    bench.submit(quoted)
+    bench.memory.take(123)
+    told = bench.told()
+    assert told["superserve_workers", "busy"] == 2
+    assert told["superserve_workers", "idle"] == 0
+    assert (told["superserve_queue_depth", "tiny"], told["superserve_queue_depth", 'q"uoted']) == (1, 1)
+    assert told["superserve_body_memory_bytes",] == 123
+    bench.clock.advance(3 * NS_PER_MS)
+    for worker in (0, 1):
+        bench.pool.finish(worker, infer_ns=2 * NS_PER_MS)
+    told = bench.told()
+    assert told["superserve_requests_total", "tiny", "served"] == 2
+    assert told["superserve_requests_total", "tiny", "expired"] == 0
+    assert told["superserve_request_duration_seconds_count", "tiny"] == 2
+    assert told["superserve_request_duration_seconds_sum", "tiny"] == 0.006
+    assert told["superserve_wait_duration_seconds_sum", "tiny"] == 0.002
+    counts = [told["superserve_wait_duration_seconds_bucket", bound, "tiny"] for bound in ("0.0005", "0.001", "+Inf")]
+    assert counts == [0, 2, 2]
+    assert sum(told["superserve_dispatches_total", "tiny", subnet] for subnet in ("s0", "s1")) == 2
+    assert sum(told["superserve_batch_size_sum", "tiny", subnet] for subnet in ("s0", "s1")) == 3
+    assert sum(told["superserve_inference_duration_seconds_count", "tiny", subnet] for subnet in ("s0", "s1")) == 2
+    assert told["superserve_queue_depth", "tiny"] == 0
+
+
+def test_nothing_else_is_served_there() -> None:
+    """The port may be open to those who must not send requests."""
+    assert Bench().asked(b"/v2")[0] == 404

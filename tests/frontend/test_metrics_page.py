@@ -92,6 +92,10 @@ async def test_everything_is_told_of_every_model() -> None:
     assert sum(told["superserve_batch_size_sum", "tiny", subnet] for subnet in ("s0", "s1")) == 3
     assert sum(told["superserve_inference_duration_seconds_count", "tiny", subnet] for subnet in ("s0", "s1")) == 2
     assert told["superserve_queue_depth", "tiny"] == 0
+    assert told["superserve_overhead_duration_seconds_count", "tiny"] == 2
+    assert told["superserve_overhead_duration_seconds_sum", "tiny"] == 0.002
+    assert told["superserve_planned_overhead_seconds", "tiny"] == tiny.scheduler.planned_overhead_ns / 1e9
+    assert told["superserve_drift_ratio", "tiny"] == 1.0
 
 
 def test_nothing_else_is_served_there() -> None:

@@ -12,6 +12,7 @@ from superserve.client.result import Progress, ReplayResult
 from superserve.clock import NS_PER_S, monotonic_ns
 from superserve.engine import EngineChoice
 from superserve.experiments.children import ChildProcess
+from superserve.experiments.observed import ObservedOverhead, observed_overhead
 from superserve.experiments.server_process import RunningServer, running_server
 from superserve.metrics import ResultRow, RunLog, summarise
 from superserve.serving.cores import available_cores, pinned, plan_cores
@@ -45,7 +46,8 @@ class LiveRun:
     """One policy's run.
 
     ``router_core_share``: of the router's core, what the router used and, if it ran there, the generator.
-    ``generator_cpu_share``: CPU time of the generator as a share of one core.
+    ``generator_cpu_share``: CPU time of the generator as a share of one core. ``overhead``: of dispatch, as the
+    server observed it; None if it answered nothing.
     """
 
     row: ResultRow
@@ -54,6 +56,7 @@ class LiveRun:
     router_core_share: float
     generator_cpu_share: float
     void_reasons: tuple[str, ...]
+    overhead: ObservedOverhead | None
 
 
 def pick_generator_core(device: str) -> int:
@@ -98,6 +101,7 @@ async def run_live(setup: LiveSetup, policy: str, on_progress: Callable[[Progres
         log=setup.scratch / f"server-{name}.log",
     ) as server:
         result, router_share = await _replay(setup, server, name, on_progress)
+        overhead = await observed_overhead(server.metrics_url)
     if pick_generator_core(setup.choice.device) == plan_cores(available_cores()).router:
         router_share += result.cpu_share
     row = summarise(
@@ -116,6 +120,7 @@ async def run_live(setup: LiveSetup, policy: str, on_progress: Callable[[Progres
         router_core_share=router_share,
         generator_cpu_share=result.cpu_share,
         void_reasons=void_reasons(result, router_share),
+        overhead=overhead,
     )
 
 

@@ -21,10 +21,11 @@ _LOOK_S: Final = 0.05
 
 @dataclass(frozen=True)
 class RunningServer:
-    """Where it listens, and the id of the process that routes."""
+    """Where it listens, the id of the process that routes, and where its metrics are."""
 
     url: str
     pid: int
+    metrics_url: str
 
     def cpu_s(self) -> float:
         """CPU time that the routing process has used so far, its workers not included."""

@@ -32,6 +32,7 @@ _STAGES: Final = {
     "queue": "From a request's arrival to the launch of its batch.",
     "wait": "From the launch of a request's batch to its result, less the time in the worker.",
     "encode": "Time of a batch's answers, per request.",
+    "overhead": "From the launch of a batch to the last of its answers, less the time in the worker.",
 }
 
 
@@ -57,6 +58,7 @@ class ModelCollector(Collector):
         for model in models:
             depth.add_metric([model.config.name], model.router.queue_depth)
         yield depth
+        yield from _plans(models)
         yield _workers(models)
         yield GaugeMetricFamily(
             "superserve_body_memory_bytes", "Bytes of request bodies in memory.", value=self._memory.held
@@ -96,6 +98,21 @@ def _batches(models: Iterable[ServedModel]) -> Iterator[Metric]:
             _add(rows, names, of_rows, 1)
             launched.add_metric(names, sum(of_rows.counts))
     yield from (inference, rows, launched)
+
+
+def _plans(models: Iterable[ServedModel]) -> Iterator[Metric]:
+    overhead = GaugeMetricFamily(
+        "superserve_planned_overhead_seconds",
+        "What plans take off every slack for a batch's dispatch.",
+        labels=["model"],
+    )
+    drift = GaugeMetricFamily(
+        "superserve_drift_ratio", "What batches are planned to take over what the profile says.", labels=["model"]
+    )
+    for model in models:
+        overhead.add_metric([model.config.name], model.router.scheduler.planned_overhead_ns / NS_PER_S)
+        drift.add_metric([model.config.name], model.router.scheduler.drift)
+    yield from (overhead, drift)
 
 
 def _workers(models: Iterable[ServedModel]) -> Metric:

@@ -129,6 +129,16 @@ class Scheduler:
         )
         return len(self._queue) + running
 
+    @property
+    def planned_overhead_ns(self) -> int:
+        """The dispatch overhead that is taken off every slack."""
+        return self._view.overhead_ns
+
+    @property
+    def drift(self) -> float:
+        """What batches are planned to take over what their profile says; at least 1."""
+        return self._view.drift
+
     def head_slack_ns(self, now_ns: int) -> int:
         """Slack of the most urgent of the waiting requests, of which there is one.
 

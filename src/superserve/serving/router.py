@@ -264,6 +264,7 @@ class Router:
         telemetry = self.telemetry
         telemetry.wait.observe(began_ns - launch.launched_ns - times.infer_ns, count)
         telemetry.encode.observe((now_ns - began_ns) // count, count)
+        telemetry.overhead.observe(overhead_ns)
         telemetry.inference[launch.subnet].observe(times.infer_ns)
         telemetry.rows[launch.subnet].observe(launch.rows)
         arrivals_ns = sum([request.arrival_ns for request in answered])

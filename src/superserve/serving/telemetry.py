@@ -57,6 +57,7 @@ class Telemetry:
         queue: from its arrival to the launch of its batch.
         wait: from the launch of a batch to its result, less the time in the worker.
         encode: the time of a batch's answers, per request.
+        overhead: from the launch of a batch to the last of its answers, less the time in the worker, per batch.
         inference: time in the worker, by front index of the subnet.
         rows: of batches, by front index of the subnet.
     """
@@ -65,7 +66,7 @@ class Telemetry:
         of_slo = [round(part * slo_ns) for part in _OF_SLO]
         of_server = [bound * NS_PER_US for bound in _OF_SERVER_US]
         self.request, self.queue = Histogram(of_slo), Histogram(of_slo)
-        self.decode, self.wait, self.encode = (Histogram(of_server) for _ in range(3))
+        self.decode, self.wait, self.encode, self.overhead = (Histogram(of_server) for _ in range(4))
         self.inference = [Histogram(of_slo) for _ in range(subnets)]
         self.rows = [Histogram(batches) for _ in range(subnets)]
 

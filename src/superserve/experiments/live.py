@@ -101,7 +101,7 @@ async def run_live(setup: LiveSetup, policy: str, on_progress: Callable[[Progres
         log=setup.scratch / f"server-{name}.log",
     ) as server:
         result, router_share = await _replay(setup, server, name, on_progress)
-        overhead = await observed_overhead(server.metrics_url)
+        overhead = await observed_overhead(server.metrics)
     if pick_generator_core(setup.choice.device) == plan_cores(available_cores()).router:
         router_share += result.cpu_share
     row = summarise(

@@ -25,7 +25,7 @@ class RunningServer:
 
     url: str
     pid: int
-    metrics_url: str
+    metrics: str
 
     def cpu_s(self) -> float:
         """CPU time that the routing process has used so far, its workers not included."""

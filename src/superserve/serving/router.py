@@ -212,7 +212,11 @@ class Router:
         )
         self._unfinished += 1
         if self._admitting:
-            self.act(self._scheduler.on_arrival(now_ns, pending))
+            actions = self._scheduler.on_arrival(now_ns, pending)
+            # Where no worker is idle, an arrival that ends nothing moves the next timer by its own expiry alone.
+            timer_in_time = self._timer is not None and self._timer_ns <= pending.latest_start_ns
+            if actions or self._pool.workers.idle or not timer_in_time:
+                self.act(actions)
         else:
             pending.state = RequestState.DONE
             self._end(Finish(pending, Outcome.REJECTED, Reason.STOPPING), None)

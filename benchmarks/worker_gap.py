@@ -19,6 +19,7 @@ from superserve.model_folder import ModelFolder
 from superserve.profile import LatencyTable, Profile
 from superserve.profiler import find_profile, measure
 from superserve.scheduling import Scheduler, create_policy
+from superserve.scheduling.policy import DEFAULT_POLICY
 from superserve.serving.choice import choose_engine
 from superserve.serving.cores import available_cores, pinned, plan_cores
 from superserve.serving.devices import workers_for
@@ -78,12 +79,14 @@ class Client:
         self.error = error
 
 
+#: Asked for before anything is pinned: whoever is pinned sees one core only.
+CORES = plan_cores(available_cores(), 1)
+
+
 async def gap(folder: ModelFolder, device: str, profile: Profile, policy: str, seconds: float) -> dict[str, Any]:
     """One worker under one policy; prints and returns the row."""
     clock = MonotonicClock(asyncio.get_running_loop())
-    pool = LocalPool(
-        [workers_for(folder, choose_engine(folder, device))], plan_cores(available_cores(), 1).workers, clock
-    )
+    pool = LocalPool([workers_for(folder, choose_engine(folder, device))], CORES.workers, clock)
     counted = Counted(pool, clock)
     scheduler = Scheduler(create_policy(policy, LatencyTable(profile)), overhead_ns=0, shared=counted.workers)
     outputs = [spec.row_bytes for spec in folder.config.outputs]
@@ -122,12 +125,12 @@ async def gap(folder: ModelFolder, device: str, profile: Profile, policy: str, s
 
 def pinned_gap(folder: ModelFolder, device: str, profile: Profile, policy: str, seconds: float) -> dict[str, Any]:
     """The same from the router's core."""
-    with pinned(plan_cores(available_cores()).router):
+    with pinned(CORES.router):
         return uvloop.run(gap(folder, device, profile, policy, seconds))
 
 
 def main() -> None:
-    """A real worker with its smallest and middle subnet, and an emulated one."""
+    """A real worker with its smallest and middle subnet and under the default policy, and an emulated one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="digits", help="bundled model or folder")
     parser.add_argument("--seconds", type=float, default=4.0)
@@ -135,7 +138,7 @@ def main() -> None:
     args = parser.parse_args()
     folder = ModelFolder.resolve(args.model)
     profile = find_profile(folder, choose_engine(folder)) or measure(folder, quick=True).profile
-    runs = [("cpu", profile, "fixed:smallest"), ("cpu", profile, "fixed:middle")]
+    runs = [("cpu", profile, policy) for policy in ("fixed:smallest", "fixed:middle", DEFAULT_POLICY)]
     runs.append(("emulated:r-profile", Profile.load("r-profile"), "fixed:smallest"))
     rows = [pinned_gap(folder, device, table, policy, args.seconds) for device, table, policy in runs]
     write(args.json, rows)

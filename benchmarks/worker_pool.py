@@ -21,6 +21,9 @@ from superserve.serving.devices import workers_for
 from superserve.serving.local_pool import LocalPool
 from superserve.serving.pool import Batch
 
+#: Asked for before anything is pinned: whoever is pinned sees one core only.
+CORES = plan_cores(available_cores(), 1)
+
 
 async def start(folder: ModelFolder, device: str, malloc: dict[str, str]) -> tuple[LocalPool, Probe, int]:
     """A pool of one worker with these malloc settings, and the time it took to start."""
@@ -28,9 +31,7 @@ async def start(folder: ModelFolder, device: str, malloc: dict[str, str]) -> tup
     worker_process.MALLOC_ENVIRONMENT.clear()
     worker_process.MALLOC_ENVIRONMENT.update(malloc)
     clock = MonotonicClock(asyncio.get_running_loop())
-    pool = LocalPool(
-        [workers_for(folder, choose_engine(folder, device))], plan_cores(available_cores(), 1).workers, clock
-    )
+    pool = LocalPool([workers_for(folder, choose_engine(folder, device))], CORES.workers, clock)
     probe = Probe(pool, clock)
     began_ns = monotonic_ns()
     await probe.start()
@@ -102,5 +103,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    with pinned(plan_cores(available_cores()).router):
+    with pinned(CORES.router):
         asyncio.run(main())

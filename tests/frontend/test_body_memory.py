@@ -1,6 +1,7 @@
 """The bodies of all connections together: bounded, and every byte is given back, however a request ends."""
 
 import gzip
+import tracemalloc
 
 import pytest
 
@@ -48,6 +49,22 @@ def test_bodies_that_have_not_come_yet_take_nothing() -> None:
     assert only(bench.exchange(post(b"x")))[0] == 503
     bench.exchange(GET)
     assert len(bench.handler.exchanges) == 2
+
+
+def test_a_body_in_many_pieces_takes_little_more_than_its_bytes() -> None:
+    """One in chunks of a byte or two was held as an object of thirty bytes for each."""
+    bench = Bench(Handler(), max_body_bytes=400_000)
+    protocol, _ = bench.connect()
+    protocol.data_received(b"POST /b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+    tracemalloc.start()
+    for _ in range(100):
+        protocol.data_received(b"2\r\nxy\r\n" * 1000)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert bench.memory.held == 200_000
+    assert held < 500_000
+    protocol.data_received(b"0\r\n\r\n")
+    assert bench.handler.bodies == [b"xy" * 100_000]
 
 
 def test_half_received_bodies_do_not_wait_for_each_other() -> None:

@@ -3,6 +3,7 @@ import zlib
 from contextlib import suppress
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 from hypothesis import given
 
@@ -32,6 +33,27 @@ def test_every_spelling_comes_out(body: bytes) -> None:
     assert expand(gzip.compress(body) * 2, b"x-gzip") == body * 2
     assert expand(zlib.compress(body), b"deflate") == body
     assert expand(raw_deflate(body), b"deflate") == body
+
+
+def test_steps_are_small_whatever_the_body_is_made_of() -> None:
+    """A million members of nothing, or of a little: each step looks at a small part of them, and copies no more."""
+    for member in (gzip.compress(b""), gzip.compress(b"x" * 100)):
+        body = member * 20_000
+        inflater = Inflater(body, b"gzip", 10 * LIMIT)
+        steps = 1
+        while (expanded := inflater.step()) is None:
+            steps += 1
+        assert expanded == gzip.decompress(member) * 20_000
+        assert len(body) / 10_000 < steps < len(body) / 1000
+
+
+def test_a_slice_may_end_anywhere() -> None:
+    """Within a member or between two, with output left in the stream or none."""
+    for size in (255, 256, 257, 512):
+        noise = np.random.default_rng(size).bytes(size * 1024)
+        for body in (noise, bytes(size * 1024)):
+            assert expand(gzip.compress(body) * 2, b"gzip", 10 * LIMIT) == body * 2
+            assert expand(zlib.compress(body, 0), b"deflate", 10 * LIMIT) == body
 
 
 @pytest.mark.parametrize("coding", [b"gzip", b"deflate"])

@@ -115,7 +115,10 @@ class Bench:
     def held(self) -> None:
         """What a connection keeps is bounded by its limits and the piece just received."""
         protocol = self.protocol
-        assert sum(map(len, protocol._chunks)) <= LIMITS.max_body_bytes
+        assert len(protocol._body) == protocol._body_bytes <= LIMITS.max_body_bytes
+        assert self.server.memory.held == sum(
+            each._body_bytes + sum(waiting.held for waiting in each._waiting) for each in self.server._connections
+        )
         assert all(len(waiting.body) <= LIMITS.max_body_bytes for waiting in protocol._waiting)
 
     def finish(self) -> None:

@@ -1,6 +1,7 @@
 import gzip
 import json
 import struct
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -325,3 +326,16 @@ async def test_ever_new_paths_do_not_fill_the_memory() -> None:
     routes = bench.server._handler
     assert isinstance(routes, V2Routes)
     assert len(routes._remembered) <= 1024
+
+
+async def test_long_paths_are_served_but_not_remembered() -> None:
+    """They would fill the memory, a thousand of them with 32 KiB each."""
+    bench = await Bench().started()
+    bench.ask("GET", "/v2/models/tiny/ready")
+    tracemalloc.start()
+    for number in range(50):
+        status, answer = bench.ask("GET", f"/v2/models/tiny/ready?{'x' * 20_000}{number}")
+        assert (status, answer["ready"]) == (200, True)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 500_000

@@ -159,6 +159,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "binary_data_output": (body(parameters={"binary_data_output": 1}), "binary_data_output"),
     "binary_data": (body(outputs=[{"name": "a", "parameters": {"binary_data": "yes"}}]), "binary_data"),
     "classification": (body(outputs=[{"name": "a", "parameters": {"classification": 3}}]), "classification"),
+    "dimensions without end": (
+        {"inputs": [{"name": "x", "shape": [2**62] * 300, "datatype": "INT8", "parameters": {"binary_data_size": 1}}]},
+        r"length <= 32 - at `\$.inputs\[0\].shape`",
+    ),
     "nested parameters": (body(parameters={"timeout": {"a": 1}}), "parameters"),
 }
 

@@ -9,7 +9,7 @@ from support.serving import Recorder, make_router
 BOUNDS = (10, 20, 50)
 
 
-@given(st.lists(st.integers(-5, 100)), st.lists(st.tuples(st.integers(0, 100), st.integers(0, 5))))
+@given(st.lists(st.integers(-5, 100), min_size=1), st.lists(st.tuples(st.integers(0, 100), st.integers(0, 5))))
 def test_each_value_belongs_to_the_first_bound_that_is_not_below_it(
     values: list[int], weighted: list[tuple[int, int]]
 ) -> None:

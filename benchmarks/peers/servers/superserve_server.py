@@ -5,7 +5,6 @@ the engine in the worker is not torch.
 """
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -19,7 +18,7 @@ from peers.servers.arguments import Arguments, parse
 from superserve.clock import MonotonicClock
 from superserve.engine import EngineChoice
 from superserve.frontend.deployment import Deployment
-from superserve.frontend.server import Server
+from superserve.frontend.server import Server, settle_memory
 from superserve.model_folder import ModelConfig, ModelFolder, TensorSpec, write_json
 from superserve.profile import Device, Profile, SubnetProfile
 from superserve.serving.config import Config, ModelSettings, ServerConfig
@@ -98,8 +97,7 @@ async def serve_noop(given: Arguments) -> None:
     stopped = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopped.set)
     async with Server(config, [Deployment(folder, NOOP, noop_profile(given.rows))], pool, clock):
-        gc.collect()
-        gc.freeze()
+        settle_memory()
         await stopped.wait()
 
 

@@ -13,8 +13,9 @@ from superserve.errors import InvalidRequestError, PayloadTooLargeError
 #: What a request's Content-Encoding may say, besides ``identity``.
 CODINGS: Final = frozenset({b"gzip", b"x-gzip", b"deflate"})
 
-#: A slice takes about half a millisecond.
+#: A slice takes about half a millisecond, and so do the smallest members that fit into this many bytes of input.
 _SLICE_BYTES: Final = 256 * 1024
+_INPUT_BYTES: Final = 8 * 1024
 
 #: Bodies below gain nothing; a client that names one coding only has asked for it, though, and gets it.
 _WORTHWHILE_BYTES: Final = 1024
@@ -35,12 +36,12 @@ class Inflater:
     """
 
     def __init__(self, body: bytes, coding: bytes, limit: int) -> None:
-        self._window = _window(body, coding)
-        self._left: bytes = body
-        self._limit = limit
-        self._slices: list[bytes] = []
         self.size = 0
         """Bytes expanded so far."""
+        self._window = _window(body, coding)
+        self._body = memoryview(body)
+        self._limit = limit
+        self._slices: list[bytes] = []
         self._stream = zlib.decompressobj(self._window)
 
     def step(self) -> bytes | None:
@@ -50,27 +51,48 @@ class Inflater:
             InvalidRequestError: if the body is damaged, cut short, or followed by something else.
             PayloadTooLargeError: if it expands beyond the limit.
         """
-        room = min(_SLICE_BYTES, self._limit + 1 - self.size)
+        # zlib hands back what it has not used, so it gets no more than a slice at once: a body of many small members
+        # would be copied for each of them.
+        left = bytes(self._body[:_INPUT_BYTES])
+        taken = len(left)
+        room = _SLICE_BYTES
+        while True:
+            room -= self._expand(left, room)
+            left = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
+            if not self._stream.eof or not left or not room:
+                break
+            self._next_member()
+        self._body = self._body[taken - len(left) :]
+        return self._ended(full=not room)
+
+    def _expand(self, data: bytes, room: int) -> int:
         try:
-            expanded = self._stream.decompress(self._left, room)
+            expanded = self._stream.decompress(data, min(room, self._limit + 1 - self.size))
         except zlib.error as error:
             raise InvalidRequestError(f"Content-Encoding: the body cannot be expanded: {error}") from None
         self.size += len(expanded)
         if self.size > self._limit:
             raise PayloadTooLargeError(f"the body expands to more than {self._limit} bytes (max_body_bytes)")
-        self._slices.append(expanded)
+        if expanded:
+            self._slices.append(expanded)
+        return len(expanded)
+
+    def _ended(self, *, full: bool) -> bytes | None:
+        """The whole body if this was its end; ``full`` says that there may be more behind what has been taken."""
         if not self._stream.eof:
-            self._left = self._stream.unconsumed_tail
-            if not self._left and len(expanded) < room:
+            if not self._body and not full:
                 raise InvalidRequestError("Content-Encoding: the body ends too early")
             return None
-        if not self._stream.unused_data:
+        if not self._body:
             return b"".join(self._slices)
+        self._next_member()
+        return None
+
+    def _next_member(self) -> None:
+        """A gzip file may have several members (RFC 1952, section 2.2)."""
         if self._window != _GZIP_WINDOW:
             raise InvalidRequestError("Content-Encoding: something follows the end of the compressed body")
-        self._left = self._stream.unused_data  # a gzip file may have several members (RFC 1952, section 2.2)
         self._stream = zlib.decompressobj(self._window)
-        return None
 
 
 def _window(body: bytes, coding: bytes) -> int:

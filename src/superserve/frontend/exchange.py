@@ -37,7 +37,7 @@ class Connection(Protocol):
         """A new request id."""
 
 
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """One HTTP request and its response. Exactly one of the answering methods may be called, once.
 
     Attributes:
@@ -47,30 +47,16 @@ class Exchange:
         held: bytes that its body takes in memory.
     """
 
-    __slots__ = (
-        "_connection",
-        "arrival_ns",
-        "body",
-        "headers",
-        "held",
-        "keep_alive",
-        "method",
-        "response",
-        "url",
-        "work",
-    )
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self.method = b""
-        self.url = b""
-        self.headers: dict[bytes, bytes] = {}
-        self.body = b""
-        self.arrival_ns = 0
-        self.keep_alive = False
-        self.work: Cancellable | None = None
-        self.held = 0
-        self.response: bytes | None = None
+    connection: Connection
+    method: bytes = b""
+    url: bytes = b""
+    headers: dict[bytes, bytes] = {}
+    body: bytes = b""
+    held: int = 0
+    keep_alive: bool = False
+    arrival_ns: int = 0
+    work: Cancellable | None = None
+    response: bytes | None = None
 
     def respond_json(self, body: bytes, status: int = 200, extra_headers: bytes = b"") -> None:
         """Answer with JSON, or with nothing if ``body`` is empty."""
@@ -88,7 +74,7 @@ class Exchange:
             extra_headers += _CODED % coding
         headers = extra_headers + self._connection_header()
         head = _HEAD % (status, phrase, media_type, len(body), self.request_id(), headers)
-        self._connection.send(self, head if self.method == b"HEAD" else head + body)
+        self.connection.send(self, head if self.method == b"HEAD" else head + body)
 
     def respond_tensors(self, json: bytes, tensors: Sequence[Buffer]) -> None:
         """Answer with JSON and binary tensors; they are copied here, once."""
@@ -98,10 +84,10 @@ class Exchange:
             body = deflate(b"".join((json, *tensors)), coding)
             headers = _CODED % coding + self._connection_header()
             head = _TENSOR_HEAD % (len(json), len(body), self.request_id(), headers)
-            self._connection.send(self, head + body)
+            self.connection.send(self, head + body)
             return
         head = _TENSOR_HEAD % (len(json), length, self.request_id(), self._connection_header())
-        self._connection.send(self, b"".join((head, json, *tensors)))
+        self.connection.send(self, b"".join((head, json, *tensors)))
 
     def fail(self, error: SuperServeError) -> None:
         """Answer with an error, under the status of its class."""
@@ -123,7 +109,7 @@ class Exchange:
         own = self.headers.get(b"x-request-id")
         if own and is_sane(own):
             return own
-        return self._connection.next_request_id()
+        return self.connection.next_request_id()
 
     def _coding(self, size: int) -> bytes | None:
         accepted = self.headers.get(b"accept-encoding")

@@ -102,7 +102,7 @@ class HttpProtocol(asyncio.Protocol):
         """Received and not yet answered, in order."""
         self._current: Exchange | None = None
         """Being received."""
-        self._chunks: list[bytes] = []
+        self._body: bytes | bytearray = b""
         self._body_bytes = 0
         self._head_bytes = 0
         self._head_count = 0
@@ -141,11 +141,9 @@ class HttpProtocol(asyncio.Protocol):
         known = self._heads.match(data) if between_requests else None
         if known is not None and self._memory.take(known[0].body_bytes):
             head, end = known
-            exchange = Exchange(self)
-            exchange.method, exchange.url, exchange.headers, exchange.held = head
-            exchange.body = data[end:]
-            exchange.keep_alive = True
-            self._received(exchange)
+            self._received(
+                Exchange(self, head.method, head.url, head.headers, data[end:], head.body_bytes, keep_alive=True)
+            )
             return
         self._began_behind = False
         self._whole_bytes = len(data) if between_requests and known is None else 0
@@ -251,7 +249,12 @@ class HttpProtocol(asyncio.Protocol):
         if not self._memory.take(size):
             self._refuse_with(self._memory.refusal())
         self._body_bytes += size
-        self._chunks.append(data)
+        if not self._body:
+            self._body = data
+            return
+        if isinstance(self._body, bytes):  # pieces may be of a byte each, and every object of its own takes thirty more
+            self._body = bytearray(self._body)
+        self._body += data
 
     def on_message_complete(self) -> None:
         """The request is there."""
@@ -262,10 +265,7 @@ class HttpProtocol(asyncio.Protocol):
         self._began_behind = True
         self._receiving_since_ns = None
         self._continue_due = False
-        chunks = self._chunks
-        if chunks:
-            exchange.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            self._chunks = []
+        exchange.body, self._body = bytes(self._body), b""
         exchange.keep_alive = parser.should_keep_alive()
         self._ignoring_input = not exchange.keep_alive
         if self._whole_bytes and exchange.keep_alive:
@@ -348,7 +348,7 @@ class HttpProtocol(asyncio.Protocol):
     def _forget_current(self) -> None:
         """What has been received of a request is not needed any more."""
         self._current = None
-        self._chunks = []
+        self._body = b""
         self._memory.give_back(self._body_bytes)
         self._body_bytes = 0
 

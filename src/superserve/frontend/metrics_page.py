@@ -15,7 +15,7 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     Metric,
 )
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from superserve.clock import NS_PER_S
@@ -24,6 +24,9 @@ from superserve.frontend.exchange import Exchange
 from superserve.frontend.routes import PathArguments, RouteTable
 from superserve.serving.dataplane import DataPlane, ServedModel
 from superserve.serving.telemetry import Histogram
+
+#: The text format that every Prometheus reads.
+_CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
 #: Attribute of `superserve.serving.telemetry.Telemetry`, and what it means.
 _STAGES: Final = {
@@ -147,4 +150,4 @@ class MetricsRoutes(RouteTable):
         self.add(b"GET", "/metrics", self._metrics)
 
     def _metrics(self, exchange: Exchange, _: PathArguments) -> None:
-        exchange.respond_text(CONTENT_TYPE_PLAIN_0_0_4.encode(), generate_latest(self._registry))
+        exchange.respond_text(_CONTENT_TYPE, generate_latest(self._registry))

@@ -26,8 +26,10 @@ from superserve.serving.router import Pending
 
 _logger = logging.getLogger(__name__)
 
-#: Paths that clients ask for are remembered with what they mean; beyond this many the memory starts anew.
+#: Paths that clients ask for are remembered with what they mean, unless they are long; beyond this many the memory
+#: starts anew.
 _MAX_REMEMBERED: Final = 1024
+_MAX_REMEMBERED_BYTES: Final = 256
 
 
 class PathArguments(NamedTuple):
@@ -90,12 +92,16 @@ class RouteTable:
         for pattern, actions in self._patterns:
             named = _match(pattern, parts)
             if named is not None:
-                if len(self._remembered) >= _MAX_REMEMBERED:
-                    self._remembered.clear()
                 found = actions, PathArguments(named.get("{model}"), named.get("{version}"))
-                self._remembered[url] = found
+                if len(url) <= _MAX_REMEMBERED_BYTES:
+                    self._remember(url, found)
                 return found
         return None
+
+    def _remember(self, url: bytes, found: tuple[Mapping[bytes, Action], PathArguments]) -> None:
+        if len(self._remembered) >= _MAX_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[url] = found
 
 
 def _match(pattern: list[str], parts: list[str]) -> dict[str, str] | None:

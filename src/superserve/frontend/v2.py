@@ -14,7 +14,7 @@ import msgspec
 from superserve.errors import InvalidRequestError, PayloadTooLargeError
 from superserve.frontend.parameters import Parameter, boolean, infer_request, refuse_classification, slo_of_header
 from superserve.frontend.sizes import FREE_BYTES
-from superserve.frontend.v2_tensors import dtype_of, from_json
+from superserve.frontend.v2_tensors import MAX_DIMENSIONS, dtype_of, from_json
 from superserve.serving.inference import InferRequest, InputTensor
 from superserve.serving.pool import Buffer
 
@@ -26,7 +26,7 @@ _INT64_MAX: Final = 2**63 - 1
 class _Input(msgspec.Struct, gc=False):
     name: str
     datatype: str
-    shape: list[Annotated[int, msgspec.Meta(ge=0, le=_INT64_MAX)]]
+    shape: Annotated[list[Annotated[int, msgspec.Meta(ge=0, le=_INT64_MAX)]], msgspec.Meta(max_length=MAX_DIMENSIONS)]
     parameters: dict[str, Parameter] = msgspec.field(default_factory=dict)
     data: msgspec.Raw = msgspec.Raw()
 

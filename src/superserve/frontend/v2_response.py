@@ -18,9 +18,9 @@ from superserve.serving.pool import Buffer
 #: Clients choose among few forms of a response; one that asks for ever new ones must not fill the memory.
 _MAX_PLANS: Final = 256
 
-_NUMBERS: Final = (
-    b'%d,"superserve_decode_us":%d,"superserve_queue_us":%d,"superserve_wait_us":%d,"superserve_infer_us":%d,'
-    b'"slo_met":%b},"outputs":['
+_JSON: Final = (
+    b'%b%d,"superserve_decode_us":%d,"superserve_queue_us":%d,"superserve_wait_us":%d,"superserve_infer_us":%d,'
+    b'"slo_met":%b},"outputs":[%b'
 )
 
 
@@ -50,6 +50,7 @@ class ResponsePlan:
         self._wanted = wanted
         self._prefix = prefix
         self._subnets = subnets
+        self._starts = [prefix + subnet for subnet in subnets]
         self._binary_positions = [item.position for item in wanted if item.binary]
         self._strings = any(item.spec.datatype == BYTES for item in wanted)
         self._sizes_known = all(item.binary for item in wanted) and not self._strings
@@ -61,19 +62,20 @@ class ResponsePlan:
         tensors: list[Buffer] = [outputs[position] for position in self._binary_positions]
         if self._strings:
             tensors = [wire(outputs[item.position], item.spec) for item in self._wanted if item.binary]
-        numbers = _NUMBERS % (
+        start = self._starts[answer.subnet]
+        if request_id:
+            start = self._prefix + b'"id":' + msgspec.json.encode(request_id) + b"," + self._subnets[answer.subnet]
+        json = _JSON % (
+            start,
             answer.batch_rows,
             answer.decode_us,
             answer.queue_us,
             answer.wait_us,
             answer.infer_us,
             b"true" if answer.slo_met else b"false",
+            self._tails.get(answer.rows) or self._tail(answer),
         )
-        tail = self._tails.get(answer.rows) or self._tail(answer)
-        if request_id:
-            id_json = b'"id":' + msgspec.json.encode(request_id) + b","
-            return Encoded(b"".join((self._prefix, id_json, self._subnets[answer.subnet], numbers, tail)), tensors)
-        return Encoded(b"".join((self._prefix, self._subnets[answer.subnet], numbers, tail)), tensors)
+        return Encoded(json, tensors)
 
     def _tail(self, answer: Answer) -> bytes:
         tail = b",".join(_output_json(item, answer) for item in self._wanted) + b"]}"

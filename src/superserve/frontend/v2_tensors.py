@@ -17,8 +17,8 @@ from superserve.serving.pool import Buffer
 #: Datatypes without a JSON form (the protocol's words; Triton's for BF16).
 RAW_ONLY: Final = frozenset({"FP16", "BF16"})
 
-#: numpy has no more dimensions than this.
-_MAX_DIMENSIONS: Final = 32
+#: numpy has no more dimensions than this. The product of many large ones is a number of thousands of digits.
+MAX_DIMENSIONS: Final = 32
 
 _OPENING: Final = re.compile(rb"[\s\[]*")
 
@@ -73,7 +73,7 @@ def _elements(where: str, datatype: str, shape: Sequence[int], raw: memoryview) 
     opening = _OPENING.match(raw)
     assert opening is not None, "the pattern matches anything"
     depth = opening.group().count(b"[")
-    if depth != 1 and (depth != len(shape) or depth > _MAX_DIMENSIONS):
+    if depth != 1 and (depth != len(shape) or depth > MAX_DIMENSIONS):
         raise InvalidRequestError(
             f"{where}: data must be flat or nested as deeply as shape {list(shape)}, not {depth} deep"
         )

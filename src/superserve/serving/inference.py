@@ -1,7 +1,6 @@
 """An inference request and its answer as every protocol means them: no JSON, no protobuf, no HTTP."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -39,8 +38,7 @@ class InferRequest(msgspec.Struct, kw_only=True):
     priority: int = 0
 
 
-@dataclass(slots=True, eq=False)
-class Answer:
+class Answer(msgspec.Struct, eq=False):
     """What a model answered to one request.
 
     ``subnet`` is a front index, ``batch_rows`` counts the rows of the batch that it ran in, ``rows`` its own.

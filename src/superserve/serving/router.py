@@ -212,7 +212,11 @@ class Router:
         )
         self._unfinished += 1
         if self._admitting:
-            self.act(self._scheduler.on_arrival(now_ns, pending))
+            actions = self._scheduler.on_arrival(now_ns, pending)
+            # Where no worker is idle, an arrival that ends nothing moves the next timer by its own expiry alone.
+            timer_in_time = self._timer is not None and self._timer_ns <= pending.latest_start_ns
+            if actions or self._pool.workers.idle or not timer_in_time:
+                self.act(actions)
         else:
             pending.state = RequestState.DONE
             self._end(Finish(pending, Outcome.REJECTED, Reason.STOPPING), None)
@@ -260,27 +264,24 @@ class Router:
         now_ns, count = self._clock.now_ns(), len(answered)
         overhead_ns = now_ns - launch.launched_ns - times.infer_ns
         self._scheduler.observe_overhead(overhead_ns)
-        self._count(launch, answered, now_ns)
-        telemetry = self.telemetry
-        telemetry.wait.observe(began_ns - launch.launched_ns - times.infer_ns, count)
+        arrivals_ns = [request.arrival_ns for request in answered]
+        telemetry, launched_ns = self.telemetry, launch.launched_ns
+        telemetry.decode.observe_all([request.decoded_ns - request.arrival_ns for request in answered])
+        telemetry.queue.observe_all([launched_ns - arrival_ns for arrival_ns in arrivals_ns])
+        telemetry.request.observe_all([now_ns - arrival_ns for arrival_ns in arrivals_ns])
+        telemetry.wait.observe(began_ns - launched_ns - times.infer_ns, count)
         telemetry.encode.observe((now_ns - began_ns) // count, count)
         telemetry.overhead.observe(overhead_ns)
         telemetry.inference[launch.subnet].observe(times.infer_ns)
         telemetry.rows[launch.subnet].observe(launch.rows)
-        arrivals_ns = sum([request.arrival_ns for request in answered])
+        arrived_ns = sum(arrivals_ns)
         self.statistics.on_batch(
             launch.rows,
             times._replace(output_ns=max(0, overhead_ns - times.input_ns)),
             count,
-            count * launch.launched_ns - arrivals_ns,
-            count * now_ns - arrivals_ns,
+            count * launched_ns - arrived_ns,
+            count * now_ns - arrived_ns,
         )
-
-    def _count(self, launch: Launch, answered: Sequence[Pending], now_ns: int) -> None:
-        telemetry, launched_ns = self.telemetry, launch.launched_ns
-        telemetry.decode.observe_all([request.decoded_ns - request.arrival_ns for request in answered])
-        telemetry.queue.observe_all([launched_ns - request.arrival_ns for request in answered])
-        telemetry.request.observe_all([now_ns - request.arrival_ns for request in answered])
 
     def readiness_changed(self) -> None:
         """Workers have come or gone, or this router has begun or ended to admit requests."""

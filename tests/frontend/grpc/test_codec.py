@@ -51,12 +51,15 @@ def test_contradictions_are_refused_by_name() -> None:
     classified.outputs.add(name="y").parameters["classification"].int64_param = 3
     negative = request()
     negative.inputs[0].shape[:] = [-2]
+    endless = request()
+    endless.inputs[0].shape[:] = [2**62] * 300
     for message, pattern in (
         (both, "'x'.*both"),
         (two, "2 entries for 1 inputs"),
         (empty, "parameters.timeout has no value"),
         (classified, "classification"),
         (negative, "'x'.*negative"),
+        (endless, "'x'.*more than 32 dimensions"),
     ):
         with pytest.raises(InvalidRequestError, match=pattern):
             decode(message)

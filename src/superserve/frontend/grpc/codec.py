@@ -14,7 +14,7 @@ from superserve.errors import InvalidRequestError
 from superserve.frontend.grpc.tensors import from_contents, to_contents
 from superserve.frontend.parameters import Parameter, infer_request, refuse_classification
 from superserve.frontend.sizes import FREE_BYTES, check_infer_message
-from superserve.frontend.v2_tensors import RAW_ONLY, dtype_of
+from superserve.frontend.v2_tensors import MAX_DIMENSIONS, RAW_ONLY, dtype_of
 from superserve.model_folder import ModelConfig, TensorSpec
 from superserve.protocol.contents import RAW_OUTPUT, raw_parts
 from superserve.protocol.messages import ModelInferRequest, ModelInferResponse
@@ -111,6 +111,8 @@ def _from_typed(inputs: Sequence[Any], most_elements: int) -> list[InputTensor]:
 
 
 def _shape(tensor: Any) -> list[int]:
+    if len(tensor.shape) > MAX_DIMENSIONS:
+        raise InvalidRequestError(f"input {tensor.name!r}: more than {MAX_DIMENSIONS} dimensions")
     shape = list(tensor.shape)
     if any(size < 0 for size in shape):
         raise InvalidRequestError(f"input {tensor.name!r}: shape {shape} has a negative dimension")

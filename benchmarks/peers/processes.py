@@ -5,6 +5,7 @@ import secrets
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -71,20 +72,25 @@ def running(peer: Peer, job: Job, log: Path, tuning: Tuning | None = None) -> It
         ServerError: if it gives no answer in time.
     """
     mark, port = secrets.token_hex(8), _free_ports()
-    process = _start(peer, job, port=port, mark=mark, log=log, tuning=tuning or peer.tuning[job.name])
-    try:
-        _wait(peer, job, port, process, log)
-        yield RunningServer(peer, job, port, mark)
-    finally:
-        _end(process, mark)
+    tuning = tuning or peer.tuning[job.name]
+    with tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as scratch:
+        process = _start(peer, job, port=port, mark=mark, log=log, tuning=tuning, scratch=scratch)
+        try:
+            _wait(peer, job, port, process, log)
+            yield RunningServer(peer, job, port, mark)
+        finally:
+            _end(process, mark)
 
 
-def _start(peer: Peer, job: Job, *, port: int, mark: str, log: Path, tuning: Tuning) -> "subprocess.Popen[bytes]":
+def _start(
+    peer: Peer, job: Job, *, port: int, mark: str, log: Path, tuning: Tuning, scratch: str
+) -> "subprocess.Popen[bytes]":
     command = [str(python_of(peer)), "-m", f"peers.servers.{peer.module}", "--job", job.name, "--port", str(port)]
     command += ["--rows", str(tuning.rows), "--wait-us", str(tuning.wait_us)]
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "benchmarks")])
     environment = os.environ | MALLOC_ENVIRONMENT | THREAD_ENVIRONMENT | dict(peer.environ)
     environment |= {"PYTHONPATH": path, _MARK: mark, "PATH": f"{python_of(peer).parent}:{os.environ['PATH']}"}
+    environment["TMPDIR"] = scratch  # servers that are killed leave their files behind
     with log.open("wb") as output, pinned(available_cores()[0]):
         return subprocess.Popen(
             command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True

@@ -255,6 +255,7 @@ class HttpProtocol(asyncio.Protocol):
         if not waiting:
             return  # the connection is lost
         exchange.response = response
+        exchange.work = None  # which refers back: nothing of an exchange is left to the garbage collector
         while waiting and waiting[0].response is not None:
             first = waiting.popleft()
             assert first.response is not None

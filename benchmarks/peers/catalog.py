@@ -165,6 +165,12 @@ PEERS: Final = {
             message=messages.raw,
             tuning=_both(Tuning(64, 1000), Tuning(16, 1000)),
             settings="raw bytes, one replica, `serve.batch`, no dashboard",
+            # With one core for all of its processes it takes its own front end for dead and kills it.
+            environ={
+                "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+                "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+                "RAY_USAGE_STATS_ENABLED": "0",
+            },
             pausable=False,
         ),
     )

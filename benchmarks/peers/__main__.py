@@ -22,6 +22,7 @@ from peers.figures import Own, Pair, read_own, read_pair
 from peers.jobs import JOBS
 from peers.measure import FULL, QUICK, Plan, measure_pair
 from peers.own import measure_own
+from peers.processes import end_leftovers
 from peers.report import write_report
 from superserve.model_folder import write_json
 
@@ -32,6 +33,7 @@ def main() -> int:
     plan = replace(QUICK if options.quick else FULL, jobs=tuple(options.jobs))
     folder: Path = options.runs
     folder.mkdir(parents=True, exist_ok=True)
+    end_leftovers(folder)
     # A profile of the servers' one core, and no compiled code: the peers run plain torch, too.
     os.environ["SUPERSERVE_CACHE"] = str((folder / f"cache{'-quick' if plan.quick else ''}").resolve())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server is left behind

@@ -38,12 +38,12 @@ _ATTEMPTS: Final = 3
 class Plan:
     """Rounds and seconds of each kind of run."""
 
-    probe_s: float = 0.7
+    probe_s: float = 0.5
     saturation_rounds: int = 3
     saturation_s: float = 2.0
-    latency_s: float = 2.5
+    latency_s: float = 2.0
     goodput_rounds: int = 2
-    goodput_s: float = 2.5
+    goodput_s: float = 2.0
     jobs: tuple[str, ...] = tuple(JOBS)
     quick: bool = False
 

@@ -89,7 +89,6 @@ async def soak(requests: int, workers: int, seed: int) -> Result:
             await load.run(server.url, server.grpc)
             seconds = time.monotonic() - began_s
             watching.cancel()
-            samples.append(take_sample(server.pid, load.begun, seconds))
     return Result(
         requests=load.begun,
         over_grpc=load.begun_grpc,
@@ -139,7 +138,7 @@ def figure(samples: Sequence[Sample]) -> Any:  # noqa: ANN401  (matplotlib's)
     for ax, part, label in ((axes[0], "_mb", "MB"), (axes[1], "_files", "open descriptors")):
         for number, what in enumerate(what for what in COLUMNS if what.endswith(part)):
             values = [getattr(sample, what) for sample in samples]
-            ax.plot(millions, values, color=LIGHT.series[number], linewidth=1.2, label=COLUMNS[what].split(",")[0])
+            ax.plot(millions, values, color=LIGHT.series[number], linewidth=1.2, label=COLUMNS[what].partition(",")[0])
         ax.set_ylim(0, None)
         ax.set_xlabel("requests, millions", color=LIGHT.ink)
         ax.set_ylabel(label, color=LIGHT.ink)

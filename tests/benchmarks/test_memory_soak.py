@@ -48,7 +48,9 @@ def test_requests_are_whole_and_of_several_sizes() -> None:
 
 def samples(router_mb: Callable[[int], float], files: Callable[[int], int] = lambda _: 70) -> list[Sample]:
     """One per percent of a thousand requests."""
-    return [Sample(10 * part, part / 10, router_mb(part), 40.0, 1.0, files(part), 12) for part in range(1, 101)]
+    return [
+        Sample(10 * part, part / 10, router_mb(part), 30.0, 40.0, 20.0, 1.0, files(part), 12) for part in range(1, 101)
+    ]
 
 
 def test_warming_up_is_no_growth() -> None:
@@ -65,6 +67,11 @@ def test_a_leak_is_growth() -> None:
     assert found["workers_mb"].is_flat
     one_more = {one.what: one for one in growth(samples(lambda _: 50, lambda part: 9 + part // 90))}
     assert one_more["router_files"].is_flat
+
+
+def test_a_short_run_tells_nothing() -> None:
+    with pytest.raises(ValueError, match="more requests"):
+        growth(samples(lambda _: 1.0)[:5])
 
 
 def test_a_result_holds_if_nothing_grew_and_nothing_failed() -> None:

@@ -22,6 +22,7 @@ from memory_soak.load import CANCELLED_SHARE, Load
 from memory_soak.memory import COLUMNS, Growth, Sample, growth, take_sample
 from memory_soak.requests import write_model
 from superserve.engine import EngineChoice
+from superserve.experiments.demo import until_signalled
 from superserve.experiments.server_process import RunningServer, running_server
 from superserve.model_folder import write_json
 from superserve.plots import LIGHT, figure_bytes, styled_axes
@@ -59,7 +60,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="where the result goes")
     parser.add_argument("--figure", type=Path, help="where the figure goes")
     options = parser.parse_args()
-    result = uvloop.run(soak(options.requests, options.workers, options.seed))
+    result = uvloop.run(until_signalled(soak(options.requests, options.workers, options.seed)))
     print("\n".join(lines(result)))
     if options.json is not None:
         write_json(options.json, result)

@@ -29,7 +29,7 @@ from peers.measure import (
     send,
     whole,
 )
-from peers.processes import RunningServer, ServerError
+from peers.processes import RunningServer, ServerError, running
 from superserve.metrics import summarise
 from superserve.model_folder import ModelFolder
 from superserve.profiler import find_profile
@@ -79,7 +79,12 @@ def _against_wrk(own: Own, plan: Plan, folder: Path, report: Report) -> None:
 def _against_bounds(own: Own, plan: Plan, folder: Path, report: Report) -> None:
     own.in_process.clear()
     own.served.clear()
-    with paused([OURS, ELASTIC], CNN, folder) as (fixed, elastic):
+    # What the elastic one answers is whichever subnet's it chose: only the fixed one's answer is checked.
+    with (
+        paused([OURS], CNN, folder) as (fixed,),
+        running(ELASTIC, CNN, folder / f"{ELASTIC.name}-{CNN.name}.log") as elastic,
+    ):
+        elastic.pause()
         _against_in_process(own, fixed, plan, report)
         own.elastic = _against_simulator(fixed, elastic, median(own.served), plan, report)
 

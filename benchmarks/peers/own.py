@@ -143,7 +143,7 @@ def _against_simulator(
 ) -> Elastic:
     folder = ModelFolder.resolve(CNN_MODEL)
     profile = find_profile(folder, choose_engine(folder))
-    assert profile is not None, "the server made one"
+    assert profile is not None, "one was made at the start"
     found = Elastic(policy=DEFAULT_POLICY, rate=OVERLOAD * saturation, live=[], simulated=[], fixed=[])
     cells = [Cell(cv2=BURSTS, load=OVERLOAD, goodput=[], p99_ms=[], late_ms=[]) for _ in range(2)]
     for number in range(plan.goodput_rounds):

@@ -30,6 +30,7 @@ figures are of this machine; the ratios are what to read.
 - **(B)** the middle subnet of the bundled digits model; the peers run it extracted, as plain torch, SuperServe inside
   the supernet as `fixed:middle`. Goodput: the share of all requests answered within 50 ms under gamma arrivals, at a
   share of that server's own saturation. SuperServe is told the deadline (`x-slo-ms`); the peers have no such thing.
+  It plans with a profile measured before the first round, in which the worker had a core without the router.
 
 "Per CPU s": requests per second of CPU time of all of the server's processes.
 
@@ -200,7 +201,8 @@ def _figure(pairs: Sequence[Pair]) -> Any:  # noqa: ANN401  (matplotlib's)
             ax.barh(places + offset, [values(pair)[index] for pair in ordered], 0.38, color=color, label=label)
         ax.set_title(title, fontsize=10, loc="left", color=LIGHT.ink)
         ax.set_yticks(places, [PEERS[pair.peer].title for pair in ordered] if ax is axes[0] else [""] * len(ordered))
-    axes[0].legend(frameon=False, fontsize=8, loc="lower right")
+    handles, words = axes[0].get_legend_handles_labels()
+    figure.legend(handles, words, loc="outside upper left", ncols=2, frameon=False, labelcolor=LIGHT.ink, fontsize=9)
     return figure
 
 

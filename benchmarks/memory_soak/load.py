@@ -19,7 +19,7 @@ GRPC_CALLS: Final = 32
 GRPC_SHARE: Final = 0.1
 CANCELLED_SHARE: Final = 0.2
 #: A client that gives up does so within this time: before, while and after its batch runs.
-_PATIENCE_S: Final = 0.02
+_PATIENCE_S: Final = 0.006
 _TIMEOUT_S: Final = 30.0
 _ANSWERED, _GIVING_UP = 0, 1
 

@@ -8,6 +8,7 @@ machine to itself for half an hour.
 """
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -18,11 +19,14 @@ import msgspec
 
 from peers.catalog import OURS, PEERS
 from peers.figures import Own, Pair, read_own, read_pair
-from peers.jobs import JOBS
+from peers.jobs import CNN, CNN_MODEL, JOBS
 from peers.measure import FULL, QUICK, Plan, measure_pair
 from peers.own import measure_own
+from peers.processes import end_leftovers
 from peers.report import write_report
-from superserve.model_folder import write_json
+from superserve.model_folder import ModelFolder, write_json
+from superserve.profiler import find_profile, measure, save_profile
+from superserve.serving.choice import choose_engine
 
 
 def main() -> int:
@@ -31,8 +35,12 @@ def main() -> int:
     plan = replace(QUICK if options.quick else FULL, jobs=tuple(options.jobs))
     folder: Path = options.runs
     folder.mkdir(parents=True, exist_ok=True)
-    failed = False
+    end_leftovers(folder)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server is left behind
+    # A cache of their own: no compiled code is in it (the peers run plain torch, too), and a profile of this day.
+    os.environ["SUPERSERVE_CACHE"] = str((folder / f"cache{'-quick' if plan.quick else ''}").resolve())
+    if CNN.name in plan.jobs:
+        _profile()
     failed = False
     for number, name in enumerate(options.only, 1):
         print(f"[{number}/{len(options.only)}] {name}", flush=True)
@@ -43,6 +51,18 @@ def main() -> int:
         pairs = [pair for name in PEERS if (pair := read_pair(folder, name)) is not None]
         options.json.write_bytes(msgspec.json.encode({"peers": pairs, "superserve": read_own(folder)}))
     return 1 if failed else 0
+
+
+def _profile() -> None:
+    """The profile that our servers plan with, as `superserve profile` measures it: the worker has a core to itself.
+
+    On the servers' one core the profiler's own traffic would take half of it, far more than the router does.
+    """
+    model = ModelFolder.resolve(CNN_MODEL)
+    choice = choose_engine(model)
+    if find_profile(model, choice) is None:
+        print(f"measuring a profile of {CNN_MODEL}", flush=True)
+        save_profile(model, measure(model, quick=True, choice=choice).profile)
 
 
 def _measure(name: str, plan: Plan, folder: Path, *, again: bool) -> bool:
@@ -59,8 +79,9 @@ def _measure(name: str, plan: Plan, folder: Path, *, again: bool) -> bool:
     if name == OURS.name:
         own = read_own(folder)
         if again or own is None or own.quick > quick:
-            keep(measure_own(plan, folder, report))
-        return True
+            own = Own(quick=quick)
+        measure_own(own, plan, folder, report, keep)
+        return not own.errors
     pair = read_pair(folder, name)
     if again or pair is None or pair.quick > quick:
         pair = Pair(peer=name, quick=quick)

@@ -1,7 +1,7 @@
 """The servers: what each needs, how it is started and spoken to, and how it is tuned."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from peers import messages
@@ -56,6 +56,14 @@ OURS: Final = Peer(
     message=lambda job: messages.v2_binary(job, slo_ms=10_000),
     tuning=_both(Tuning(64), Tuning(16)),
     settings="V2 binary; router and worker process on the one core; (B) `serve digits --policy fixed:middle`",
+)
+OURS_GRPC: Final = replace(
+    OURS,
+    name="superserve-grpc",
+    title="SuperServe (gRPC)",
+    message=messages.grpc_v2,
+    protocol="grpc",
+    environ={"PEER_GRPC": "1"},
 )
 
 PEERS: Final = {
@@ -157,6 +165,12 @@ PEERS: Final = {
             message=messages.raw,
             tuning=_both(Tuning(64, 1000), Tuning(16, 1000)),
             settings="raw bytes, one replica, `serve.batch`, no dashboard",
+            # With one core for all of its processes it takes its own front end for dead and kills it.
+            environ={
+                "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+                "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+                "RAY_USAGE_STATS_ENABLED": "0",
+            },
             pausable=False,
         ),
     )

@@ -81,14 +81,20 @@ class Elastic(msgspec.Struct, kw_only=True):
 
 
 class Own(msgspec.Struct, kw_only=True):
-    """What has no peer: the model in process, the default policy, the generator against wrk; per round."""
+    """SuperServe beside what is no peer: the model in process, its simulator, the bare gRPC library, `wrk`.
+
+    What failed is None or empty, and its reason is in ``errors``.
+    """
 
     quick: bool = False
-    in_process: list[float] = []
-    served: list[float] = []
+    errors: list[str] = msgspec.field(default_factory=list)
+    in_process: list[float] = msgspec.field(default_factory=list)
+    served: list[float] = msgspec.field(default_factory=list)
     elastic: Elastic | None = None
-    wrk: list[float] = []
-    generator: list[float] = []
+    wrk: list[float] = msgspec.field(default_factory=list)
+    generator: list[float] = msgspec.field(default_factory=list)
+    grpc: NoopFigures | None = None
+    grpc_bare: NoopFigures | None = None
 
 
 def read_pair(folder: Path, name: str) -> Pair | None:

@@ -27,6 +27,7 @@ MAX_LATENESS_MS: Final = DEADLINE_MS / 10
 #: Open-loop arrivals find at most so many requests under way; those beyond wait in the generator, on the clock.
 MAX_UNDER_WAY: Final = 1000
 PROBED_CONNECTIONS: Final = (16, 64, 256)
+_PATIENCE_S: Final = 5.0
 _SETTLE_LIMIT_S: Final = 10.0
 #: Longer than an answer of any of them takes with nothing else to do.
 _SETTLED_MS: Final = 40.0
@@ -37,12 +38,12 @@ _ATTEMPTS: Final = 3
 class Plan:
     """Rounds and seconds of each kind of run."""
 
-    probe_s: float = 0.7
+    probe_s: float = 0.5
     saturation_rounds: int = 3
     saturation_s: float = 2.0
-    latency_s: float = 2.5
+    latency_s: float = 2.0
     goodput_rounds: int = 2
-    goodput_s: float = 2.5
+    goodput_s: float = 2.0
     jobs: tuple[str, ...] = tuple(JOBS)
     quick: bool = False
 
@@ -64,18 +65,23 @@ def arrivals(rate: float, cv2: float, seconds: float, seed: int) -> "np.ndarray[
     return stamps
 
 
+def whole(*figures: NoopFigures | CnnFigures | None) -> bool:
+    """Whether nothing is missing or void."""
+    return all(found is not None and found.whole for found in figures)
+
+
 def measure_pair(pair: Pair, plan: Plan, folder: Path, report: Report, keep: Callable[[Pair], None]) -> None:
     """A peer and SuperServe on the jobs that ``pair`` has no figures of yet; it is kept after each."""
     peer = PEERS[pair.peer]
     pair.errors.clear()
-    for job, found in ((NOOP, pair.noop), (CNN, pair.cnn)):
-        if job.name not in plan.jobs or (found is not None and found.whole):
+    for job, done in ((NOOP, whole(pair.noop, pair.noop_ours)), (CNN, whole(pair.cnn, pair.cnn_ours))):
+        if job.name not in plan.jobs or done:
             continue
         try:
             pair.version = version_of(peer)
-            with _servers((OURS, peer), job, folder) as servers:
+            with paused((OURS, peer), job, folder) as servers:
                 if job is NOOP:
-                    pair.noop_ours, pair.noop = _measure_noop(servers, plan, report)
+                    pair.noop_ours, pair.noop = measure_noop(servers, plan, report)
                 else:
                     pair.cnn_ours, pair.cnn = _measure_cnn(servers, plan, report)
         except (NotInstallableError, ServerError, GeneratorError, ValueError) as error:
@@ -85,13 +91,20 @@ def measure_pair(pair: Pair, plan: Plan, folder: Path, report: Report, keep: Cal
 
 
 @contextmanager
-def _servers(peers: Sequence[Peer], job: Job, folder: Path) -> Iterator[list[RunningServer]]:
+def paused(peers: Sequence[Peer], job: Job, folder: Path) -> Iterator[list[RunningServer]]:
+    """Servers of a job that have answered right, stopped until they are measured.
+
+    Raises:
+        NotInstallableError: if an environment cannot be made.
+        ServerError: if a server gives no answer in time.
+        ValueError: if its answer is wrong.
+    """
     with ExitStack() as stack:
         servers = []
         for peer in peers:
             server = stack.enter_context(running(peer, job, folder / f"{peer.name}-{job.name}.log"))
             servers.append(server)
-            check(job, send(server, None, connections=1, seconds=0.3).body)
+            check(job, send(server, np.zeros(1, np.int64), connections=1, seconds=_PATIENCE_S).body)
             server.pause()
         yield servers
 
@@ -146,6 +159,8 @@ def _saturations(servers: Sequence[RunningServer], plan: Plan, report: Report) -
                 before_s = server.cpu_s()
                 done = send(server, None, connections=saturation.connections, seconds=plan.saturation_s)
                 used_s = server.cpu_s() - before_s
+            if not done.rate():
+                raise GeneratorError(f"{server.peer.name} answered nothing within {plan.saturation_s:g} s")
             saturation.rates.append(done.rate())
             saturation.per_cpu_s.append(float(done.ok.sum() / used_s))
             report(
@@ -165,7 +180,8 @@ def _on_time(attempt: Callable[[], Run], report: Report) -> Run | None:
     return None
 
 
-def _measure_noop(servers: Sequence[RunningServer], plan: Plan, report: Report) -> "tuple[NoopFigures, NoopFigures]":
+def measure_noop(servers: Sequence[RunningServer], plan: Plan, report: Report) -> "tuple[NoopFigures, NoopFigures]":
+    """Job (A) on two servers, in turn."""
     found = [
         NoopFigures(saturation=saturation, p50_ms=[], p99_ms=[], late_ms=[])
         for saturation in _saturations(servers, plan, report)
@@ -175,7 +191,7 @@ def _measure_noop(servers: Sequence[RunningServer], plan: Plan, report: Report) 
             times = arrivals(median(figures.saturation.rates) / 2, 1, plan.latency_s, number)
             with awake(server):
                 done = _on_time(partial(send, server, times, connections=256, seconds=5.0), report)
-            if done is None:
+            if done is None or not done.ok.any():
                 continue
             figures.p50_ms.append(done.quantile_ms(0.5))
             figures.p99_ms.append(done.quantile_ms(0.99))
@@ -212,5 +228,6 @@ def goodput_run(server: RunningServer, cell: Cell, saturation: float, plan: Plan
         return
     report(f"{server.peer.name}, CV^2 {cell.cv2}, load {cell.load}: goodput {done.goodput(DEADLINE_MS):.3f}")
     cell.goodput.append(done.goodput(DEADLINE_MS))
-    cell.p99_ms.append(done.quantile_ms(0.99))
     cell.late_ms.append(done.lateness_ms())
+    if done.ok.any():
+        cell.p99_ms.append(done.quantile_ms(0.99))

@@ -1,4 +1,4 @@
-"""SuperServe beside what has no peer: the model in process, its own simulator, and another load generator."""
+"""SuperServe beside what is no peer: the model in process, its simulator, the bare gRPC library, another generator."""
 
 import os
 import re
@@ -6,17 +6,30 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Final
 
-from peers.catalog import OURS
+from peers.catalog import OURS, OURS_GRPC, PEERS
+from peers.environments import NotInstallableError
 from peers.figures import Cell, Elastic, Own
 from peers.generator import GeneratorError
 from peers.jobs import CNN, CNN_MODEL, NOOP
-from peers.measure import DEADLINE_MS, Plan, Report, arrivals, awake, goodput_run, send
-from peers.processes import RunningServer, running
+from peers.measure import (
+    DEADLINE_MS,
+    Plan,
+    Report,
+    arrivals,
+    awake,
+    goodput_run,
+    measure_noop,
+    paused,
+    send,
+    whole,
+)
+from peers.processes import RunningServer, ServerError, running
 from superserve.metrics import summarise
 from superserve.model_folder import ModelFolder
 from superserve.profiler import find_profile
@@ -27,35 +40,58 @@ from superserve.serving.worker_process import MALLOC_ENVIRONMENT, THREAD_ENVIRON
 from superserve.simulator import simulate
 from superserve.traces.trace import Trace
 
+#: Its log is not that of the other one.
+ELASTIC: Final = replace(OURS, name="superserve-default", environ={"PEER_POLICY": "default"})
 OVERLOAD: Final = 1.3
 BURSTS: Final = 16
 CONNECTIONS: Final = 64
 
 
-def measure_own(plan: Plan, folder: Path, report: Report) -> Own:
-    """Everything of `Own`."""
-    own = Own(quick=plan.quick)
-    with running(OURS, NOOP, folder / "superserve-noop.log") as noop:
-        _against_wrk(own, noop, plan, report)
-    default = replace(OURS, environ={"PEER_POLICY": "default"})
+def measure_own(own: Own, plan: Plan, folder: Path, report: Report, keep: Callable[[Own], None]) -> None:
+    """Every part of `Own` that it has no figures of yet; it is kept after each."""
+    own.errors.clear()
+    for missing, measure in (
+        (not own.wrk, _against_wrk),
+        (own.elastic is None or not own.elastic.live, _against_bounds),
+        (not whole(own.grpc, own.grpc_bare), _against_bare_grpc),
+    ):
+        if not missing:
+            continue
+        try:
+            measure(own, plan, folder, report)
+        except (NotInstallableError, ServerError, GeneratorError, ValueError) as error:
+            own.errors.append(str(error))
+            report(own.errors[-1])
+        keep(own)
+
+
+def _against_wrk(own: Own, plan: Plan, folder: Path, report: Report) -> None:
+    if shutil.which("wrk") is None:
+        report("wrk is not installed: the generator is not cross-checked")
+        return
+    with paused([OURS], NOOP, folder) as (server,), awake(server):
+        for _ in range(plan.saturation_rounds):
+            own.generator.append(send(server, None, connections=CONNECTIONS, seconds=plan.saturation_s).rate())
+            own.wrk.append(_wrk(server, plan.saturation_s))
+            report(f"closed loop, {CONNECTIONS} connections: ours {own.generator[-1]:,.0f}/s, wrk {own.wrk[-1]:,.0f}/s")
+
+
+def _against_bounds(own: Own, plan: Plan, folder: Path, report: Report) -> None:
+    own.in_process.clear()
+    own.served.clear()
+    # What the elastic one answers is whichever subnet's it chose: only the fixed one's answer is checked.
     with (
-        running(OURS, CNN, folder / "superserve-cnn.log") as fixed,
-        running(default, CNN, folder / "superserve-default.log") as elastic,
+        paused([OURS], CNN, folder) as (fixed,),
+        running(ELASTIC, CNN, folder / f"{ELASTIC.name}-{CNN.name}.log") as elastic,
     ):
         elastic.pause()
         _against_in_process(own, fixed, plan, report)
         own.elastic = _against_simulator(fixed, elastic, median(own.served), plan, report)
-    return own
 
 
-def _against_wrk(own: Own, server: RunningServer, plan: Plan, report: Report) -> None:
-    if shutil.which("wrk") is None:
-        report("wrk is not installed: the generator is not cross-checked")
-        return
-    for _ in range(plan.saturation_rounds):
-        own.generator.append(send(server, None, connections=CONNECTIONS, seconds=plan.saturation_s).rate())
-        own.wrk.append(_wrk(server, plan.saturation_s))
-        report(f"closed loop, {CONNECTIONS} connections: ours {own.generator[-1]:,.0f}/s, wrk {own.wrk[-1]:,.0f}/s")
+def _against_bare_grpc(own: Own, plan: Plan, folder: Path, report: Report) -> None:
+    with paused([OURS_GRPC, PEERS["grpc"]], NOOP, folder) as servers:
+        own.grpc, own.grpc_bare = measure_noop(servers, plan, report)
 
 
 def _wrk(server: RunningServer, seconds: float) -> float:
@@ -107,7 +143,7 @@ def _against_simulator(
 ) -> Elastic:
     folder = ModelFolder.resolve(CNN_MODEL)
     profile = find_profile(folder, choose_engine(folder))
-    assert profile is not None, "the server made one"
+    assert profile is not None, "one was made at the start"
     found = Elastic(policy=DEFAULT_POLICY, rate=OVERLOAD * saturation, live=[], simulated=[], fixed=[])
     cells = [Cell(cv2=BURSTS, load=OVERLOAD, goodput=[], p99_ms=[], late_ms=[]) for _ in range(2)]
     for number in range(plan.goodput_rounds):

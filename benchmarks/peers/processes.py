@@ -5,6 +5,7 @@ import secrets
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,13 +22,17 @@ from peers.jobs import Job
 from superserve.serving.cores import available_cores, pinned
 from superserve.serving.worker_process import MALLOC_ENVIRONMENT, THREAD_ENVIRONMENT
 
-READY_LIMIT_S: Final = 120.0
+READY_LIMIT_S: Final = 180.0
 GRACE_S: Final = 8.0
-#: Names every process of a server, whatever it does to its session, its parent or its title.
+#: Names every process of a server, whatever it does to its session, its parent or its title; and of a folder of runs.
 _MARK: Final = "PEERS_RUN"
+_FOLDER: Final = "PEERS_FOLDER"
 _LAST_LINES: Final = 15
 #: A server may want the ports behind its own for what it serves besides.
 _PORTS: Final = 3
+#: Below those that Linux gives to connections: a server may bind its ports only after half a minute.
+_FIRST_PORT: Final = 20_000
+_LAST_PORT: Final = 32_000
 
 
 class ServerError(Exception):
@@ -71,20 +76,31 @@ def running(peer: Peer, job: Job, log: Path, tuning: Tuning | None = None) -> It
         ServerError: if it gives no answer in time.
     """
     mark, port = secrets.token_hex(8), _free_ports()
-    process = _start(peer, job, port=port, mark=mark, log=log, tuning=tuning or peer.tuning[job.name])
-    try:
-        _wait(peer, job, port, process, log)
-        yield RunningServer(peer, job, port, mark)
-    finally:
-        _end(process, mark)
+    tuning = tuning or peer.tuning[job.name]
+    with tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as scratch:
+        process = _start(peer, job, port=port, mark=mark, log=log, tuning=tuning, scratch=scratch)
+        try:
+            _wait(peer, job, port, process, log)
+            yield RunningServer(peer, job, port, mark)
+        finally:
+            _end(process, mark)
 
 
-def _start(peer: Peer, job: Job, *, port: int, mark: str, log: Path, tuning: Tuning) -> "subprocess.Popen[bytes]":
+def end_leftovers(folder: Path) -> None:
+    """End the servers of an earlier run with this folder, which was killed before it could end them."""
+    _kill(_FOLDER, str(folder.resolve()))
+
+
+def _start(
+    peer: Peer, job: Job, *, port: int, mark: str, log: Path, tuning: Tuning, scratch: str
+) -> "subprocess.Popen[bytes]":
     command = [str(python_of(peer)), "-m", f"peers.servers.{peer.module}", "--job", job.name, "--port", str(port)]
     command += ["--rows", str(tuning.rows), "--wait-us", str(tuning.wait_us)]
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "benchmarks")])
     environment = os.environ | MALLOC_ENVIRONMENT | THREAD_ENVIRONMENT | dict(peer.environ)
     environment |= {"PYTHONPATH": path, _MARK: mark, "PATH": f"{python_of(peer).parent}:{os.environ['PATH']}"}
+    environment[_FOLDER] = str(log.parent.resolve())
+    environment["TMPDIR"] = scratch  # servers that are killed leave their files behind
     with log.open("wb") as output, pinned(available_cores()[0]):
         return subprocess.Popen(
             command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
@@ -108,15 +124,19 @@ def _end(process: "subprocess.Popen[bytes]", mark: str) -> None:
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(GRACE_S)
-    until_s = time.monotonic() + 2.0
-    while _marked(mark) and time.monotonic() < until_s:
-        _signal_all(mark, signal.SIGKILL)
-        time.sleep(0.05)
+    _kill(_MARK, mark)
     process.wait()
 
 
-def _marked(mark: str) -> list[int]:
-    wanted = f"{_MARK}={mark}".encode()
+def _kill(name: str, value: str) -> None:
+    until_s = time.monotonic() + 2.0
+    while _marked(value, name) and time.monotonic() < until_s:
+        _signal_all(value, signal.SIGKILL, name)
+        time.sleep(0.05)
+
+
+def _marked(mark: str, name: str = _MARK) -> list[int]:
+    wanted = f"{name}={mark}".encode()
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -126,8 +146,8 @@ def _marked(mark: str) -> list[int]:
     return found
 
 
-def _signal_all(mark: str, number: signal.Signals) -> None:
-    for pid in _marked(mark):
+def _signal_all(mark: str, number: signal.Signals, name: str = _MARK) -> None:
+    for pid in _marked(mark, name):
         with suppress(ProcessLookupError):
             os.kill(pid, number)
 
@@ -135,10 +155,8 @@ def _signal_all(mark: str, number: signal.Signals) -> None:
 def _free_ports() -> int:
     """The first of a few free ports in a row."""
     while True:
-        with socket.socket() as first:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-        if port + _PORTS < 65_536 and all(_is_free(port + offset) for offset in range(_PORTS)):
+        port = _FIRST_PORT + secrets.randbelow(_LAST_PORT - _FIRST_PORT)
+        if all(_is_free(port + offset) for offset in range(_PORTS)):
             return port
 
 

@@ -7,9 +7,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from peers.catalog import OURS, PEERS, Peer
+from peers import targets
+from peers.catalog import OURS, OURS_GRPC, PEERS, Peer
 from peers.figures import CELLS, CnnFigures, NoopFigures, Own, Pair, read_own, read_pair
 from peers.jobs import CNN, NOOP
+from superserve import __version__
 from superserve.plots import LIGHT, figure_bytes, styled_axes
 
 _NONE: Final = "-"
@@ -28,6 +30,7 @@ figures are of this machine; the ratios are what to read.
 - **(B)** the middle subnet of the bundled digits model; the peers run it extracted, as plain torch, SuperServe inside
   the supernet as `fixed:middle`. Goodput: the share of all requests answered within 50 ms under gamma arrivals, at a
   share of that server's own saturation. SuperServe is told the deadline (`x-slo-ms`); the peers have no such thing.
+  It plans with a profile measured before the first round, in which the worker had a core without the router.
 
 "Per CPU s": requests per second of CPU time of all of the server's processes.
 
@@ -47,8 +50,9 @@ def write_report(folder: Path, docs: Path) -> None:
     own = read_own(folder)
     quick = any(pair.quick for pair in pairs) or (own is not None and own.quick)
     note = "\n**Taken with `--quick`: too short to be quoted.**\n" if quick else ""
-    parts = [_HEAD.format(machine=machine(), quick=note), *_table_a(pairs), *_table_b(pairs)]
-    parts += [*_own(own), *_settings(pairs), *_missing(pairs)]
+    parts = [_HEAD.format(machine=machine(), quick=note), *targets.table(pairs, own)]
+    parts += [*_table_a(pairs), *_table_b(pairs), "![Beside each peer](images/peers.png)\n"]
+    parts += [*_own(own), *_settings(pairs), *_missing(pairs, own)]
     (docs / "images").mkdir(parents=True, exist_ok=True)
     (docs / "peers.md").write_text("\n".join(parts) + "\n")
     (docs / "images" / "peers.png").write_bytes(figure_bytes(_figure(pairs), "png"))
@@ -116,6 +120,15 @@ def _own(own: Own | None) -> Iterator[str]:
             f"| goodput at 1.3x, CV² 16, default policy ({found.policy}) | {live} | simulated {simulated}; "
             f"`fixed:middle` in the same rounds {fixed} |"
         )
+    if own.grpc is not None and own.grpc_bare is not None:
+        bare, latency = (
+            own.grpc_bare,
+            f"p50 {_median(own.grpc.p50_ms, 2)}, p99 {_median(own.grpc.p99_ms, 2)} ms at half",
+        )
+        yield (
+            f"| {OURS_GRPC.title}, (A) | {_rate(own.grpc):,.0f}/s, {latency} | "
+            f"{PEERS['grpc'].title}, no router and no worker process: {_rate(bare):,.0f}/s in the same rounds |"
+        )
     if own.wrk:
         ours, theirs = median(own.generator), median(own.wrk)
         yield f"| the generator, closed loop, 64 connections, (A) | {ours:,.0f}/s | `wrk`: {theirs:,.0f}/s |"
@@ -127,10 +140,10 @@ def _settings(pairs: Sequence[Pair]) -> Iterator[str]:
     yield "Every server has one thread for torch, and the malloc settings of SuperServe's workers.\n"
     yield "| server | version | (A) batches | (B) batches | otherwise |"
     yield "|---|---|---|---|---|"
-    versions = {pair.peer: pair.version for pair in pairs}
+    versions = {OURS.name: __version__} | {pair.peer: pair.version for pair in pairs}
     for peer in (OURS, *PEERS.values()):
-        if peer is OURS or peer.name in versions:
-            yield _setting(peer, versions.get(peer.name, ""))
+        if peer.name in versions:
+            yield _setting(peer, versions[peer.name])
     yield ""
 
 
@@ -139,10 +152,11 @@ def _setting(peer: Peer, version: str) -> str:
     return f"| {peer.title} | {version} | {batches} | {peer.settings} |"
 
 
-def _missing(pairs: Sequence[Pair]) -> Iterator[str]:
+def _missing(pairs: Sequence[Pair], own: Own | None) -> Iterator[str]:
     known = {pair.peer: pair for pair in pairs}
     lines = [f"- {peer.title}: not measured in this run" for name, peer in PEERS.items() if name not in known]
     lines += [f"- {PEERS[pair.peer].title}: {error.splitlines()[0]}" for pair in pairs for error in pair.errors]
+    lines += [f"- {OURS.title}: {error.splitlines()[0]}" for error in (own.errors if own is not None else ())]
     if lines:
         yield "## Not measured\n"
         yield from lines
@@ -187,7 +201,8 @@ def _figure(pairs: Sequence[Pair]) -> Any:  # noqa: ANN401  (matplotlib's)
             ax.barh(places + offset, [values(pair)[index] for pair in ordered], 0.38, color=color, label=label)
         ax.set_title(title, fontsize=10, loc="left", color=LIGHT.ink)
         ax.set_yticks(places, [PEERS[pair.peer].title for pair in ordered] if ax is axes[0] else [""] * len(ordered))
-    axes[0].legend(frameon=False, fontsize=8, loc="lower right")
+    handles, words = axes[0].get_legend_handles_labels()
+    figure.legend(handles, words, loc="outside upper left", ncols=2, frameon=False, labelcolor=LIGHT.ink, fontsize=9)
     return figure
 
 

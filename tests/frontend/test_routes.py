@@ -1,3 +1,4 @@
+import gc
 import gzip
 import json
 import struct
@@ -7,12 +8,14 @@ from typing import Any
 import pytest
 
 from superserve.clock import NS_PER_MS, ManualClock, epoch_ms
+from superserve.frontend.exchange import Exchange
 from superserve.frontend.http_server import HttpServer
 from superserve.frontend.routes import V2Routes
 from superserve.request import Outcome
 from superserve.serving.config import HttpConfig
 from superserve.serving.dataplane import DataPlane
 from superserve.serving.fake_pool import FakePool
+from superserve.serving.router import Pending
 from support.serving import make_model, make_router
 from support.transport import FakeTransport
 
@@ -316,6 +319,39 @@ async def test_a_client_that_leaves_takes_its_request_out_of_the_queue() -> None
     bench.pool.finish(0)
     assert len(bench.pool.launched) == 1
     assert bench.router.outcomes[Outcome.CANCELLED] == 3
+
+
+@pytest.mark.parametrize("end", ["answered", "failed", "client gone", "refused"])
+async def test_a_request_that_has_ended_waits_for_no_garbage_collection(end: str) -> None:
+    """Bodies are large: memory must not depend on when the collector comes round."""
+    bench = await Bench(max_queued=0 if end == "refused" else 100).started()
+    gc.collect()
+    gc.disable()
+    try:
+        before = _requests()
+        bench.send("POST", INFER, json.dumps({"inputs": TENSORS}).encode())
+        if end == "client gone":
+            bench.protocol.connection_lost(None)
+        elif end != "refused":
+            (bench.pool.finish if end == "answered" else bench.pool.fail)(0)
+        assert bench.router.outcomes[_ENDS[end]] == 1
+        assert _requests() == before
+    finally:
+        gc.enable()
+
+
+_ENDS = {
+    "answered": Outcome.SERVED,
+    "failed": Outcome.FAILED,
+    "client gone": Outcome.CANCELLED,
+    "refused": Outcome.REJECTED,
+}
+
+
+def _requests() -> int:
+    """Those that are in memory, and tensors that the router holds."""
+    found = [one for one in gc.get_objects() if isinstance(one, (Exchange, Pending))]
+    return len([one for one in found if isinstance(one, Exchange) or one.inputs])
 
 
 async def test_ever_new_paths_do_not_fill_the_memory() -> None:

@@ -31,5 +31,6 @@ if __name__ == "__main__":
         model |= {"max_batch_size": given.rows, "max_batch_time": given.wait_us / 1e6}
     (folder / "settings.json").write_text(json.dumps(settings))
     (folder / "model-settings.json").write_text(json.dumps(model))
-    command = [str(Path(sys.executable).parent / "mlserver"), "start", str(folder)]
+    # Not by the first line of the script: an environment may have been moved.
+    command = [sys.executable, str(Path(sys.executable).parent / "mlserver"), "start", str(folder)]
     os.execv(command[0], command)  # noqa: S606  (no shell is wanted)

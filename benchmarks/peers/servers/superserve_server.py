@@ -38,12 +38,20 @@ def main() -> None:
     given = parse()
     if given.job is CNN:
         policy = os.environ.get("PEER_POLICY", "fixed:middle")
-        command = ["-m", "superserve", "serve", given.job.model, "--http-port", str(given.port)]
+        http_port, grpc_port = ports(given)
+        command = ["-m", "superserve", "serve", given.job.model, "--http-port", str(http_port)]
+        command += ["--grpc-port", str(grpc_port)]
         if policy != "default":
             command += ["--policy", policy]
         os.execv(sys.executable, [sys.executable, *command])  # noqa: S606  (no shell is wanted)
     with pinned(plan_cores(available_cores()).router), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve_noop(given))
+
+
+def ports(given: Arguments) -> tuple[int, int]:
+    """For HTTP and gRPC; the one that was asked for is that of the protocol that is measured."""
+    other = given.port + 1
+    return (other, given.port) if os.environ.get("PEER_GRPC") == "1" else (given.port, other)
 
 
 def noop_folder(given: Arguments) -> ModelFolder:
@@ -91,8 +99,10 @@ async def serve_noop(given: Arguments) -> None:
         warm_batches=(1, given.rows),
     )
     pool = LocalPool([spec], plan_cores(available_cores()).workers, clock)
+    http_port, grpc_port = ports(given)
     config = Config(
-        server=ServerConfig(http_port=given.port), model=ModelSettings(policy="fixed:largest", slo_ms=10_000)
+        server=ServerConfig(http_port=http_port, grpc_port=grpc_port),
+        model=ModelSettings(policy="fixed:largest", slo_ms=10_000),
     )
     stopped = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopped.set)

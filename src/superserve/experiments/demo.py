@@ -44,7 +44,7 @@ ELASTIC_POLICY: Final = DEFAULT_POLICY
 JUDGED_CV2: Final = 2.0
 
 #: Enough samples of an emulated device for the dispatch overhead alone.
-_OVERHEAD_EFFORT: Final = Effort(seconds=1.5, least=2, most=60, rounds=2)
+OVERHEAD_EFFORT: Final = Effort(seconds=1.5, least=2, most=60, rounds=2)
 
 #: How the time of a measurement divides among its stages, roughly.
 _SHARE_OF: Final = {"start": 0.2, "scan": 0.1, "measure": 0.7}
@@ -177,21 +177,26 @@ async def _profile(options: DemoOptions, folder: ModelFolder, choice: EngineChoi
             screen.update(stage, share, f"{progress.stage} {progress.done}/{progress.total}")
 
     source = emulated_profile(options.device)
-    effort = None if source is None else _OVERHEAD_EFFORT
+    effort = None if source is None else OVERHEAD_EFFORT
     measurement = await measure_async(
         folder, quick=True, choice=choice, seed=options.seed, report=report, effort=effort
     )
     profile = measurement.profile
     if source is not None:
-        profile = msgspec.structs.replace(
-            Profile.load(source),
-            dispatch_overhead_us=profile.dispatch_overhead_us,
-            dispatch_overhead_mean_us=profile.dispatch_overhead_mean_us,
-            dispatch_overhead_p99_us=profile.dispatch_overhead_p99_us,
-        )
+        profile = with_overhead_of(Profile.load(source), profile)
     overhead_ms = profile.dispatch_overhead_us * NS_PER_US / NS_PER_MS
     screen.end(stage, f"largest cell {profile.largest_cell_ms():.1f} ms, overhead {overhead_ms:.2f} ms (p95)")
     return profile
+
+
+def with_overhead_of(emulated: Profile, measured: Profile) -> Profile:
+    """The latencies of a device that is emulated here, with the dispatch overhead of this machine."""
+    return msgspec.structs.replace(
+        emulated,
+        dispatch_overhead_us=measured.dispatch_overhead_us,
+        dispatch_overhead_mean_us=measured.dispatch_overhead_mean_us,
+        dispatch_overhead_p99_us=measured.dispatch_overhead_p99_us,
+    )
 
 
 def _setup(

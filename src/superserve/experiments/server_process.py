@@ -26,6 +26,8 @@ class RunningServer:
     url: str
     pid: int
     metrics: str
+    grpc: str | None = None
+    """Where it listens for gRPC."""
 
     def cpu_s(self) -> float:
         """CPU time that the routing process has used so far, its workers not included."""

@@ -256,5 +256,6 @@ class _InferCall:
 
     def cancel(self) -> None:
         """See `Cancellable.cancel`."""
+        self._exchange.work = None  # which is this object
         if self.pending is not None:
             self._model.cancel(self.pending)

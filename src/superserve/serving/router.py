@@ -62,6 +62,19 @@ class Pending(Request):
     offset: int = 0
 
 
+class _Nobody:
+    """The `Responder` of a request that has ended."""
+
+    def answered(self, answer: Answer) -> None:
+        """See `Responder.answered`."""
+
+    def refused(self, error: SuperServeError) -> None:
+        """See `Responder.refused`."""
+
+
+_NOBODY: Final = _Nobody()
+
+
 class Router:
     """Serves one model: a `Scheduler`, the requests that it decides about, and a part in a pool of workers.
 
@@ -309,6 +322,8 @@ class Router:
                 pending.responder.refused(self._error(pending, finish.reason))
         except Exception:  # one client's answer must not keep those of its batch-mates from being sent
             _logger.exception("cannot answer request %d", pending.id)
+        # The queue forgets requests in bulk, and the responder refers back: nobody else is to keep the tensors alive.
+        pending.responder, pending.inputs = _NOBODY, ()
         if self._unfinished == 0 and self._idle is not None:
             self._idle.set()
 

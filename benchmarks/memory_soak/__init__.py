@@ -1,0 +1,1 @@
+"""Whether memory, descriptors and shared memory stay as they are over a million requests."""

@@ -335,7 +335,7 @@ async def test_a_request_that_has_ended_waits_for_no_garbage_collection(end: str
         elif end != "refused":
             (bench.pool.finish if end == "answered" else bench.pool.fail)(0)
         assert bench.router.outcomes[_ENDS[end]] == 1
-        assert _requests() == before
+        assert _requests() <= before  # what other tests left may go meanwhile
     finally:
         gc.enable()
 
@@ -348,10 +348,10 @@ _ENDS = {
 }
 
 
-def _requests() -> int:
-    """Those that are in memory, and tensors that the router holds."""
-    found = [one for one in gc.get_objects() if isinstance(one, (Exchange, Pending))]
-    return len([one for one in found if isinstance(one, Exchange) or one.inputs])
+def _requests() -> set[int]:
+    """Which of them are in memory, and which hold tensors."""
+    found = [one for one in gc.get_objects() if type(one) in (Exchange, Pending)]  # others dislike being asked
+    return {id(one) for one in found if isinstance(one, Exchange) or one.inputs}
 
 
 async def test_ever_new_paths_do_not_fill_the_memory() -> None:

@@ -51,7 +51,7 @@ class Request:
     """What the scheduler knows of a client query: a descriptor, never its tensors.
 
     ``rows`` is the leading dimension of its tensors. ``min_accuracy`` is the accuracy floor in per cent (0: none).
-    ``priority`` follows Triton: 1 is the most urgent, 0 means default, larger numbers are given up first.
+    ``priority`` follows Triton: 1 is the most urgent, larger numbers are given up first; 0, not given, is like 1.
     ``latest_start_ns`` and ``state`` belong to the `Scheduler`.
     """
 

@@ -163,7 +163,7 @@ class Client:
             wait_ms: how long to wait for the answer: by default for ``slo_ms``. More than that takes late answers of a
                 server that gives them (``reply.parameters.slo_met`` is false then).
             min_accuracy: accuracy floor in per cent: no subnet below it may answer.
-            priority: 1 is the most urgent, 0 the default, larger numbers are given up first.
+            priority: in overload larger numbers are given up first; 0, the default, is like 1.
             outputs: the names of the tensors that are wanted; all if empty.
             version: of the model; the one that is served if empty.
             request_id: echoed in the reply, and the name of the request in the server's log.

@@ -1,6 +1,8 @@
 """The queue of waiting requests, earliest deadline first."""
 
 from bisect import bisect_left, insort
+from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 from superserve.request import Request
@@ -47,6 +49,10 @@ class EDFQueue:
         if position < 0:
             raise IndexError(position)
         return self._entries[self._first + position][2]
+
+    def __iter__(self) -> Iterator[Request]:
+        """All requests, the most urgent first."""
+        return (entry[2] for entry in islice(self._entries, self._first, None))
 
     def pop(self) -> Request:
         """Remove and return the most urgent request.

@@ -15,6 +15,7 @@ from superserve.scheduling.expiry import ExpiryQueue
 from superserve.scheduling.overhead import OverheadEstimate
 from superserve.scheduling.policy import Bound, Decision, Policy, SchedulerView, Wait
 from superserve.scheduling.queue import EDFQueue
+from superserve.scheduling.victims import level, victims
 from superserve.scheduling.workers import SharedWorkers, Workers
 
 
@@ -103,6 +104,10 @@ class Scheduler:
         self._expiry = ExpiryQueue()
         self._wake_ns: int | None = None
         self._observes = policy.observes_arrivals
+        self._ranked = False
+        """Whether there have been requests of a lower priority than others."""
+        self._overloaded = False
+        """Whether a request has become hopeless since victims were last looked for."""
         fastest = policy.table.latency_ns[policy.subnets[0]]
         self._pace_ns = min(fastest[rows] / rows for rows in policy.table.batches)
 
@@ -254,6 +259,7 @@ class Scheduler:
             request = self._expiry.pop()
             self._queue.remove(request)
             actions.append(self._finish(request, Outcome.EXPIRED, Reason.EXPIRED))
+            self._overloaded = True
         if self._wake_ns is not None and now_ns >= self._wake_ns:
             actions.extend(self._dispatch(now_ns))
         return actions
@@ -299,6 +305,7 @@ class Scheduler:
 
     def _enqueue(self, request: Request) -> None:
         request.state = RequestState.QUEUED
+        self._ranked |= level(request) > 1
         self._queue.push(request)
         if self._expires:
             self._expiry.push(request)
@@ -319,12 +326,29 @@ class Scheduler:
             if isinstance(decision, Wait):
                 self._wake_ns = decision.until_ns
                 break
+            overloaded = self._overloaded or decision.shed or decision.bound is Bound.OVERLOAD
+            if self._ranked and overloaded and (ended := self._give_up_victims()):
+                actions.extend(ended)
+                continue
             for _ in range(decision.shed):
                 actions.append(self._finish(self._queue.pop(), Outcome.EXPIRED, Reason.SHED))  # noqa: PERF401
             if decision.rows:
                 actions.append(self._launch(now_ns, decision))
                 batches -= 1
         return actions
+
+    def _give_up_victims(self) -> list[Action]:
+        """End waiting requests of low priority if those of high priority could not be in time otherwise."""
+        self._overloaded = False
+        if not self._expires:
+            return []
+        view, workers = self._view, max(1, len(self._workers.live))
+        first_ns = view.free_sum_ns / workers
+        batch_ns = self._expected_ns(self.policy.subnets[0], self.policy.table.max_rows) + view.overhead_ns
+        found = victims(self._queue, first_ns, batch_ns, self.policy.table.max_rows * workers * view.share)
+        for request in found:
+            self._queue.remove(request)
+        return [self._finish(request, Outcome.EXPIRED, Reason.SHED) for request in found]
 
     def _claim(self, worker: int | None) -> int:
         if worker is None:

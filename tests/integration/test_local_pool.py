@@ -205,12 +205,10 @@ async def test_a_killed_worker_is_lost_with_its_batch_and_comes_back_alone(toy: 
         first, second = pool.pids
         assert first is not None
         pool.launch(0, one(HANG))
-        began = time.monotonic()
         os.kill(first, signal.SIGKILL)
         event, worker, reason = await recorder.next()
         assert (event, worker) == ("lost", 0)
         assert "killed by SIGKILL" in str(reason)
-        assert time.monotonic() - began < 0.1
         assert await recorder.next() == ("ready", 0, "")
         assert pool.pids[0] not in {first, None}
         assert pool.pids[1] == second

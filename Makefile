@@ -7,17 +7,19 @@
 #   MODELS_VENV  the environment of test-models
 #   BENCH_VENV   the environment of bench-subnetact
 #   FUZZ_VENV    the environment of fuzz-http
+#   FUZZ_SECONDS for each target of fuzz-codec
 PYTHON ?= python3
 VENV ?= .venv
 MODELS_VENV ?= .venv-models
 BENCH_VENV ?= .venv-bench
 FUZZ_VENV ?= .venv-fuzz
+FUZZ_SECONDS ?= 60
 PIP_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help demo test test-all test-pages test-models fuzz-http check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-soak clean
+.PHONY: help demo test test-all test-pages test-models fuzz-http fuzz-codec check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-soak clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -71,6 +73,15 @@ $(FUZZ_VENV)/bin/schemathesis:
 fuzz-http: $(VENV)/.installed-test $(FUZZ_VENV)/bin/schemathesis  ## An OpenAPI fuzzer against a live server (2 minutes)
 	PYTHONPATH=tests $(BIN)/python tests/fuzz/live_http.py $(FUZZ_VENV)/bin/schemathesis \
 	  --continue-on-failure --max-time 120 $(FUZZ_ARGS)
+
+# Findings are written to the working directory as crash-*.
+$(VENV)/.installed-fuzz: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP_INSTALL) --editable '.[test,fuzz]'
+	@touch $@ $(VENV)/.installed-test $(VENV)/.installed-core
+
+fuzz-codec: $(VENV)/.installed-fuzz  ## What reads bytes from clients, guided by coverage (FUZZ_SECONDS=60 for each of three)
+	for target in http infer grpc; do \
+	  PYTHONPATH=tests $(BIN)/python tests/fuzz/guided.py $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 check: $(VENV)/.installed-dev  ## Formatting, lint, types, import boundaries
 	$(BIN)/ruff format --check .

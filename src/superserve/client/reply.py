@@ -14,7 +14,9 @@ class ReplyParameters(
         "subnet": "superserve_subnet",
         "accuracy": "superserve_accuracy",
         "batch_size": "superserve_batch_size",
+        "decode_us": "superserve_decode_us",
         "queue_us": "superserve_queue_us",
+        "wait_us": "superserve_wait_us",
         "infer_us": "superserve_infer_us",
         "emulated": "superserve_emulated",
     },
@@ -27,8 +29,14 @@ class ReplyParameters(
     """Its profiled accuracy, in per cent."""
     batch_size: int = 0
     """Rows of the batch that the request ran in."""
+    decode_us: float = 0.0
+    """From its arrival until it was read and checked."""
     queue_us: float = 0.0
+    """From its arrival to the launch of its batch."""
+    wait_us: float = 0.0
+    """From that launch to the batch's result, less the time in the worker."""
     infer_us: float = 0.0
+    """Of its batch, in the worker."""
     slo_met: bool = True
     emulated: bool = False
     """Whether an emulated worker answered: its outputs mean nothing."""

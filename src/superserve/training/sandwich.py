@@ -15,6 +15,9 @@ from superserve.subnet import SearchSpace, SubnetSpec
 from superserve.supernet.actuator import apply, bind
 from superserve.supernet.network import ElasticNetwork
 
+Inputs = Tensor | tuple[Tensor, ...]
+"""What a network takes: its one input, or all of them in order."""
+
 
 def students(space: SearchSpace, rng: np.random.Generator, count: int) -> Iterator[SubnetSpec]:
     """The subnets that learn from the largest in one step: the smallest, and ``count`` drawn at random."""
@@ -25,7 +28,7 @@ def students(space: SearchSpace, rng: np.random.Generator, count: int) -> Iterat
 
 def accumulate_gradients(
     network: ElasticNetwork,
-    x: Tensor,
+    x: Inputs,
     labels: Tensor,
     *,
     rng: np.random.Generator,
@@ -40,7 +43,7 @@ def accumulate_gradients(
 
     Args:
         network: the supernet; left actuated to the last subnet drawn, without statistics.
-        x: network inputs (rows, ...), float32.
+        x: network inputs, the rows first; images are float32.
         labels: (rows,) int64.
         rng: draws the random subnets.
         random_subnets: how many.
@@ -59,11 +62,17 @@ def accumulate_gradients(
     return float(loss.detach())
 
 
-def _forward(network: ElasticNetwork, spec: SubnetSpec, x: Tensor, precision: torch.dtype) -> Tensor:
+def run(network: ElasticNetwork, x: Inputs) -> Tensor:
+    """The active subnet's logits."""
+    logits: Tensor = network(*x) if isinstance(x, tuple) else network(x)
+    return logits
+
+
+def _forward(network: ElasticNetwork, spec: SubnetSpec, x: Inputs, precision: torch.dtype) -> Tensor:
     apply(bind(network, spec, None))
-    with torch.autocast(x.device.type, precision, enabled=precision != torch.float32):
-        logits: Tensor = network(x)
-    return logits.float()
+    device = next(network.parameters()).device.type
+    with torch.autocast(device, precision, enabled=precision != torch.float32):
+        return run(network, x).float()
 
 
 def _backward(loss: Tensor) -> None:

@@ -120,8 +120,8 @@ def test_needs_data() -> None:
 
 
 def test_recipes_by_name() -> None:
-    assert list(RECIPES) == ["digits", "cifar10"]
-    with pytest.raises(ConfigError, match=r"imagenet.*digits, cifar10"):
+    assert list(RECIPES) == ["digits", "cifar10", "intents"]
+    with pytest.raises(ConfigError, match=r"imagenet.*digits, cifar10, intents"):
         recipe("imagenet")
 
 

@@ -27,11 +27,11 @@ BUSY_MACHINE = 0.05
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="What to train: digits or cifar10.")],
+    recipe: Annotated[str, typer.Argument(help="What to train: digits, cifar10 or intents.")],
     folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="The model folder to write.")],
     data: DataFolder = None,
     seed: Seed = 0,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training data.")] = None,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Training processes of one thread each; default: the recipe's.")
     ] = None,
@@ -266,15 +266,15 @@ def models(json_file: JsonFile = None) -> None:
 def _examples(folder: Any, data: Path | None) -> tuple[Any, Any]:  # noqa: ANN401 (as above)
     """Inputs and labels to measure a model on."""
     from superserve.model_folder import load_examples
-    from superserve.training.recipes import examples_of
+    from superserve.training.recipes import examples_of, has_examples
 
-    if data is None or (data.is_dir() and folder.carries_test_data):
+    if data is None or (data.is_dir() and folder.carries_test_data and not has_examples(folder.config.name)):
         inputs, labels = folder.test_data()
     elif data.is_dir():
         inputs, labels = examples_of(folder.config.name, data)
     else:
         inputs, labels = load_examples(data)
-    return inputs, labels
+    return folder.config.inputs[0].packed(inputs), labels
 
 
 def _print_profile(measured: Any) -> None:  # noqa: ANN401  (as above)

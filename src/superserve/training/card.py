@@ -116,12 +116,13 @@ def _training(making: Making) -> Iterator[str]:
 
 
 def _accuracies(subnets: Sequence[SubnetRecord]) -> Iterator[str]:
-    yield from ("| subnet | MMAC | depths | validation | test |", "|---|--:|---|--:|--:|")
+    yield from ("| subnet | MMAC | depths | widths | validation | test |", "|---|--:|---|---|--:|--:|")
     for record in subnets:
         depths = "-".join(str(len(keep)) for keep in record.spec.keep)
+        widths = ", ".join(f"{ratio:g}" for ratio in sorted({ratio for _, ratio in record.spec.widths}))
         tested = "-" if record.test_accuracy is None else _interval(record.test_accuracy, record.test_n)
         validated = _interval(record.accuracy, record.accuracy_n)
-        yield f"| {record.id} | {record.macs / 1e6:.1f} | {depths} | {validated} | {tested} |"
+        yield f"| {record.id} | {record.macs / 1e6:.1f} | {depths} | {widths} | {validated} | {tested} |"
 
 
 def _interval(accuracy: float, n: int) -> str:

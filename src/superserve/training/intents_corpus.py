@@ -50,9 +50,12 @@ def load_corpus(data: Path, seed: int) -> Corpus:
 
     train = part("train", _EITHER)
     banking = np.flatnonzero(_labels_of(labels, "banking77")[train.labels])
-    held_back = np.sort(np.random.default_rng(seed).permutation(banking)[:VALIDATION])
+    rng = np.random.default_rng(seed)
+    held_back = rng.permutation(banking)[:VALIDATION]
     kept = np.setdiff1d(np.arange(len(train)), held_back)
     validate = _joined(part("dev", _IN_SCOPE), train.take(held_back))
+    # Mixed, so that any part of it is fit to watch both.
+    validate = validate.take(rng.permutation(len(validate)))
     return Corpus(labels, Parts(train.take(kept), validate, part("test", _IN_SCOPE)), part("test", _OUTSIDE))
 
 

@@ -55,6 +55,12 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
+def has_examples(model: str) -> bool:
+    """Whether a recipe of this name reads test examples from data folders."""
+    found = RECIPES.get(model)
+    return found is not None and found.test is not None
+
+
 def examples_of(model: str, data: Path) -> tuple[Array, Array]:
     """Inputs and labels that a model made by a recipe of this name is tested on, from a data folder.
 

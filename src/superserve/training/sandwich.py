@@ -20,10 +20,13 @@ Inputs = Tensor | tuple[Tensor, ...]
 
 
 def students(space: SearchSpace, rng: np.random.Generator, count: int) -> Iterator[SubnetSpec]:
-    """The subnets that learn from the largest in one step: the smallest, and ``count`` drawn at random."""
-    yield space.smallest()
-    for _ in range(count):
-        yield space.sample(rng)
+    """The subnets that learn from the largest in one step: the smallest, and ``count`` drawn at random.
+
+    The largest itself is none of them: what it says it says already, so that its gradient is zero.
+    """
+    for spec in (space.smallest(), *(space.sample(rng) for _ in range(count))):
+        if spec != space.largest():
+            yield spec
 
 
 def accumulate_gradients(

@@ -37,7 +37,7 @@ def test_text_is_encoded_and_other_rows_stay_as_they_are() -> None:
 
 
 def test_a_string_that_is_too_long_is_named() -> None:
-    with pytest.raises(UsageError, match="'text'.*10 bytes.*takes 9"):
+    with pytest.raises(UsageError, match=r"'text'.*10 bytes.*takes 9"):
         TEXT.packed(np.array([["0123456789", ""]]))
 
 

@@ -35,7 +35,9 @@ def test_texts_in_pieces(text: str, expected: list[str]) -> None:
 
 @pytest.mark.parametrize("length", [2, 3, 5])
 def test_long_texts_are_cut_off(length: int) -> None:
-    assert shown(Tokenizer(PIECES), PIECES, "the rate is " * 9, length) == ["[CLS]", "the", "rate", "is", "the"][:length]
+    assert (
+        shown(Tokenizer(PIECES), PIECES, "the rate is " * 9, length) == ["[CLS]", "the", "rate", "is", "the"][:length]
+    )
     assert shown(Tokenizer(BERT_LIKE), BERT_LIKE, "the rate is " * 9, length)[-1] == "[SEP]"
     assert len(Tokenizer(BERT_LIKE).encode("the rate is " * 9, length)) == length
 

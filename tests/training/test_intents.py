@@ -13,30 +13,32 @@ from superserve.evaluate import evaluate, wilson95
 from superserve.model_folder import ModelFolder
 from superserve.supernet.engine import EagerEngine
 from superserve.supernet.hub import empty_network
-from superserve.training import intents
-from superserve.training.intents import default_plan, load_test, model_config, train_intents, training_job
+from superserve.training import intents, intents_model
+from superserve.training.intents import default_plan, load_test, scratch_config, train_intents
 from superserve.training.intents_corpus import INPUT, load_corpus
+from superserve.training.intents_model import training_job
 from superserve.training.options import TrainOptions
 from superserve.training.progress import Progress
 from superserve.training.recipes import examples_of, has_examples, recipe
 from superserve.training.trainer import Job, alike, train
 from superserve.training.trainer import Progress as Step
+from support.bert_folder import PIECES, write_bert
 from support.intents import write_packed
 
 
 @pytest.fixture
 def data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    sizes = {"HIDDEN": 16, "LAYERS": 2, "HEADS": 2, "WIDTHS": (0.5, 1.0), "VOCABULARY": 120, "LENGTHS": (4, 8)}
-    monkeypatch.setattr(intents, "LEARNING_RATE", 0.02)
-    for name, value in sizes.items():
+    for name, value in {"HIDDEN": 16, "LAYERS": 2, "HEADS": 2, "WIDTHS": (0.5, 1.0), "LENGTHS": (4, 8)}.items():
+        monkeypatch.setattr(intents_model, name, value)
+    for name, value in {"VOCABULARY": 120, "LEARNING_RATE": 0.02, "BACKBONE_LEARNING_RATE": 0.02}.items():
         monkeypatch.setattr(intents, name, value)
     write_packed(tmp_path / "text", per_intent=40)
     return tmp_path
 
 
 def small_job(data: Path, folder: Path | None) -> Job:
-    plan = default_plan(TrainOptions(out=Path(), epochs=3, processes=1, seed=2))
-    return training_job(data, folder, plan, model_config(load_corpus(data, 2)))
+    options = TrainOptions(out=Path(), epochs=3, processes=1, seed=2)
+    return training_job(data, folder, default_plan(options), scratch_config(load_corpus(data, 2)))
 
 
 def test_learns_chooses_and_writes_a_folder_that_serves_with_its_card(data: Path) -> None:
@@ -106,7 +108,7 @@ def test_steps_hold_texts_of_like_size_and_every_text_once() -> None:
 
 def test_size_of_the_bundled_network() -> None:
     """A head for each eighth of the width."""
-    network = empty_network("dynabert", msgspec.to_builtins(intents.architecture(4_000, 228)))
+    network = empty_network("dynabert", msgspec.to_builtins(intents_model.architecture(4_000, 228)))
     assert sum(parameter.numel() for parameter in network.parameters()) == 1_752_036
     slices = network.geometry(network.space.smallest()).slices
     assert slices["bert.encoder.layer.0.attention.self.query"] == (16, 128)
@@ -125,3 +127,35 @@ def test_test_texts_are_found_in_a_data_folder(data: Path) -> None:
     assert len(inputs) == len(labels) == 160
     parts = recipe("intents").parts(data, 0)
     assert np.array_equal(parts.test.inputs, inputs)
+
+
+def test_starts_from_a_backbone(data: Path) -> None:
+    """Its vocabulary and sizes are the model's; what was trained alone, then as a supernet, is served."""
+    bert = write_bert(data / "bert")
+    options = TrainOptions(out=data / "model", data=data, epochs=15, processes=1, backbone=bert)
+    folder = ModelFolder(train_intents(options).path)
+    assert folder.config.preprocessing["pieces"] == " ".join(PIECES)
+    assert folder.config.preprocessing["lengths"] == [4, 8]
+    assert folder.config.architecture["layers"] == 4
+    assert folder.front.subnets[-1].test_accuracy is not None
+    assert folder.front.subnets[-1].test_accuracy > 40  # one in four by chance
+    card = (folder.path / "README.md").read_text()
+    assert "--backbone DIR --epochs 15" in card
+    assert "license: other" in card
+    seen: list[Progress] = []
+    again = train_intents(msgspec.structs.replace(options, resume=True), seen.append)
+    assert ModelFolder(again.path).weights_hash == folder.weights_hash
+    assert {step.phase for step in seen} == {"measure", "test"}
+
+
+def test_a_backbone_that_reads_too_little_is_refused(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bert = write_bert(data / "bert")
+    monkeypatch.setattr(intents_model, "LENGTHS", (16, 32))
+    with pytest.raises(ConfigError, match="reads 12 pieces at most, and texts are padded to 16"):
+        train_intents(TrainOptions(out=data / "model", data=data, epochs=1, processes=1, backbone=bert))
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10"])
+def test_models_of_images_take_no_backbone(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"--backbone: {name}"):
+        recipe(name).train(TrainOptions(out=Path("unused"), backbone=Path("bert")), lambda _step: None)

@@ -36,13 +36,19 @@ def train(
         int | None, typer.Option(min=1, help="Training processes of one thread each; default: the recipe's.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the model folder.")] = False,
+    backbone: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="intents: start from a BERT as Hugging Face lays it out, with its vocab.txt."),
+    ] = None,
 ) -> None:
     """Train a supernet, choose its Pareto front and write the model folder."""
     from superserve.training.options import TrainOptions
     from superserve.training.recipes import recipe as find_recipe
 
     chosen = find_recipe(recipe)
-    options = TrainOptions(out=folder, data=data, seed=seed, epochs=epochs, processes=processes, resume=resume)
+    options = TrainOptions(
+        out=folder, data=data, seed=seed, epochs=epochs, processes=processes, resume=resume, backbone=backbone
+    )
     with progress_bar("train") as advance:
 
         def report(step: Any) -> None:  # noqa: ANN401 (typing it would import the library for --help)

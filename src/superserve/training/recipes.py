@@ -28,7 +28,18 @@ class Recipe:
     """All data from a data folder, split by a seed as for training."""
 
 
+def _cifar10(options: TrainOptions, report: Report) -> ModelFolder:
+    _refuse_backbone("cifar10", options)
+    return train_cifar10(options, report)
+
+
+def _refuse_backbone(name: str, options: TrainOptions) -> None:
+    if options.backbone is not None:
+        raise ConfigError(f"--backbone: {name} is a model of images, and starts from scratch: leave it out")
+
+
 def _digits(options: TrainOptions, report: Report) -> ModelFolder:
+    _refuse_backbone("digits", options)
     for name, given in (("--processes", options.processes is not None), ("--resume", options.resume)):
         if given:
             raise ConfigError(
@@ -39,7 +50,7 @@ def _digits(options: TrainOptions, report: Report) -> ModelFolder:
 
 RECIPES: Final[Mapping[str, Recipe]] = {
     "digits": Recipe(_digits, None, lambda _data, seed: load_digits(seed)),
-    "cifar10": Recipe(train_cifar10, lambda data: load_cifar10(data, "test"), cifar10.load_parts),
+    "cifar10": Recipe(_cifar10, lambda data: load_cifar10(data, "test"), cifar10.load_parts),
     "intents": Recipe(train_intents, intents.load_test, intents.load_parts),
 }
 

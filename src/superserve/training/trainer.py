@@ -21,6 +21,7 @@ from superserve.errors import ConfigError
 from superserve.subnet import SubnetSpec
 from superserve.supernet.actuator import apply, bind
 from superserve.supernet.network import ElasticNetwork
+from superserve.supernet.tensor_files import read_tensors
 from superserve.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from superserve.training.data import Split
 from superserve.training.front import single_thread
@@ -119,6 +120,8 @@ class Job:
     sizes: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]] | None = None
     """How large each example is, (n, ...) to (n,): a step then gets examples of like size, so that little is padded.
     None draws every step at random from the whole."""
+    start: Path | None = None
+    """A safetensors file of the weights to begin with, by name; None draws them by the seed."""
 
 
 class Progress(NamedTuple):
@@ -201,6 +204,8 @@ class Trainer:
         if self._epoch_steps < 1:
             raise ConfigError(f"rows = {self._plan.rows}: more than the {len(self._data.train)} training images")
         self._network = initial_network(job.family, job.architecture, job.plan.seed)
+        if job.start is not None:
+            self._network.load_state_dict(read_tensors(job.start)[0])
         self._average = deepcopy(self._network).requires_grad_(requires_grad=False)
         self._optimizer = _optimizer(self._network, self._plan)
         self._watched = watched(self._network.space)

@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 
 from superserve.client import Client
 from superserve.errors import InvalidRequestError
-from superserve.model_folder import ModelFolder
-from superserve.profile import Device, Profile, SubnetProfile
+from superserve.model_folder import ModelFolder, write_json
 from superserve.profiler.measure import example_rows
-from superserve.profiler.store import device_name, save_profile
 from superserve.supernet.engine import EagerEngine
+from support.profiles import guessed_profile
 from support.server_process import ServerProcess, serving
 from support.texts import INPUT, cells, save_texts
 
@@ -28,31 +27,15 @@ SUBNETS = ("s0", "s1", "s2")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
-    folder = save_texts(tmp_path_factory.mktemp("bills"))
-    profile = Profile(
-        device=Device(name=device_name("cpu"), kind="cpu", threads=1, engine="eager", dtype="float32", torch="2"),
-        model_hash=folder.model_hash,
-        batches=(1, 8),
-        dispatch_overhead_us=500.0,
-        subnets=tuple(
-            SubnetProfile(
-                id=name,
-                accuracy=50.0 + place,
-                p50_us=(1000.0 + place, 2000.0 + place),
-                p95_us=(2000.0 + place, 3000.0 + place),
-                p99_us=(3000.0 + place, 4000.0 + place),
-            )
-            for place, name in enumerate(SUBNETS)
-        ),
-    )
-    save_profile(folder, profile)
-    return folder
+    return save_texts(tmp_path_factory.mktemp("bills"))
 
 
 @pytest.fixture(scope="module")
 def server(folder: ModelFolder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     scratch = tmp_path_factory.mktemp("server")
-    with serving(folder.path, "--workers", "1", "--slo-ms", "5000", scratch=scratch, device="cpu") as running:
+    write_json(scratch / "guess.json", guessed_profile(folder))
+    options = ("--profile", scratch / "guess.json", "--workers", "1", "--slo-ms", "5000")
+    with serving(folder.path, *options, scratch=scratch, device="cpu") as running:
         yield running
 
 

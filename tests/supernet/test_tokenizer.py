@@ -23,6 +23,7 @@ def shown(tokenizer: Tokenizer, pieces: tuple[str, ...], text: str, length: int 
         ("thé rate", ["the", "rate"]),
         ("the\u4e00rate", ["the", "[UNK]", "rate"]),
         ("what\x00s\tis", ["what", "##s", "is"]),
+        ("ra\ufffdte", ["rate"]),
         ("", []),
         (" \n", []),
         ("a" * 101, ["[UNK]"]),

@@ -26,6 +26,9 @@ _LONGEST_WORD: Final = 100
 #: Words whose pieces are remembered.
 _REMEMBERED: Final = 1 << 15
 
+#: What a decoder puts in the place of bytes that are no UTF-8: dropped, too.
+_REPLACED: Final = "\ufffd"
+
 #: Of ASCII text, lowered: a run of letters and digits, or one punctuation mark.
 _ASCII_WORD: Final = re.compile(r"[a-z0-9]+|[!-/:-@\[-`{-~]")
 
@@ -118,7 +121,7 @@ class Tokenizer:
 
 def _dropped(text: str) -> str:
     """Without control characters; all white space is a space."""
-    if text.isprintable():
+    if text.isprintable() and _REPLACED not in text:
         return text
     return "".join(" " if mark.isspace() else mark for mark in text if mark.isspace() or not _is_control(mark))
 
@@ -130,7 +133,7 @@ def _spaced(text: str) -> str:
 
 
 def _is_control(mark: str) -> bool:
-    return mark == "\ufffd" or unicodedata.category(mark).startswith("C")
+    return mark == _REPLACED or unicodedata.category(mark).startswith("C")
 
 
 def _stands_alone(mark: str) -> bool:

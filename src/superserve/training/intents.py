@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -111,8 +112,9 @@ def _kept(path: Path, weights: Mapping[str, Tensor]) -> Path:
 
 
 def _batches(job: Job) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
-    """Some training texts as served."""
-    texts = job.load().train.head(_IMPORTANCE_TEXTS)
+    """Some training texts as served, drawn by the seed: files hold one intent after the other."""
+    texts = job.load().train
+    texts = texts.take(np.random.default_rng(job.plan.seed).permutation(len(texts))[:_IMPORTANCE_TEXTS])
     numbers, labels = torch.from_numpy(texts.inputs), torch.from_numpy(texts.labels)
     for part, of in zip(torch.split(numbers, job.plan.rows), torch.split(labels, job.plan.rows), strict=True):
         yield trimmed(part), of

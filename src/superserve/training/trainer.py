@@ -375,7 +375,7 @@ class _Pace:
 def _optimizer(network: ElasticNetwork, plan: Plan) -> torch.optim.Optimizer:
     groups = decaying(network, plan.weight_decay)
     if plan.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=plan.learning_rate)
+        return torch.optim.AdamW(groups, lr=plan.learning_rate, fused=True)
     return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=0.9, nesterov=True)
 
 

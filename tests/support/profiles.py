@@ -31,7 +31,7 @@ def profiles(draw: st.DrawFn) -> Profile:
 
 def guessed_profile(folder: ModelFolder) -> Profile:
     """A generous profile of a real model: what matters here is that the model runs, not how fast."""
-    batches = (1, 2, 4, 8, 16)
+    batches = tuple(size for size in (1, 2, 4, 8, 16) if size <= folder.config.max_batch_size)
     device = Device(name="guess", kind="cpu", threads=1, engine="eager", dtype="float32", torch="none")
     subnets = []
     for number, record in enumerate(folder.front.subnets):

@@ -37,14 +37,14 @@ def data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def small_job(data: Path, folder: Path | None) -> Job:
-    options = TrainOptions(out=Path(), epochs=3, processes=1, seed=2)
+    options = TrainOptions(out=Path(), epochs=6, processes=1, seed=2)
     return training_job(data, folder, default_plan(options), scratch_config(load_corpus(data, 2)))
 
 
 def test_learns_chooses_and_writes_a_folder_that_serves_with_its_card(data: Path) -> None:
     seen: list[Progress] = []
     out = data / "model"
-    options = TrainOptions(out=out, data=data, epochs=25, processes=1, seed=4)
+    options = TrainOptions(out=out, data=data, epochs=75, processes=1, seed=4)
     folder = ModelFolder(train_intents(options, seen.append).path)
     assert folder.config.labels[-1] == "banking77:exchange_rate"
     assert folder.config.inputs == (INPUT,)
@@ -62,7 +62,7 @@ def test_learns_chooses_and_writes_a_folder_that_serves_with_its_card(data: Path
     card = (out / "README.md").read_text()
     low, high = wilson95(round(rows[-1].accuracy * 1.6), 160)
     assert f"{rows[-1].accuracy:.2f} ({low:.1f}-{high:.1f})" in card
-    assert "superserve train intents --data DIR --out DIR --epochs 25 --seed 4" in card
+    assert "superserve train intents --data DIR --out DIR --epochs 75 --seed 4" in card
     assert "out-of-scope" in card
     assert "| subnet | 4 | 8 |" in card
     assert {step.phase for step in seen} == {"train", "measure", "test"}
@@ -132,7 +132,7 @@ def test_test_texts_are_found_in_a_data_folder(data: Path) -> None:
 def test_starts_from_a_backbone(data: Path) -> None:
     """Its vocabulary and sizes are the model's; what was trained alone, then as a supernet, is served."""
     bert = write_bert(data / "bert")
-    options = TrainOptions(out=data / "model", data=data, epochs=15, processes=1, backbone=bert)
+    options = TrainOptions(out=data / "model", data=data, epochs=50, processes=1, backbone=bert)
     folder = ModelFolder(train_intents(options).path)
     assert folder.config.preprocessing["pieces"] == " ".join(PIECES)
     assert folder.config.preprocessing["lengths"] == [4, 8]
@@ -140,7 +140,7 @@ def test_starts_from_a_backbone(data: Path) -> None:
     assert folder.front.subnets[-1].test_accuracy is not None
     assert folder.front.subnets[-1].test_accuracy > 40  # one in four by chance
     card = (folder.path / "README.md").read_text()
-    assert "--backbone DIR --epochs 15" in card
+    assert "--backbone DIR --epochs 50" in card
     assert "license: other" in card
     seen: list[Progress] = []
     again = train_intents(msgspec.structs.replace(options, resume=True), seen.append)

@@ -90,14 +90,14 @@ def _from_backbone(options: TrainOptions, data: Path, corpus: Corpus, report: St
     folder = options.out / "training"
     backbone = read_backbone(options.backbone, len(corpus.labels), options.seed)
     config, plan = model_config(corpus, backbone.architecture, backbone.pieces), backbone_plan(options)
-    whole = training_job(data, folder / "whole", plan, _alone(config), start=_kept(folder / "start", backbone.weights))
+    whole = training_job(data, folder / "whole", plan, alone(config), start=_kept(folder / "start", backbone.weights))
     trained = train(whole, resume=options.resume, report=report)
     weights = rewired(backbone.architecture, trained.network.state_dict(), _batches(whole))
     job = training_job(data, folder, plan, config, start=_kept(folder / "rewired", weights))
     return Made(train(job, resume=options.resume, report=report), config, plan, " --backbone DIR")
 
 
-def _alone(config: ModelConfig) -> ModelConfig:
+def alone(config: ModelConfig) -> ModelConfig:
     """The same, with no subnet but the largest."""
     whole = {"width_ratios": (1.0,), "depth_ratios": (1.0,)}
     return msgspec.structs.replace(config, architecture=config.architecture | whole)

@@ -25,7 +25,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 import numpy as np
 
-from superserve.errors import ModelFolderError, UnknownModelError
+from superserve.errors import ModelFolderError, UnknownModelError, UsageError
 from superserve.subnet import SubnetSpec
 
 FORMAT: Final = 1
@@ -84,6 +84,40 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     def row_bytes(self) -> int:
         """Bytes of one row."""
         return self.dtype.itemsize * prod(self.row_shape)
+
+    def packed(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Rows as a batch holds them: strings (numpy's bytes, text or objects) in cells of `dtype`, others as they are.
+
+        Raises:
+            UsageError: if a string is longer than the model takes.
+        """
+        if self.datatype != BYTES or rows.dtype == self.dtype:
+            return rows
+        elements = [element.encode() if isinstance(element, str) else bytes(element) for element in rows.flat]
+        longest = max(map(len, elements), default=0)
+        if longest > self.max_bytes:
+            raise UsageError(
+                f"input {self.name!r}: a text of {longest} bytes; the model takes {self.max_bytes} at most"
+            )
+        cells = np.zeros(len(elements), self.dtype)
+        cells["size"] = [len(element) for element in elements]
+        cells["content"] = np.array(elements, self.dtype["content"])
+        return cells.reshape(rows.shape)
+
+    def unpacked(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """The inverse of `packed`: of BYTES numpy's bytes, which drop zero bytes at the end; others as they are."""
+        if self.datatype != BYTES:
+            return rows
+        elements = [bytes(content)[:size] for size, content in rows.reshape(-1).tolist()]
+        return np.array(elements, np.bytes_).reshape(rows.shape)
+
+    def longest(self, rows: int) -> np.ndarray[Any, Any]:
+        """Rows that no others take a model longer than: of BYTES short words to the last byte; zeros of the rest."""
+        found = np.zeros((rows, *self.row_shape), self.dtype)
+        if self.datatype == BYTES:
+            found["size"] = self.max_bytes
+            found["content"] = (b"a " * self.max_bytes)[: self.max_bytes]
+        return found
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -238,7 +272,7 @@ class ModelFolder:
         return (self.path / TEST_FILE).is_file()
 
     def test_data(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """The bundled test examples: inputs of the model's input shape, and integer labels.
+        """The bundled test examples: inputs of the model's input shape (texts as numpy's bytes), and integer labels.
 
         Raises:
             ModelFolderError: if the folder carries none.
@@ -253,11 +287,12 @@ class ModelFolder:
         """Rows to try the model with: of the bundled test data if it fits, else random; at most ``rows`` of them.
 
         Random numbers are such that every model can take them: in 0..1, and 0 or 1 where they are whole (token ids
-        have a limit). ``inputs`` are the tensors to make, by default those of ``config.json``.
+        have a limit); random texts are the longest. ``inputs`` are the tensors to make, by default those of
+        ``config.json``.
         """
         inputs = self.config.inputs if inputs is None else inputs
         if len(inputs) == 1 and self.carries_test_data:
-            found = self.test_data()[0][:rows]
+            found = inputs[0].packed(self.test_data()[0][:rows])
             if found.dtype == inputs[0].dtype and found.shape[1:] == inputs[0].row_shape:
                 return [found]
         return [_random_rows(tensor, rows, rng) for tensor in inputs]
@@ -296,6 +331,8 @@ class ModelFolder:
 
 
 def _random_rows(tensor: TensorSpec, rows: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    if tensor.datatype == BYTES:
+        return tensor.longest(rows)
     shape = (rows, *tensor.row_shape)
     values = rng.random(shape) if tensor.dtype.kind == "f" else rng.integers(0, 2, shape)
     return values.astype(tensor.dtype)

@@ -47,7 +47,7 @@ SURFACE = {
         "--spike", "--slo-ms", "--seed",
     },
     "trace show": {"TRACE", "--figure", "--json"},
-    "train": {"RECIPE", "--out", "--data", "--seed", "--epochs", "--processes", "--resume"},
+    "train": {"RECIPE", "--out", "--data", "--seed", "--epochs", "--processes", "--resume", "--backbone"},
 }  # fmt: skip
 
 

@@ -10,8 +10,8 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from superserve.model_folder import ModelFolder, write_json
-from superserve.profile import Device, Profile, SubnetProfile
 from support.folders import write_digits_like_folder
+from support.profiles import guessed_profile
 from support.server_process import ServerProcess, serving
 
 pytestmark = pytest.mark.integration
@@ -120,23 +120,6 @@ def test_mistakes_are_told_and_hurt_nobody(client: Any, model: str, tensor: Any,
         client.infer(model, [tensor])
     assert caught.value.status() == status
     assert client.infer("digits", [image()]).as_numpy("logits").shape == (1, 10)
-
-
-def guessed_profile(folder: ModelFolder) -> Profile:
-    """A generous profile of a real model: what matters here is that the model runs, not how fast."""
-    batches = (1, 2, 4, 8, 16)
-    device = Device(name="guess", kind="cpu", threads=1, engine="eager", dtype="float32", torch="none")
-    subnets = []
-    for number, record in enumerate(folder.front.subnets):
-        row = tuple(1000.0 * (5 + number) * (1 + batch) for batch in batches)
-        subnets.append(SubnetProfile(id=record.id, accuracy=record.accuracy, p50_us=row, p95_us=row, p99_us=row))
-    return Profile(
-        device=device,
-        model_hash=folder.model_hash,
-        batches=batches,
-        dispatch_overhead_us=1000.0,
-        subnets=tuple(subnets),
-    )
 
 
 def test_the_bundled_digits_are_recognised(tmp_path: Path) -> None:

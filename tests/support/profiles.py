@@ -2,6 +2,7 @@
 
 import hypothesis.strategies as st
 
+from superserve.model_folder import ModelFolder
 from superserve.profile import Device, Profile, SubnetProfile
 
 DEVICE = Device(name="test", kind="fixture", threads=1, engine="none", dtype="float32", torch="none")
@@ -26,3 +27,20 @@ def profiles(draw: st.DrawFn) -> Profile:
     batches = draw(st.sampled_from([(1,), (1, 4), (1, 2, 4, 8, 16), (2, 8)]))
     row = st.lists(st.floats(0.1, 20.0), min_size=len(batches), max_size=len(batches))
     return make_profile(draw(st.lists(row, min_size=1, max_size=5)), batches)
+
+
+def guessed_profile(folder: ModelFolder) -> Profile:
+    """A generous profile of a real model: what matters here is that the model runs, not how fast."""
+    batches = tuple(size for size in (1, 2, 4, 8, 16) if size <= folder.config.max_batch_size)
+    device = Device(name="guess", kind="cpu", threads=1, engine="eager", dtype="float32", torch="none")
+    subnets = []
+    for number, record in enumerate(folder.front.subnets):
+        row = tuple(1000.0 * (5 + number) * (1 + batch) for batch in batches)
+        subnets.append(SubnetProfile(id=record.id, accuracy=record.accuracy, p50_us=row, p95_us=row, p99_us=row))
+    return Profile(
+        device=device,
+        model_hash=folder.model_hash,
+        batches=batches,
+        dispatch_overhead_us=1000.0,
+        subnets=tuple(subnets),
+    )

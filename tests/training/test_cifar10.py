@@ -27,7 +27,7 @@ from support.training import TINY, by_flops, coloured
 def large(n: int, seed: int) -> Split:
     """32x32 images in ten classes, of which three occur."""
     small = coloured(n, seed)
-    return Split(np.kron(small.images, np.ones((1, 4, 4, 1), np.uint8)), small.labels)
+    return Split(np.kron(small.inputs, np.ones((1, 4, 4, 1), np.uint8)), small.labels)
 
 
 @pytest.fixture
@@ -54,14 +54,14 @@ def test_sized_as_the_recipe_says() -> None:
 def test_parts_are_disjoint_and_seeded(small_recipe: None) -> None:
     first, again, other = load_parts(Path(), 0), load_parts(Path(), 0), load_parts(Path(), 1)
     assert [len(part) for part in first] == [200, 100, 90]
-    everything = np.concatenate([first.train.images, first.validate.images])
+    everything = np.concatenate([first.train.inputs, first.validate.inputs])
     assert len(np.unique(everything.reshape(300, -1), axis=0)) == 300
-    assert np.array_equal(first.validate.images, again.validate.images)
-    assert not np.array_equal(first.validate.images, other.validate.images)
+    assert np.array_equal(first.validate.inputs, again.validate.inputs)
+    assert not np.array_equal(first.validate.inputs, other.validate.inputs)
 
 
 def test_augmented_images_are_normalised_as_served_and_blank_where_cut_out() -> None:
-    images = torch.from_numpy(large(8, 3).images)
+    images = torch.from_numpy(large(8, 3).inputs)
     still = Augment(PREPROCESSING, CropFlip(padding=0, flip=False, cutout=0))
     served = Served(PREPROCESSING)(images)
     assert torch.equal(still(images, torch.Generator()), served)
@@ -88,7 +88,7 @@ def test_writes_a_folder_that_serves_with_its_card(
     assert not folder.carries_test_data
 
     test = large(90, 2)
-    rows = evaluate(EagerEngine.load(folder), test.images, test.labels)
+    rows = evaluate(EagerEngine.load(folder), test.inputs, test.labels)
     for row, record in zip(rows, folder.front.subnets, strict=True):
         assert (row.n, record.accuracy_n) == (record.test_n, 100)
         assert row.accuracy == pytest.approx(record.test_accuracy, abs=0.01)
@@ -120,8 +120,8 @@ def test_needs_data() -> None:
 
 
 def test_recipes_by_name() -> None:
-    assert list(RECIPES) == ["digits", "cifar10"]
-    with pytest.raises(ConfigError, match=r"imagenet.*digits, cifar10"):
+    assert list(RECIPES) == ["digits", "cifar10", "intents"]
+    with pytest.raises(ConfigError, match=r"imagenet.*digits, cifar10, intents"):
         recipe("imagenet")
 
 

@@ -48,9 +48,9 @@ def test_reads_packed_jpeg_files(tmp_path: Path, folder: str) -> None:
     images = pictures(4)
     pack(tmp_path / folder / "cifar10_test.npz", images, [3, 1, 4, 1])
     split = load_cifar10(tmp_path, "test")
-    assert split.images.shape == (4, 32, 32, 3)
-    assert split.images.dtype == np.uint8
-    assert np.abs(split.images.astype(int) - images).max() <= 4
+    assert split.inputs.shape == (4, 32, 32, 3)
+    assert split.inputs.dtype == np.uint8
+    assert np.abs(split.inputs.astype(int) - images).max() <= 4
     assert split.labels.tolist() == [3, 1, 4, 1]
 
 
@@ -62,7 +62,7 @@ def test_decodes_once_and_again_when_the_file_changes(
     assert len(list(cache.rglob("*.npy"))) == 1
     decode = cifar10_data._decode
     monkeypatch.setattr(cifar10_data, "_decode", None)
-    assert np.array_equal(load_cifar10(tmp_path, "train").images, first.images)
+    assert np.array_equal(load_cifar10(tmp_path, "train").inputs, first.inputs)
     monkeypatch.setattr(cifar10_data, "_decode", decode)
     pack(tmp_path / "cifar10_train.npz", pictures(5), [0, 1, 2, 3, 4])
     assert len(load_cifar10(tmp_path, "train")) == 5
@@ -82,7 +82,7 @@ def test_reads_the_official_folder_and_archive(tmp_path: Path, monkeypatch: pyte
         archive.add(folder, "cifar-10-batches-bin")
     for place in (tmp_path, packed):
         split = load_cifar10(place, "train")
-        assert np.array_equal(split.images, images)
+        assert np.array_equal(split.inputs, images)
         assert split.labels.tolist() == labels
 
 

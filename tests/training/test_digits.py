@@ -43,12 +43,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelFolder, list
 def test_parts_are_disjoint_and_seeded() -> None:
     first, again, other = load_digits(0), load_digits(0), load_digits(1)
     assert [len(part.labels) for part in first] == [500, 300, 997]
-    everything = np.concatenate([part.images for part in first])
+    everything = np.concatenate([part.inputs for part in first])
     assert everything.dtype == np.uint8
     assert everything.max() == 16
-    assert everything.sum() == np.concatenate([part.images for part in other]).sum()
-    assert np.array_equal(first.test.images, again.test.images)
-    assert not np.array_equal(first.test.images, other.test.images)
+    assert everything.sum() == np.concatenate([part.inputs for part in other]).sum()
+    assert np.array_equal(first.test.inputs, again.test.inputs)
+    assert not np.array_equal(first.test.inputs, other.test.inputs)
 
 
 def test_writes_a_folder_that_serves(trained: tuple[ModelFolder, list[Progress]]) -> None:
@@ -68,7 +68,7 @@ def test_writes_a_folder_that_serves(trained: tuple[ModelFolder, list[Progress]]
 def test_test_examples_are_the_ones_held_back(trained: tuple[ModelFolder, list[Progress]]) -> None:
     inputs, labels = trained[0].test_data()
     held_back = load_digits(3).test
-    assert np.array_equal(inputs, held_back.images)
+    assert np.array_equal(inputs, held_back.inputs)
     assert np.array_equal(labels, held_back.labels)
 
 
@@ -84,8 +84,8 @@ def test_the_front_is_chosen_on_validation_images_only(monkeypatch: pytest.Monke
     train_digits(tmp_path, seed=5, epochs=1, architecture=TINY, cost=by_size)
     *choosing, testing = seen
     assert len(choosing) == 4
-    assert all(np.array_equal(inputs, data.validate.images) for inputs in choosing)
-    assert np.array_equal(testing, data.test.images)
+    assert all(np.array_equal(inputs, data.validate.inputs) for inputs in choosing)
+    assert np.array_equal(testing, data.test.inputs)
 
 
 def test_reports_every_step(trained: tuple[ModelFolder, list[Progress]]) -> None:

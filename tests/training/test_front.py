@@ -8,7 +8,7 @@ from hypothesis import given
 from superserve.supernet.engine import EagerEngine
 from superserve.training.front import (
     Candidate,
-    batch_latency_ms,
+    latency_ms,
     pareto,
     single_thread,
     spread,
@@ -59,7 +59,7 @@ def test_latency_is_positive_and_on_one_thread() -> None:
     seen: list[int] = []
     supernet.network.register_forward_pre_hook(lambda _module, _inputs: seen.append(torch.get_num_threads()))
     before = torch.get_num_threads()
-    assert batch_latency_ms(supernet.config.inputs[0], rows=2, repeats=2)(EagerEngine(supernet), 0) > 0
+    assert latency_ms(supernet.config.inputs[0].longest(2), repeats=2)(EagerEngine(supernet), 0) > 0
     assert seen == [1, 1, 1]
     assert torch.get_num_threads() == before
 

@@ -56,7 +56,7 @@ def test_writes_a_folder_with_the_front_found(trained: ModelFolder, tmp_path: Pa
     folder = ModelFolder(options.out)
     assert folder.weights_hash == trained.weights_hash
     assert [record.spec for record in folder.front.subnets] == [one.spec for one in result.served]
-    rows = evaluate(EagerEngine.load(folder), PARTS.test.images, PARTS.test.labels)
+    rows = evaluate(EagerEngine.load(folder), PARTS.test.inputs, PARTS.test.labels)
     assert [row.accuracy for row in rows] == pytest.approx([r.test_accuracy for r in folder.front.subnets], abs=0.01)
 
     kept = Journal(options.out / FOLDER / JOURNAL_FILE, result.conditions).candidates

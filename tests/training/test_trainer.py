@@ -123,7 +123,7 @@ def test_watched_accuracies_are_those_of_the_averaged_weights(uninterrupted: Tra
     """What the last epoch reports is what the returned network does."""
     network, (_, validate) = uninterrupted.network, learning()
     apply(bind(network, network.space.largest(), None))
-    right = network(served(torch.from_numpy(validate.images))).argmax(1).numpy() == validate.labels
+    right = network(served(torch.from_numpy(validate.inputs))).argmax(1).numpy() == validate.labels
     assert uninterrupted.history[-1].accuracy["largest"] == pytest.approx(100 * right.mean())
 
 
@@ -149,7 +149,7 @@ def test_an_epoch_takes_every_image_at_most_once() -> None:
     train(replace(tiny_job(), augment=spy, plan=msgspec.structs.replace(PLAN, epochs=1)))
     rows = torch.cat(taken).flatten(1)
     assert len(torch.unique(rows, dim=0)) == len(rows) == 32
-    assert not torch.equal(taken[0], torch.from_numpy(coloured(34, seed=1).images[:8]))  # shuffled
+    assert not torch.equal(taken[0], torch.from_numpy(coloured(34, seed=1).inputs[:8]))  # shuffled
 
 
 class _Share(Alone):

@@ -27,22 +27,28 @@ BUSY_MACHINE = 0.05
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="What to train: digits or cifar10.")],
+    recipe: Annotated[str, typer.Argument(help="What to train: digits, cifar10 or intents.")],
     folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="The model folder to write.")],
     data: DataFolder = None,
     seed: Seed = 0,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training data.")] = None,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Training processes of one thread each; default: the recipe's.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the model folder.")] = False,
+    backbone: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="intents: start from a BERT as Hugging Face lays it out, with its vocab.txt."),
+    ] = None,
 ) -> None:
     """Train a supernet, choose its Pareto front and write the model folder."""
     from superserve.training.options import TrainOptions
     from superserve.training.recipes import recipe as find_recipe
 
     chosen = find_recipe(recipe)
-    options = TrainOptions(out=folder, data=data, seed=seed, epochs=epochs, processes=processes, resume=resume)
+    options = TrainOptions(
+        out=folder, data=data, seed=seed, epochs=epochs, processes=processes, resume=resume, backbone=backbone
+    )
     with progress_bar("train") as advance:
 
         def report(step: Any) -> None:  # noqa: ANN401 (typing it would import the library for --help)
@@ -266,15 +272,15 @@ def models(json_file: JsonFile = None) -> None:
 def _examples(folder: Any, data: Path | None) -> tuple[Any, Any]:  # noqa: ANN401 (as above)
     """Inputs and labels to measure a model on."""
     from superserve.model_folder import load_examples
-    from superserve.training.recipes import examples_of
+    from superserve.training.recipes import examples_of, has_examples
 
-    if data is None or (data.is_dir() and folder.carries_test_data):
+    if data is None or (data.is_dir() and folder.carries_test_data and not has_examples(folder.config.name)):
         inputs, labels = folder.test_data()
     elif data.is_dir():
         inputs, labels = examples_of(folder.config.name, data)
     else:
         inputs, labels = load_examples(data)
-    return inputs, labels
+    return folder.config.inputs[0].packed(inputs), labels
 
 
 def _print_profile(measured: Any) -> None:  # noqa: ANN401  (as above)

@@ -11,7 +11,7 @@ import uvloop
 
 from superserve.clock import NS_PER_US, Clock, MonotonicClock
 from superserve.engine import EngineChoice
-from superserve.model_folder import ModelFolder, TensorSpec
+from superserve.model_folder import BYTES, ModelFolder, TensorSpec
 from superserve.profile import Device, Profile, SubnetProfile
 from superserve.profiler.estimate import cell_quantiles
 from superserve.profiler.plan import FULL, QUICK, Effort
@@ -197,8 +197,14 @@ def build_profile(
 
 
 def example_rows(folder: ModelFolder, inputs: Sequence[TensorSpec], rng: np.random.Generator) -> list[list[bytes]]:
-    """Rows to measure with, each as the bytes of its tensors: bundled test data if it fits, else random numbers."""
-    arrays = folder.example_inputs(_EXAMPLES, rng, inputs)
+    """Rows to measure with, each as the bytes of its tensors: bundled test data if it fits, else random numbers.
+
+    Texts take the longer the longer they are, and a plan has to hold for all of them: the longest are measured.
+    """
+    if any(tensor.datatype == BYTES for tensor in inputs):
+        arrays = [tensor.longest(_EXAMPLES) for tensor in inputs]
+    else:
+        arrays = folder.example_inputs(_EXAMPLES, rng, inputs)
     return [[np.ascontiguousarray(array[row]).tobytes() for array in arrays] for row in range(len(arrays[0]))]
 
 

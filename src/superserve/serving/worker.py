@@ -135,12 +135,12 @@ def load_engine(setup: Setup) -> Engine:
 
 
 def _warm(model: _Model) -> None:
-    """Run every cell once on zeros, small batches first: kernels pick their plans, memory pools fill."""
+    """Run every cell once on zeros or the longest texts, small batches first: kernels pick their plans, pools fill."""
     engine, slots = model.engine, model.slots
     for rows in model.setup.spec.warm_batches:
         inputs = slots.batch(rows)
-        for array in inputs:  # what another model was warmed up on may still lie there
-            array.fill(0)
+        for array, tensor in zip(inputs, model.setup.spec.inputs, strict=True):
+            array[...] = tensor.longest(rows)  # what another model was warmed up on may still lie there
         for subnet in range(len(engine.subnet_ids)):
             slots.answer(0, rows, engine.run(subnet, inputs))
 

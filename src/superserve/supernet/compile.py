@@ -16,7 +16,7 @@ import msgspec
 
 from superserve.errors import ConfigError, ModelFolderError
 from superserve.file_lock import alone
-from superserve.model_folder import ModelFolder, write_json
+from superserve.model_folder import BYTES, ModelFolder, write_json
 from superserve.processor import has_bfloat16
 from superserve.supernet.accuracy import TOLERANCE
 from superserve.supernet.builds import (
@@ -75,9 +75,15 @@ def compile_model(
         report: told of progress, in the calling thread.
 
     Raises:
-        ConfigError: for a dtype that is unknown or that this processor lacks, or without a C++ compiler.
+        ConfigError: for a model that takes texts, a dtype that is unknown or that this processor lacks, or without a
+            C++ compiler.
         ModelFolderError: if the folder cannot be loaded, or a subnet cannot be compiled or fails the check.
     """
+    if any(tensor.datatype == BYTES for tensor in folder.config.inputs):
+        raise ConfigError(
+            f"model {folder.config.name!r} takes texts, and cutting them into pieces cannot be compiled: serve it with "
+            "--engine eager"
+        )
     if dtype not in TOLERANCE:
         raise ConfigError(f"dtype {dtype!r} is not one of {', '.join(TOLERANCE)}")
     check_processor(dtype)

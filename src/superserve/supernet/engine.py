@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from superserve.errors import ConfigError, ModelFolderError
-from superserve.model_folder import CONFIG_FILE, ModelFolder
+from superserve.model_folder import BYTES, CONFIG_FILE, ModelFolder
 from superserve.supernet.accuracy import check_front
 from superserve.supernet.actuator import Actuator
 from superserve.supernet.hub import load_supernet
@@ -123,7 +123,12 @@ def prepare_cuda() -> None:
 
 
 def as_tensor(array: np.ndarray[Any, Any], datatype: str) -> Tensor:
-    """A tensor of an Open Inference Protocol datatype on an array's memory; on a copy if the array is read-only."""
+    """A tensor of an Open Inference Protocol datatype on an array's memory; on a copy if the array is read-only.
+
+    torch has no strings: of BYTES, the cells (``TensorSpec.dtype``) become uint8 (rows, ..., 4 + max_bytes).
+    """
+    if datatype == BYTES:
+        array = array[..., None].view(np.uint8)
     # torch has no read-only tensors and warns about read-only arrays: those are copied, others shared.
     tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
     return tensor.view(torch.bfloat16) if datatype == "BF16" else tensor

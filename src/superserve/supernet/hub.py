@@ -27,6 +27,7 @@ from superserve.supernet.network import ElasticNetwork, Supernet
 from superserve.supernet.norms_file import read_statistics, write_statistics
 from superserve.supernet.preprocess import parse_preprocessing
 from superserve.supernet.tensor_files import check_tensors, read_tensors, write_tensors
+from superserve.supernet.text import TextPreprocessing
 from superserve.supernet.zoo import build_network
 
 
@@ -39,9 +40,11 @@ def load_supernet(folder: ModelFolder) -> Supernet:
     """
     config, front = folder.config, folder.front
     with _blame(folder.path / CONFIG_FILE):
-        parse_preprocessing(config.preprocessing)
+        preprocessing = parse_preprocessing(config.preprocessing)
         # The file's tensors take the place of its parameters.
         network = empty_network(config.family, config.architecture)
+        if isinstance(preprocessing, TextPreprocessing):
+            _check_reads(network, preprocessing)
     channels = {}
     for record in front.subnets:
         with _blame(folder.path / FRONT_FILE, f"subnet {record.id!r}: "):
@@ -112,6 +115,19 @@ class _Unfilled(TorchFunctionMode):
         if func is torch.eye:
             return torch.empty(args[0], args[0])
         return func(*args, **(kwargs or {}))
+
+
+def _check_reads(network: ElasticNetwork, preprocessing: TextPreprocessing) -> None:
+    """Refuse numbers and places of pieces that a network has no embeddings for: they would end whole batches.
+
+    Raises:
+        ConfigError: naming the size that is too small.
+    """
+    needed = {"vocabulary": len(preprocessing.pieces.split(" ")), "positions": preprocessing.lengths[-1]}
+    for size, count in needed.items():
+        found = getattr(getattr(network, "config", None), size, 0)
+        if found < count:
+            raise ConfigError(f"preprocessing gives {count} {size}, but the architecture has {found}")
 
 
 def _load_weights(network: ElasticNetwork, path: Path) -> None:

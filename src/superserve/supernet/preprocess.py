@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from superserve.errors import ConfigError
+from superserve.supernet.text import TextPreprocessing
 
 
 class Preprocessor(Protocol):
@@ -56,7 +57,7 @@ class NoPreprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 #: Further kinds join this union.
-Preprocessing = ImagePreprocessing | NoPreprocessing
+Preprocessing = ImagePreprocessing | TextPreprocessing | NoPreprocessing
 
 
 def parse_preprocessing(preprocessing: Mapping[str, Any]) -> Preprocessing:
@@ -66,7 +67,7 @@ def parse_preprocessing(preprocessing: Mapping[str, Any]) -> Preprocessing:
         ConfigError: naming the key that is unknown, missing or impossible.
     """
     try:
-        parsed: Preprocessing = msgspec.convert(preprocessing, ImagePreprocessing | NoPreprocessing)
+        parsed: Preprocessing = msgspec.convert(preprocessing, Preprocessing)
     except msgspec.ValidationError as error:
         raise ConfigError(f"preprocessing: {error}") from None
     return parsed

@@ -10,7 +10,7 @@ import torch
 
 from superserve.errors import ModelFolderError
 from superserve.evaluate import wilson95
-from superserve.model_folder import NORMS_FILE, WEIGHTS_FILE, ModelFolder, SubnetRecord, write_json
+from superserve.model_folder import BYTES, NORMS_FILE, WEIGHTS_FILE, ModelConfig, ModelFolder, SubnetRecord, write_json
 from superserve.processor import cpu_name
 from superserve.supernet.engine import EagerEngine
 from superserve.training.front import batch_latency_ms
@@ -39,6 +39,8 @@ class Making(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Where it was trained."""
     search: str
     """How the front was found, in words."""
+    sections: tuple[str, ...] = ()
+    """What else was measured of the front, each with its heading, in Markdown."""
 
 
 def machine() -> str:
@@ -96,7 +98,9 @@ def _card(folder: ModelFolder, making: Making, latencies: Sequence[Sequence[floa
     yield from (f"Test: {front.tested_on}. {making.search}", "", *_accuracies(front.subnets), "")
     yield from ("## Latency", "")
     yield f"Processor time of one batch in ms, eager engine in float32, one thread of {cpu_name()}, torch "
-    yield from (f"{torch.__version__}: the least of seven runs.", "", *_latency_table(front.subnets, latencies), "")
+    yield from (f"{torch.__version__}: the least of seven runs{_longest(config)}.", "")
+    yield from (*_latency_table(front.subnets, latencies), "")
+    yield from (line for section in making.sections for line in (section, ""))
     yield from ("## Size", "", _sizes(folder), "")
     yield from ("## Limits", "", *(f"- {limit}" for limit in making.limits))
 
@@ -112,12 +116,13 @@ def _training(making: Making) -> Iterator[str]:
 
 
 def _accuracies(subnets: Sequence[SubnetRecord]) -> Iterator[str]:
-    yield from ("| subnet | MMAC | depths | validation | test |", "|---|--:|---|--:|--:|")
+    yield from ("| subnet | MMAC | depths | widths | validation | test |", "|---|--:|---|---|--:|--:|")
     for record in subnets:
         depths = "-".join(str(len(keep)) for keep in record.spec.keep)
+        widths = ", ".join(f"{ratio:g}" for ratio in sorted({ratio for _, ratio in record.spec.widths}))
         tested = "-" if record.test_accuracy is None else _interval(record.test_accuracy, record.test_n)
         validated = _interval(record.accuracy, record.accuracy_n)
-        yield f"| {record.id} | {record.macs / 1e6:.1f} | {depths} | {validated} | {tested} |"
+        yield f"| {record.id} | {record.macs / 1e6:.1f} | {depths} | {widths} | {validated} | {tested} |"
 
 
 def _interval(accuracy: float, n: int) -> str:
@@ -130,6 +135,10 @@ def _latency_table(subnets: Sequence[SubnetRecord], latencies: Sequence[Sequence
     yield "|---" + "|--:" * len(CARD_BATCHES) + "|"
     for record, row in zip(subnets, latencies, strict=True):
         yield f"| {record.id} | " + " | ".join(f"{ms:.2f}" for ms in row) + " |"
+
+
+def _longest(config: ModelConfig) -> str:
+    return " on the longest texts" if config.inputs[0].datatype == BYTES else ""
 
 
 def _sizes(folder: ModelFolder) -> str:

@@ -25,11 +25,10 @@ from superserve.training.cifar10_data import LABELS, load_cifar10
 from superserve.training.data import Parts
 from superserve.training.front import batch_latency_ms
 from superserve.training.options import TrainOptions
-from superserve.training.progress import Progress, Report, duration
+from superserve.training.progress import Report, StepReport
 from superserve.training.publish import Measurer, choose, publish
 from superserve.training.start import fastest_precision
 from superserve.training.trainer import Job, Learning, Plan, Trained, train
-from superserve.training.trainer import Progress as Step
 
 VALIDATION: Final = 5_000
 CALIBRATION: Final = 2_000
@@ -70,7 +69,7 @@ def train_cifar10(options: TrainOptions, report: Report = lambda _progress: None
         raise ConfigError("--data: cifar10 is trained on files that you have (or set SUPERSERVE_DATA); see --help")
     plan = default_plan(options)
     job = training_job(options.data, options.out / "training", plan)
-    trained = train(job, resume=options.resume, report=_StepReport(report))
+    trained = train(job, resume=options.resume, report=StepReport(report))
     return publish_cifar10(trained, load_parts(options.data, options.seed), plan, options.out, report)
 
 
@@ -209,14 +208,3 @@ def model_config() -> ModelConfig:
         outputs=(TensorSpec("logits", "FP32", (-1, ARCHITECTURE.classes)),),
         preprocessing=msgspec.to_builtins(PREPROCESSING),
     )
-
-
-class _StepReport:
-    """Says of each training step how far the run is, and of each epoch how it went and when all will be done."""
-
-    def __init__(self, report: Report) -> None:
-        self._report = report
-
-    def __call__(self, step: Step) -> None:
-        note = None if step.epoch is None else f"{step.epoch.line()}; done in {duration(step.left_s)}"
-        self._report(Progress("train", step.step, step.steps, step.loss, note))

@@ -1,4 +1,4 @@
-"""Labelled images in memory, and the parts that a data set is split into."""
+"""Labelled examples in memory, and the parts that a data set is split into."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,9 +10,9 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Split:
-    """Images (n, ...) uint8 as clients send them, and labels (n,) int64."""
+    """Inputs (n, ...) as the model's input tensor has them (texts: cells of its dtype), and labels (n,) int64."""
 
-    images: Array
+    inputs: Array
     labels: Array
 
     def __len__(self) -> int:
@@ -20,11 +20,11 @@ class Split:
 
     def take(self, rows: Array) -> "Split":
         """The examples of these indices, in this order."""
-        return Split(self.images[rows], self.labels[rows])
+        return Split(self.inputs[rows], self.labels[rows])
 
     def head(self, count: int) -> "Split":
         """The first examples, all if there are no more."""
-        return Split(self.images[:count], self.labels[:count])
+        return Split(self.inputs[:count], self.labels[:count])
 
 
 class Parts(NamedTuple):

@@ -137,7 +137,7 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch of augmented batches, channels_last, in random order."""
     (mean,), (std,) = preprocessing.mean, preprocessing.std
-    pixels = torch.from_numpy(data.images).unsqueeze(1).float() * preprocessing.scale
+    pixels = torch.from_numpy(data.inputs).unsqueeze(1).float() * preprocessing.scale
     labels = torch.from_numpy(data.labels)
     for rows in torch.split(torch.randperm(len(labels), generator=generator), ROWS):
         x = (augment(pixels[rows], SIZE, Affine(), generator) - mean) / std
@@ -145,7 +145,7 @@ def _batches(
 
 
 def _preprocessing(train: Split) -> ImagePreprocessing:
-    pixels = train.images / PIXEL_MAX
+    pixels = train.inputs / PIXEL_MAX
     return ImagePreprocessing(
         layout="HW",
         scale=1 / PIXEL_MAX,

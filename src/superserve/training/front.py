@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -52,18 +52,22 @@ def spread(front: Sequence[Candidate], count: int) -> list[Candidate]:
     return [front[0], *min(between, key=distance), front[-1]]
 
 
-def batch_latency_ms(tensor: TensorSpec, *, rows: int = 16, repeats: int = 7) -> Cost:
-    """A cost: the latency of one batch of zeros on one core to itself, in ms.
+def batch_latency_ms(tensor: TensorSpec, *, rows: int = 16) -> Cost:
+    """A cost: the latency of one batch of the longest rows on one core to itself, in ms."""
+    return latency_ms(tensor.longest(rows))
+
+
+def latency_ms(batch: np.ndarray[Any, Any], *, repeats: int = 7) -> Cost:
+    """A cost: the latency of a batch (rows, *row_shape) on one core to itself, in ms.
 
     Measured as the least processor time of some runs on one thread: what else the machine does can only add to it,
     and waiting for a core is not counted.
     """
 
     def cost(engine: Engine, subnet: int) -> float:
-        batch = [np.zeros((rows, *tensor.row_shape), tensor.dtype)]
         with single_thread():
-            engine.run(subnet, batch)
-            return min(_cpu_ns(engine, subnet, batch) for _ in range(repeats)) / NS_PER_MS
+            engine.run(subnet, [batch])
+            return min(_cpu_ns(engine, subnet, [batch]) for _ in range(repeats)) / NS_PER_MS
 
     return cost
 
@@ -79,7 +83,7 @@ def single_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _cpu_ns(engine: Engine, subnet: int, batch: list[np.ndarray]) -> int:
+def _cpu_ns(engine: Engine, subnet: int, batch: list[np.ndarray[Any, Any]]) -> int:
     start = process_cpu_ns()
     engine.run(subnet, batch)
     return process_cpu_ns() - start

@@ -19,3 +19,5 @@ class TrainOptions(msgspec.Struct, frozen=True, kw_only=True):
     """None means what the recipe says."""
     resume: bool = False
     """Go on from the checkpoint in the model folder."""
+    backbone: Path | None = None
+    """A folder with a BERT to start from; None starts from scratch."""

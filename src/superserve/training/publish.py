@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from superserve.evaluate import AccuracyRow, evaluate
-from superserve.model_folder import FORMAT, Front, ModelConfig, ModelFolder, SubnetRecord
+from superserve.model_folder import BYTES, FORMAT, Front, ModelConfig, ModelFolder, SubnetRecord
 from superserve.subnet import SubnetSpec
 from superserve.supernet.calibrate import calibrate
-from superserve.supernet.engine import EagerEngine, channels_last
+from superserve.supernet.engine import EagerEngine, as_tensor, channels_last
 from superserve.supernet.hub import save_supernet
 from superserve.supernet.macs import count_macs
 from superserve.supernet.network import ElasticNetwork, Supernet
@@ -21,7 +21,7 @@ from superserve.training.data import Array, Parts, Split
 from superserve.training.front import Candidate, Cost, pareto, spread
 from superserve.training.progress import Progress, Report
 
-#: Images per forward when calibrating: enough for sound batch statistics (OFA: 200).
+#: Examples per forward when calibrating: enough for sound batch statistics (OFA: 200).
 CALIBRATION_ROWS = 250
 
 
@@ -32,15 +32,20 @@ class Measurer:
     network: ElasticNetwork
     config: ModelConfig
     calibration: Split
-    """Training images that statistics come from, as served: not augmented."""
+    """Training examples that statistics come from, as served: not augmented."""
     cost: Cost
     rows: int = 16
     """Per batch when measuring accuracy, which does not depend on it."""
 
+    @property
+    def examples(self) -> str:
+        """What the data holds, in a word."""
+        return "texts" if self.config.inputs[0].datatype == BYTES else "images"
+
     def candidate(self, spec: SubnetSpec, data: Split) -> Candidate:
-        """A subnet, calibrated, with its accuracy on these images and its cost."""
+        """A subnet, calibrated, with its accuracy on these examples and its cost."""
         engine = EagerEngine(self.supernet({"candidate": spec}))
-        (row,) = evaluate(engine, data.images, data.labels, batch_size=self.rows)
+        (row,) = evaluate(engine, data.inputs, data.labels, batch_size=self.rows)
         return Candidate(spec, row.accuracy, self.cost(engine, 0))
 
     def supernet(self, specs: Mapping[str, SubnetSpec]) -> Supernet:
@@ -50,18 +55,19 @@ class Measurer:
         return Supernet(self.config, Front(format=FORMAT, measured_on="", subnets=records), self.network, statistics)
 
     def statistics(self, spec: SubnetSpec) -> Statistics:
-        """SubnetNorm statistics from the training images."""
-        prepare = parse_preprocessing(self.config.preprocessing).build()
-        parts = torch.split(torch.from_numpy(self.calibration.images), CALIBRATION_ROWS)
-        return calibrate(self.network, spec, (channels_last(prepare([part])[0]) for part in parts))
+        """SubnetNorm statistics from the training examples."""
+        (tensor,) = self.config.inputs
+        parts = torch.split(as_tensor(self.calibration.inputs, tensor.datatype), CALIBRATION_ROWS)
+        return calibrate(self.network, spec, (tuple(map(channels_last, self._prepared(part))) for part in parts))
 
     def macs(self, spec: SubnetSpec) -> int:
-        """Multiply-accumulates of one row."""
+        """Multiply-accumulates of one row, of texts the longest."""
         (tensor,) = self.config.inputs
-        row = np.zeros((1, *tensor.row_shape), tensor.dtype)
-        return count_macs(
-            self.network, spec, parse_preprocessing(self.config.preprocessing).build()([torch.from_numpy(row)])
-        )
+        return count_macs(self.network, spec, self._prepared(as_tensor(tensor.longest(1), tensor.datatype)))
+
+    def _prepared(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """The network's arguments, as served."""
+        return parse_preprocessing(self.config.preprocessing).build()([rows])
 
 
 def choose(
@@ -84,7 +90,7 @@ def publish(
     *,
     bundle_test: bool = False,
 ) -> ModelFolder:
-    """Measure a chosen front on the test images, once, and write the model folder.
+    """Measure a chosen front on the test examples, once, and write the model folder.
 
     Args:
         measurer: of the trained weights.
@@ -92,27 +98,28 @@ def publish(
         parts: the data.
         out: the folder to write; made if need be.
         report: called after each test batch.
-        bundle_test: whether the folder carries the test images.
+        bundle_test: whether the folder carries the test examples.
     """
     supernet = measurer.supernet({f"s{number}": candidate.spec for number, candidate in enumerate(chosen)})
     rows = evaluate(
         EagerEngine(supernet),
-        parts.test.images,
+        parts.test.inputs,
         parts.test.labels,
         batch_size=measurer.rows,
         report=lambda done, total: report(Progress("test", done, total)),
     )
     front = Front(
         format=FORMAT,
-        measured_on=f"{len(parts.validate)} validation images, disjoint from training and test",
-        tested_on=f"{len(parts.test)} test images, used for nothing else",
+        measured_on=f"{len(parts.validate)} validation {measurer.examples}, disjoint from training and test",
+        tested_on=f"{len(parts.test)} test {measurer.examples}, used for nothing else",
         subnets=tuple(
             _record(row, candidate, len(parts.validate), measurer.macs(candidate.spec))
             for row, candidate in zip(rows, chosen, strict=True)
         ),
     )
     finished = Supernet(measurer.config, front, measurer.network, supernet.statistics)
-    test: tuple[Array, Array] | None = (parts.test.images, parts.test.labels) if bundle_test else None
+    (tensor,) = measurer.config.inputs
+    test: tuple[Array, Array] | None = (tensor.unpacked(parts.test.inputs), parts.test.labels) if bundle_test else None
     return save_supernet(finished, out, test=test)
 
 

@@ -110,7 +110,7 @@ def search_model(
     making = read_making(folder)
     if making is not None:
         searched = _sentence(len(found), count(supernet.network.space), options)
-        write_card(written, msgspec.structs.replace(making, search=searched), latencies)
+        write_card(written, msgspec.structs.replace(making, search=searched, sections=()), latencies)
     result = SearchResult(
         model=folder.config.name,
         space=count(supernet.network.space),

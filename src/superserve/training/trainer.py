@@ -21,11 +21,12 @@ from superserve.errors import ConfigError
 from superserve.subnet import SubnetSpec
 from superserve.supernet.actuator import apply, bind
 from superserve.supernet.network import ElasticNetwork
+from superserve.supernet.tensor_files import read_tensors
 from superserve.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from superserve.training.data import Split
 from superserve.training.front import single_thread
 from superserve.training.parallel import Group, processes
-from superserve.training.sandwich import accumulate_gradients
+from superserve.training.sandwich import Inputs, accumulate_gradients, run
 from superserve.training.start import decaying, initial_network, one_cycle
 from superserve.training.watch import EpochRecord, warnings, watched
 
@@ -40,6 +41,9 @@ _WATCH_ROWS: Final = 250
 
 #: Validation images to watch: 95 % intervals of two per cent, for three per cent of an epoch's time.
 _WATCHED_IMAGES: Final = 2_000
+
+#: Steps among which examples are sorted by size: enough for like sizes, few enough for other neighbours every epoch.
+_SORTED_STEPS: Final = 16
 
 #: Steps that the time to go is estimated from.
 _PACE_STEPS: Final = 100
@@ -78,17 +82,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Augmentation(Protocol):
-    """Turns training images into network inputs, differently each time."""
+    """Turns training examples into network inputs, differently each time."""
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """(rows, ...) uint8 to (rows, channels, height, width) float32; draws from the generator only."""
+    def __call__(self, examples: Tensor, generator: torch.Generator, /) -> Inputs:
+        """(rows, ...) as `Job.load` gives them; draws from the generator only."""
 
 
 class Prepare(Protocol):
-    """Turns images into network inputs as serving does."""
+    """Turns examples into network inputs as serving does."""
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """(rows, ...) uint8 to (rows, channels, height, width) float32."""
+    def __call__(self, examples: Tensor, /) -> Inputs:
+        """(rows, ...) as `Job.load` gives them."""
 
 
 class Learning(NamedTuple):
@@ -113,6 +117,11 @@ class Job:
     """Where checkpoints go; None keeps none."""
     checkpoint_steps: int = 100
     """A checkpoint this often, and after every epoch."""
+    sizes: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]] | None = None
+    """How large each example is, (n, ...) to (n,): a step then gets examples of like size, so that little is padded.
+    None draws every step at random from the whole."""
+    start: Path | None = None
+    """A safetensors file of the weights to begin with, by name; None draws them by the seed."""
 
 
 class Progress(NamedTuple):
@@ -195,6 +204,8 @@ class Trainer:
         if self._epoch_steps < 1:
             raise ConfigError(f"rows = {self._plan.rows}: more than the {len(self._data.train)} training images")
         self._network = initial_network(job.family, job.architecture, job.plan.seed)
+        if job.start is not None:
+            self._network.load_state_dict(read_tensors(job.start)[0])
         self._average = deepcopy(self._network).requires_grad_(requires_grad=False)
         self._optimizer = _optimizer(self._network, self._plan)
         self._watched = watched(self._network.space)
@@ -224,16 +235,19 @@ class Trainer:
     def _rest_of(self, epoch: int) -> Iterator[np.ndarray[Any, Any]]:
         """This process's rows of each step of an epoch that is still to be done."""
         count = self._epoch_steps * self._plan.rows
-        order = np.random.default_rng([self._plan.seed, _ORDER, epoch]).permutation(len(self._data.train))[:count]
+        rng = np.random.default_rng([self._plan.seed, _ORDER, epoch])
+        order = rng.permutation(len(self._data.train))[:count].reshape(self._epoch_steps, self._plan.rows)
+        if self._job.sizes is not None:
+            order = alike(order, self._job.sizes(self._data.train.inputs), rng)
         done = self._step - epoch * self._epoch_steps
-        for rows in order.reshape(self._epoch_steps, self._plan.rows)[done:]:
+        for rows in order[done:]:
             yield np.sort(rows)[self._group.rank :: self._group.size]
 
     def _train_on(self, rows: np.ndarray[Any, Any], rate: float) -> float:
         """One step; the largest subnet's loss over all processes."""
         rng = np.random.default_rng([self._plan.seed, _STEP, self._step, self._group.rank])
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-        x = self._job.augment(torch.from_numpy(self._data.train.images[rows]), generator)
+        x = self._job.augment(torch.from_numpy(self._data.train.inputs[rows]), generator)
         self._optimizer.zero_grad()
         loss = accumulate_gradients(
             self._network,
@@ -283,11 +297,11 @@ class Trainer:
     def _correct(self, spec: SubnetSpec) -> int:
         """How many of this process's watched images the averaged weights get right, normalised by batch."""
         share = slice(self._group.rank, self._watched_images, self._group.size)
-        images = torch.from_numpy(self._data.validate.images[share])
+        images = torch.from_numpy(self._data.validate.inputs[share])
         labels = torch.from_numpy(self._data.validate.labels[share])
         apply(bind(self._average, spec, None))
         parts = zip(torch.split(images, _WATCH_ROWS), torch.split(labels, _WATCH_ROWS), strict=True)
-        return sum(int((self._average(self._job.prepare(x)).argmax(1) == y).sum()) for x, y in parts)
+        return sum(int((run(self._average, self._job.prepare(x)).argmax(1) == y).sum()) for x, y in parts)
 
     def _save(self) -> None:
         if self._group.rank or self._job.folder is None:
@@ -329,6 +343,22 @@ class Trainer:
             )
 
 
+def alike(order: np.ndarray[Any, Any], sizes: np.ndarray[Any, Any], rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    """Steps of examples of like size: sorted among every few steps, whose order is then drawn.
+
+    Args:
+        order: (steps, rows) indices of examples.
+        sizes: of all examples.
+        rng: draws the order of the steps.
+    """
+    mixed = []
+    for start in range(0, len(order), _SORTED_STEPS):
+        part = order[start : start + _SORTED_STEPS]
+        flat = part.ravel()
+        mixed.append(flat[np.argsort(sizes[flat], kind="stable")].reshape(part.shape)[rng.permutation(len(part))])
+    return np.concatenate(mixed)
+
+
 class _Pace:
     """Time per step, averaged over about the last hundred."""
 
@@ -345,7 +375,7 @@ class _Pace:
 def _optimizer(network: ElasticNetwork, plan: Plan) -> torch.optim.Optimizer:
     groups = decaying(network, plan.weight_decay)
     if plan.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=plan.learning_rate)
+        return torch.optim.AdamW(groups, lr=plan.learning_rate, fused=True)
     return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=0.9, nesterov=True)
 
 

@@ -45,7 +45,7 @@ CALIBRATION_BATCH: Final = 200
 #: With fewer rows than this a channel's statistics in the last, smallest feature maps are little more than noise.
 MIN_CALIBRATION_ROWS: Final = 64
 
-_CHECKPOINTS: Final = ("model.safetensors", "pytorch_model.bin")
+CHECKPOINT_FILES: Final = ("model.safetensors", "pytorch_model.bin")
 
 Report = Callable[[str, int, int], None]
 """Called with a phase (``calibrate``, ``measure``), steps done and steps in all."""
@@ -159,7 +159,7 @@ def _locate(importer: Family[Any, Any], source: Source) -> tuple[Path, Mapping[s
     folder = source.folder if source.folder is not None else download(importer, str(source.download))
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder")
-    wanted = (*_CHECKPOINTS, *(name for files in importer.urls.values() for name in files if name != "config.json"))
+    wanted = (*CHECKPOINT_FILES, *(name for files in importer.urls.values() for name in files if name != "config.json"))
     found = [folder / name for name in wanted if (folder / name).is_file()]
     if not found:
         raise CheckpointError(f"{folder}: holds none of {', '.join(dict.fromkeys(wanted))}")

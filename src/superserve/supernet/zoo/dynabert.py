@@ -9,7 +9,7 @@ network is for serving.
 
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 import torch
@@ -23,6 +23,10 @@ from superserve.supernet.zoo.registry import register
 
 State = tuple[Tensor, Tensor]
 """What goes from layer to layer: hidden states (rows, tokens, hidden) and attention mask (rows, 1, 1, tokens)."""
+
+#: BERT's weights are drawn with this standard deviation, at this hidden size (``initializer_range`` of its config).
+_INITIAL_STD: Final = 0.02
+_BERT_HIDDEN: Final = 768
 
 
 class DynaBertConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -208,12 +212,20 @@ class DynaBert(ElasticNetwork):
         self.config = config
         self.bert = Bert(config)
         self.classifier = nn.Linear(config.hidden, config.classes)
+        self.apply(self._initialise)
 
     @cached_property
     def space(self) -> SearchSpace:
         """One stage of layers, spread; one width, ``width``, for all of them."""
         depths = tuple(round(self.config.layers * ratio) for ratio in self.config.depth_ratios)
         return SearchSpace((Stage(self.config.layers, depths, "spread"),), (Width("width", self.config.width_ratios),))
+
+    def _initialise(self, module: nn.Module) -> None:
+        """As BERT is initialised, with a spread that fits the hidden size: torch's own embeddings hardly learn."""
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=_INITIAL_STD * (_BERT_HIDDEN / self.config.hidden) ** 0.5)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
 
     def dynabert_spec(self, depth: float, width: float) -> SubnetSpec:
         """The subnet of ``depth_mult`` and ``width_mult``.

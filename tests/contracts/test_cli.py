@@ -8,7 +8,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from superserve.bounds import distance
 from superserve.cli import app, main
+from superserve.clock import NS_PER_MS
 from superserve.traces.trace import Trace
 
 SURFACE = {
@@ -151,6 +153,18 @@ def test_trace_make_show_simulate(tmp_path: Path) -> None:
     )
     assert simulated.exit_code == 0, simulated.output
     assert '"slo_attainment": 1.0' in rows.read_text()
+
+
+def test_long_runs_have_no_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take more memory than the run."""
+    Trace("t", np.arange(20, dtype=np.int64) * NS_PER_MS).save(tmp_path / "t.npz")
+    command = ["simulate", str(tmp_path / "t.npz"), "--profile", "r-profile", "--slo-ms", "36"]
+    assert "below what no policy can pass" in CliRunner().invoke(app, command).output
+    monkeypatch.setattr(distance, "MOST_REQUESTS", 19)
+    without = CliRunner().invoke(app, command)
+    assert without.exit_code == 0, without.output
+    assert "no bound for more than 19 requests" in without.output
+    assert "below what no policy can pass" not in without.output
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def simulate(
     """Play a trace through the server's own scheduler in virtual time."""
     import numpy as np
 
-    from superserve.bounds.distance import with_bound
+    from superserve.bounds.distance import MOST_REQUESTS, with_bound
     from superserve.experiments.run_files import RunFiles
     from superserve.metrics import by_class, summarise
     from superserve.profile import Profile
@@ -99,7 +99,9 @@ def simulate(
             on_progress=advance,
         )
     row = summarise(log, policy=policy, trace=loaded.name, seed=seed, workers=workers, slo_ms=slo_ms)
-    if bound:
+    if bound and len(loaded) > MOST_REQUESTS:
+        out.print(f"no bound for more than {MOST_REQUESTS:,} requests: it would take too much memory", highlight=False)
+    elif bound:
         row = with_bound(row, loaded, planned, overhead_ms=overhead_ms, conditions=conditions)
     classes = by_class(log, loaded.request_class, row)
     print_results(out, f"{loaded.name}, simulated: {row.offered} requests, {workers} workers", [row, *classes])

@@ -140,7 +140,7 @@ def _warm(model: _Model) -> None:
     for rows in model.setup.spec.warm_batches:
         inputs = slots.batch(rows)
         for array, tensor in zip(inputs, model.setup.spec.inputs, strict=True):
-            array[...] = tensor.longest(rows)  # what another model was warmed up on may still lie there
+            array[...] = tensor.longest(len(array))  # what another model was warmed up on may still lie there
         for subnet in range(len(engine.subnet_ids)):
             slots.answer(0, rows, engine.run(subnet, inputs))
 

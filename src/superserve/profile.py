@@ -117,7 +117,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """The dispatch overhead of the luckier half of simulated batches: what no simulated batch undercuts.
 
         A quantile function that is this up to the median, then linear through p95 to p99, and p99 above, has the
-        profiled mean.
+        profiled mean (a larger one where that would take less than no time).
         """
         mean, p95, p99 = self.typical_overhead_us, self.dispatch_overhead_us, self.dispatch_overhead_p99_us
         if p99 is None:

@@ -19,7 +19,7 @@ from superserve.traces.trace import Trace
 #: The exact optimum of one worker is looked for as long as it takes about half a millisecond per request.
 _PAIRS_PER_REQUEST: Final = 10_000
 
-#: Working out a bound takes some 400 bytes of memory per request: commands leave it out for longer traces.
+#: A bound takes some 400 bytes of memory per request: ``superserve simulate`` leaves it out for longer traces.
 MOST_REQUESTS: Final = 5_000_000
 
 

@@ -15,7 +15,7 @@ from superserve.scheduling.expiry import ExpiryQueue
 from superserve.scheduling.overhead import OverheadEstimate
 from superserve.scheduling.policy import Bound, Decision, Policy, SchedulerView, Wait
 from superserve.scheduling.queue import EDFQueue
-from superserve.scheduling.victims import level, victims
+from superserve.scheduling.victims import victims
 from superserve.scheduling.workers import SharedWorkers, Workers
 
 
@@ -305,7 +305,8 @@ class Scheduler:
 
     def _enqueue(self, request: Request) -> None:
         request.state = RequestState.QUEUED
-        self._ranked |= level(request) > 1
+        if request.priority > 1:
+            self._ranked = True
         self._queue.push(request)
         if self._expires:
             self._expiry.push(request)
@@ -326,10 +327,11 @@ class Scheduler:
             if isinstance(decision, Wait):
                 self._wake_ns = decision.until_ns
                 break
-            overloaded = self._overloaded or decision.shed or decision.bound is Bound.OVERLOAD
-            if self._ranked and overloaded and (ended := self._give_up_victims()):
+            if self._ranked and (self._overloaded or decision.shed or decision.bound is Bound.OVERLOAD):
+                ended = self._give_up_victims()
                 actions.extend(ended)
-                continue
+                if ended:
+                    continue
             for _ in range(decision.shed):
                 actions.append(self._finish(self._queue.pop(), Outcome.EXPIRED, Reason.SHED))  # noqa: PERF401
             if decision.rows:

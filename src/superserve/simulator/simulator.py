@@ -276,10 +276,13 @@ def simulate(
     Raises:
         ConfigError: for an unknown policy, or conditions that do not fit.
     """
-    planned_ns = round(profile.dispatch_overhead_us * NS_PER_US if overhead_ms is None else overhead_ms * NS_PER_MS)
-    overheads = OverheadSampler(profile, np.random.default_rng((seed, 1)))
-    varies = overhead_ms is None and overheads.varies
-    taken_ns = planned_ns if overhead_ms is not None else round(profile.typical_overhead_us * NS_PER_US)
+    taken_ns: int | Callable[[], int]
+    if overhead_ms is not None:
+        planned_ns = taken_ns = round(overhead_ms * NS_PER_MS)
+    else:
+        overheads = OverheadSampler(profile, np.random.default_rng((seed, 1)))
+        planned_ns = round(profile.dispatch_overhead_us * NS_PER_US)
+        taken_ns = overheads.sample_ns if overheads.varies else overheads.sample_ns()
     scheduler = Scheduler(
         create_policy(policy, LatencyTable(profile), timeout_action), overhead_ns=planned_ns, limits=limits
     )
@@ -290,7 +293,7 @@ def simulate(
         workers=workers,
         slo_ns=round(slo_ms * NS_PER_MS),
         latency_ns=sampler.sample_ns,
-        overhead_ns=overheads.sample_ns if varies else taken_ns,
+        overhead_ns=taken_ns,
         conditions=conditions,
         recording=recording,
         on_progress=on_progress,

@@ -2,7 +2,7 @@
 # the second time. Settings:
 #   PYTHON    the interpreter that the environment is made with (3.11 or newer)
 #   VENV      where the environment lives
-#   DATA      the folder of recorded traces (with traces/ in it) of bench-paper-scale
+#   DATA      the folder of recorded traces (with traces/ in it) of bench-paper-scale and bench-headline
 #   PIP_ARGS  extra arguments for pip, e.g. an index of CPU-only torch builds (README, "Install")
 #   MODELS_VENV  the environment of test-models
 #   BENCH_VENV   the environment of bench-subnetact
@@ -19,7 +19,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help demo test test-all test-pages test-models fuzz-http fuzz-codec check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-soak clean
+.PHONY: help demo test test-all test-pages test-models fuzz-http fuzz-codec check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-headline bench-soak clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -108,6 +108,9 @@ bench-peers: $(VENV)/.installed-core  ## SuperServe beside other servers: docs/p
 
 bench-paper-scale: $(VENV)/.installed-core  ## Eight emulated workers, the paper's loads over HTTP: docs/paper-scale.md (5 minutes; DATA=DIR)
 	$(BIN)/python benchmarks/paper_scale.py --docs docs $(if $(DATA),--data $(DATA)) $(BENCH_ARGS)
+
+bench-headline: $(VENV)/.installed-core  ## Each bundled model live under real traces, beside fixed subnets: docs/results.md (20 minutes; DATA=DIR)
+	$(BIN)/python benchmarks/headline.py --docs docs $(if $(DATA),--data $(DATA)) $(BENCH_ARGS)
 
 bench-soak: $(VENV)/.installed-core  ## A million requests, a fifth given up: memory has to stay as it is (5 minutes)
 	PYTHONPATH=benchmarks $(BIN)/python -m memory_soak --figure docs/images/memory-soak.png $(BENCH_ARGS)

@@ -37,7 +37,7 @@ def measured(attainment: float = 0.9995, void: tuple[str, ...] = ()) -> Measured
     return Measured(
         load=AZURE,
         factor=1.0,
-        overhead_p95_us=1500.0,
+        overhead_planned_us=1500.0,
         overhead_mean_us=800.0,
         live=row(attainment, 78.0),
         simulated=row(1.0, 78.5),

@@ -15,6 +15,7 @@ from superserve.experiments.children import ChildProcess
 from superserve.experiments.observed import ObservedOverhead, observed_overhead
 from superserve.experiments.server_process import RunningServer, running_server
 from superserve.metrics import ResultRow, RunLog, summarise
+from superserve.scheduling import TimeoutAction
 from superserve.serving.cores import available_cores, pinned, plan_cores
 from superserve.serving.devices import emulated_profile
 
@@ -39,6 +40,7 @@ class LiveSetup:
     profile_file: Path | None
     subnet_ids: tuple[str, ...]
     scratch: Path
+    timeout_action: TimeoutAction = "reject"
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,14 @@ async def run_live(setup: LiveSetup, policy: str, on_progress: Callable[[Progres
     Raises:
         ChildFailedError: if the server or the generator fails.
     """
-    name = policy.replace(":", "-").replace("/", "-")
+    name = f"{policy.replace(':', '-').replace('/', '-')}-{setup.timeout_action}"
     async with running_server(
         setup.model,
         policy=policy,
         workers=setup.workers,
         choice=setup.choice,
         profile=setup.profile_file,
+        timeout_action=setup.timeout_action,
         log=setup.scratch / f"server-{name}.log",
     ) as server:
         result, router_share = await _replay(setup, server, name, on_progress)

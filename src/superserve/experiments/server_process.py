@@ -12,6 +12,7 @@ import psutil
 
 from superserve.engine import EngineChoice
 from superserve.experiments.children import ChildProcess
+from superserve.scheduling import TimeoutAction
 from superserve.serving.devices import emulated_profile
 
 READY_TIMEOUT_S: Final = 120.0
@@ -37,7 +38,14 @@ class RunningServer:
 
 @asynccontextmanager
 async def running_server(
-    model: str, *, policy: str, workers: int, choice: EngineChoice, profile: Path | None, log: Path
+    model: str,
+    *,
+    policy: str,
+    workers: int,
+    choice: EngineChoice,
+    profile: Path | None,
+    log: Path,
+    timeout_action: TimeoutAction = "reject",
 ) -> AsyncIterator[RunningServer]:
     """``superserve serve`` as a child process.
 
@@ -48,6 +56,7 @@ async def running_server(
         choice: what the workers run.
         profile: what it plans with; None leaves that to the server.
         log: takes what it says.
+        timeout_action: what becomes of requests that cannot be met.
 
     Raises:
         ChildFailedError: if it ends, or is not ready in time; the message has the end of its log.
@@ -56,7 +65,7 @@ async def running_server(
     ready_file.unlink(missing_ok=True)  # of an earlier server, if the folder is used again
     arguments = ["serve", model, "--policy", policy, "--http-port", "0", "--grpc-port", "0"]
     arguments += ["--metrics-port", "0"]
-    arguments += ["--workers", str(workers), "--device", choice.device]
+    arguments += ["--workers", str(workers), "--device", choice.device, "--timeout-action", timeout_action]
     if emulated_profile(choice.device) is None:
         arguments += ["--engine", choice.engine, "--dtype", choice.dtype]
     arguments += ["--ready-file", str(ready_file)]

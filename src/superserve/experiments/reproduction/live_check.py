@@ -8,15 +8,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import Final
 
-import msgspec
 import numpy as np
 
 from superserve.client.result import Progress
 from superserve.experiments.demo import until_signalled
 from superserve.experiments.live import LiveRun, LiveSetup, run_live
 from superserve.experiments.load import SLO_FACTOR, full_batch_rate
+from superserve.experiments.observed import with_observed
 from superserve.experiments.reproduction.finding import Check, Finding, Table
 from superserve.experiments.reproduction.lab import Lab
+from superserve.experiments.reproduction.loads import Azure, AzureLlm, Steady
+from superserve.experiments.scenario import TraceSource
 from superserve.metrics import ResultRow, summarise
 from superserve.model_folder import ModelFolder, write_json
 from superserve.plots import LIGHT, styled_axes
@@ -27,7 +29,6 @@ from superserve.scheduling.policy import DEFAULT_POLICY
 from superserve.serving.choice import choose_engine
 from superserve.simulator import simulate
 from superserve.traces.arrivals import gamma
-from superserve.traces.convert import convert
 from superserve.traces.trace import Trace
 
 MODEL: Final = "digits"
@@ -127,16 +128,15 @@ def _tell(lab: Lab, done: int, label: str) -> None:
 
 def _traces(lab: Lab, profile: Profile, seed: int) -> list[Trace]:
     """The three loads, scaled to what this machine carries."""
-    folder, seconds = lab.recordings() / "traces", lab.seconds(SECONDS)
+    data, seconds = lab.recordings(), lab.seconds(SECONDS)
     rate = LOAD * full_batch_rate(profile, len(profile.subnets) // 2)
-    functions = convert(
-        folder / "maf2019_per_minute.csv.gz", "counts", squeeze_s=seconds, rate=rate, seed=seed, column="sum14d_9027f"
-    )
-    llm = convert(folder / "azure_llm_2023_conv.csv.gz", "azure-llm", squeeze_s=seconds, rate=rate, seed=seed)
-    made = gamma(rate, CV2, seconds, np.random.default_rng(seed))
-    return [
-        Trace(name, one.arrival_ns) for name, one in ((_FUNCTIONS, functions), (_LLM, llm), (_GAMMA, made)) if len(one)
-    ]
+    loads: dict[str, TraceSource] = {
+        _FUNCTIONS: Azure(data, rate, seconds),
+        _LLM: AzureLlm(data, rate, seconds),
+        _GAMMA: Steady(rate, CV2, seconds),
+    }
+    traces = [Trace(name, load.trace(seed).arrival_ns) for name, load in loads.items()]
+    return [trace for trace in traces if len(trace)]
 
 
 async def _rehearsed(lab: Lab, profile: Profile, repetition: int, scratch: Path) -> Profile:
@@ -144,14 +144,7 @@ async def _rehearsed(lab: Lab, profile: Profile, repetition: int, scratch: Path)
     rate = LOAD * full_batch_rate(profile, len(profile.subnets) // 2)
     rng = np.random.default_rng(_REHEARSAL_SEED + repetition)
     run = await _live(profile, gamma(rate, CV2, lab.seconds(REHEARSAL_SECONDS), rng), repetition, scratch)
-    if run.overhead is None:
-        return profile
-    return msgspec.structs.replace(
-        profile,
-        dispatch_overhead_us=run.overhead.planned_us,
-        dispatch_overhead_mean_us=run.overhead.mean_us,
-        dispatch_overhead_p99_us=None,
-    )
+    return with_observed(profile, run.overhead)
 
 
 async def _live(profile: Profile, trace: Trace, repetition: int, scratch: Path) -> LiveRun:

@@ -8,10 +8,18 @@ import numpy as np
 
 from superserve.traces.arrivals import base_plus_gamma, gamma, ramp
 from superserve.traces.convert import convert
+from superserve.traces.readers.counts import read_counts
+from superserve.traces.squeeze import Counts, draw
 from superserve.traces.trace import Trace
 
 #: The Azure Functions sample of the data folder: 14 days summed by minute of the day, 9,027 functions.
 _AZURE: Final = ("traces/maf2019_per_minute.csv.gz", "sum14d_9027f")
+#: One hour of conversations with Azure's language models, 19,366 requests.
+_AZURE_LLM: Final = "traces/azure_llm_2023_conv.csv.gz"
+#: Requests to the site of the 1998 football world championship, by minute.
+_WORLD_CUP: Final = "traces/worldcup98_per_minute.csv.gz"
+_MINUTE_S: Final = 60.0
+_DAY_MINUTES: Final = 1_440
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,46 @@ class Azure:
         """See `TraceSource.trace`."""
         file, column = _AZURE
         return convert(self.data / file, "counts", squeeze_s=self.seconds, rate=self.rate, seed=seed, column=column)
+
+
+@dataclass(frozen=True)
+class AzureLlm:
+    """The hour of conversations, squeezed to ``seconds`` at a mean of ``rate`` requests/s."""
+
+    data: Path
+    rate: float
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """See `TraceSource.name`."""
+        return f"Azure LLM, {self.rate:g}/s"
+
+    def trace(self, seed: int) -> Trace:
+        """See `TraceSource.trace`."""
+        return convert(self.data / _AZURE_LLM, "azure-llm", squeeze_s=self.seconds, rate=self.rate, seed=seed)
+
+
+@dataclass(frozen=True)
+class WorldCup:
+    """The 24 hours around the busiest minute of the world championship, squeezed to ``seconds``."""
+
+    data: Path
+    rate: float
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """See `TraceSource.name`."""
+        return f"WorldCup98, {self.rate:g}/s"
+
+    def trace(self, seed: int) -> Trace:
+        """See `TraceSource.trace`."""
+        counts = read_counts(self.data / _WORLD_CUP, _MINUTE_S).counts
+        first = max(0, min(int(counts.argmax()) - _DAY_MINUTES // 2, len(counts) - _DAY_MINUTES))
+        day = Counts.regular(counts[first : first + _DAY_MINUTES], _MINUTE_S)
+        rng = np.random.default_rng(seed)
+        return Trace(self.name, draw(day, squeeze_s=self.seconds, rate=self.rate, rng=rng)[0])
 
 
 @dataclass(frozen=True)

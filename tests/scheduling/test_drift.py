@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
+from superserve.clock import NS_PER_S
 from superserve.scheduling.drift import DriftEstimate
 
 
-def observed(drift: DriftEstimate, worker: int, ratio: float, times: int) -> float:
+def observed(drift: DriftEstimate, worker: int, ratio: float, times: int, now_ns: int = 0) -> float:
     for _ in range(times):
-        drift.observe(worker, round(ratio * 1_000_000), 1_000_000)
+        drift.observe(worker, round(ratio * 1_000_000), 1_000_000, now_ns)
     return drift.planned
 
 
@@ -39,9 +40,66 @@ def test_a_single_slow_worker_changes_nothing_for_the_others() -> None:
     assert observed(drift, 3, 10.0, 200) == 1.0
 
 
+def uneven() -> DriftEstimate:
+    """Three workers as profiled, and worker 3 at ten times that since 0.5 s."""
+    drift = DriftEstimate()
+    for worker in range(3):
+        observed(drift, worker, 0.9, 10)
+    observed(drift, 3, 10.0, 2, now_ns=NS_PER_S // 2)
+    return drift
+
+
+def test_two_bad_batches_make_a_worker_slow_and_one_does_not() -> None:
+    drift = DriftEstimate()
+    for worker in range(4):
+        observed(drift, worker, 0.9, 10)
+    observed(drift, 3, 10.0, 1)
+    assert not drift.slow(3)
+    observed(drift, 3, 10.0, 1)
+    assert [drift.slow(worker) for worker in range(5)] == [False, False, False, True, False]
+    assert drift.of(3) == pytest.approx(10.0, abs=0.02)
+    assert drift.of(0) == drift.of(4) == drift.planned == 1.0
+
+
+def test_good_batches_end_slowness() -> None:
+    drift = uneven()
+    observed(drift, 3, 0.9, 62)
+    assert drift.slow(3)
+    observed(drift, 3, 0.9, 1)
+    assert not drift.uneven
+
+
+def test_a_slow_worker_that_has_run_nothing_for_a_while_gets_a_chance() -> None:
+    """It may have recovered; one more bad batch and it is slow again, a good one and it is as others."""
+    for ratio, again in ((10.0, True), (0.9, False)):
+        drift = uneven()
+        drift.forgive(2 * NS_PER_S)
+        assert drift.slow(3)
+        drift.forgive(3 * NS_PER_S)
+        assert not drift.uneven
+        observed(drift, 3, ratio, 1, now_ns=3 * NS_PER_S)
+        assert drift.slow(3) is again
+
+
+def test_when_all_are_slow_none_is() -> None:
+    """What counts is how a worker compares with the others; what all have in common is in the plan."""
+    drift = uneven()
+    for worker in range(2):
+        observed(drift, worker, 10.0, 2)
+    assert not drift.uneven
+
+
+def test_a_slow_worker_carries_its_part_of_the_load() -> None:
+    assert uneven().capacity(4) == pytest.approx((3 + 0.1) / 4, abs=0.001)
+    assert DriftEstimate().capacity(4) == 1.0
+
+
 def test_a_lost_worker_is_forgotten() -> None:
     drift = DriftEstimate()
     assert observed(drift, 0, 2.0, 200) > 1.5
     drift.forget(0)
     drift.forget(7)
     assert drift.planned == 1.0
+    lost = uneven()
+    lost.forget(3)
+    assert not lost.uneven

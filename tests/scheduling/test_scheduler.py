@@ -205,6 +205,42 @@ def test_delay_serves_late_instead_of_refusing() -> None:
     assert finishes(scheduler.on_batch_done(5 * NS_PER_MS, 0, 5 * NS_PER_MS)) == [(0, Outcome.LATE, Reason.ANSWERED)]
 
 
+def uneven_scheduler() -> Scheduler:
+    """Two workers, of which worker 1 takes ten times as long: both idle at 100 ms. The fastest cell takes 1 ms."""
+    scheduler = scheduler_of("maxacc")
+    scheduler.on_worker_ready(0, 0)
+    scheduler.on_worker_ready(0, 1)
+    for number in range(4):
+        (launch,) = scheduler.on_arrival(0, request_of(100 + number, slo_ms=1_000.0))
+        assert isinstance(launch, Launch)
+        planned_ns = scheduler.policy.table.latency_ns[launch.subnet][launch.rows]
+        scheduler.on_batch_done(100 * NS_PER_MS, launch.worker, planned_ns * (10 if launch.worker else 1))
+    return scheduler
+
+
+def test_a_slow_worker_is_used_last_and_for_what_it_can_still_do() -> None:
+    """Both would do; the first one gets the work, the slow one a cheaper subnet: its slack counts for a tenth."""
+    scheduler = uneven_scheduler()
+    (first,) = scheduler.on_arrival(100 * NS_PER_MS, request_of(0, 100.0, 50.0))
+    (second,) = scheduler.on_arrival(100 * NS_PER_MS, request_of(1, 100.0, 30.0))
+    assert isinstance(first, Launch)
+    assert isinstance(second, Launch)
+    assert (first.worker, first.subnet) == (0, 2)
+    assert (second.worker, second.subnet) == (1, 1)
+
+
+def test_a_slow_worker_gives_nothing_up() -> None:
+    """It cannot answer within 8 ms, but the other one can as soon as it is free: the request waits for that."""
+    scheduler = uneven_scheduler()
+    scheduler.on_arrival(100 * NS_PER_MS, request_of(0, 100.0, 50.0))
+    assert not scheduler.on_arrival(100 * NS_PER_MS, request_of(1, 100.0, 8.0))
+    assert scheduler.next_timer() is not None
+    assert not scheduler.on_timer(102 * NS_PER_MS)
+    _, launch = scheduler.on_batch_done(104 * NS_PER_MS, 0, 4 * NS_PER_MS)
+    assert isinstance(launch, Launch)
+    assert (launch.worker, [request.id for request in launch.requests]) == (0, [1])
+
+
 def test_a_slow_machine_is_planned_with() -> None:
     """After batches that took 1.5 times what the profile says, a deadline that only the profile holds is refused."""
     table = LatencyTable(make_profile([[10.0], [20.0]], (1,)))

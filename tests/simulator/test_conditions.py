@@ -240,3 +240,11 @@ def test_progress_counts_arrivals_and_leaves_the_collector_as_it_was() -> None:
     assert [(done, total) for done, total, _ in seen] == [(0, len(trace)), (32_768, len(trace))]
     assert all(threshold >= 100_000 for _, _, threshold in seen)
     assert gc.get_threshold() == usual
+
+
+def test_one_slow_worker_makes_nothing_late_but_its_first_batches() -> None:
+    """Of four workers one takes three times as long. Every fifth request was late when all were planned alike."""
+    trace = base_plus_gamma(1_000.0, 1_500.0, 2.0, 4.0, np.random.default_rng(0))
+    slow = Conditions(slowdown=(3.0, 1.0, 1.0, 1.0))
+    log = simulate(trace, R_PROFILE, policy="drainfit", workers=4, slo_ms=36.0, conditions=slow)
+    assert log.is_outcome(Outcome.SERVED).mean() > 0.99

@@ -29,8 +29,9 @@ class SchedulerView:
 
     Latencies of the table are *planned* time. While the machine runs slower than its profile, a batch takes ``drift``
     times as long as planned, and what is left until a deadline counts for less: `slack_ns` is in planned time, to be
-    compared with the table's latencies; a policy that reckons with instants itself divides by ``drift``.
-    ``overhead_ns`` is the dispatch overhead that slack already excludes, as it is.
+    compared with the table's latencies; a policy that reckons with instants itself divides by ``drift``. Where the
+    worker at hand is slower than the others, slack is in the planned time of that one. ``overhead_ns`` is the dispatch
+    overhead that slack already excludes, as it is.
     """
 
     table: LatencyTable
@@ -47,9 +48,12 @@ class SchedulerView:
     idle: Collection[int] = ()
     """Ids of those that may be given work, the longest idle first; for policies that choose a worker."""
     share: float = 1.0
-    """Of the workers' time: what this model may count on beside those that it shares the workers with."""
+    """Of the workers' time: what this model may count on, beside those that it shares the workers with and less what
+    slow workers cannot do."""
     drift: float = 1.0
     """What batches take over what the table says they take; at least 1."""
+    worker_drift: float = 1.0
+    """The same on the worker that gets the batch, if the policy chooses none."""
 
     @property
     def depth(self) -> int:
@@ -62,9 +66,9 @@ class SchedulerView:
         return self.commitments.free_sum_ns(self.now_ns, self.workers_total)
 
     def slack_ns(self, position: int = 0) -> int:
-        """Slack of the request at a position in deadline order: (deadline - now - dispatch overhead) / drift."""
+        """Slack of the request at a position in deadline order: (deadline - now - dispatch overhead) / its drift."""
         left_ns = self.queue.peek(position).deadline_ns - self.now_ns - self.overhead_ns
-        return left_ns if self.drift == 1.0 else int(left_ns / self.drift)
+        return left_ns if self.worker_drift == 1.0 else int(left_ns / self.worker_drift)
 
 
 class Bound(StrEnum):

@@ -108,7 +108,10 @@ class Scheduler:
         """Whether there have been requests of a lower priority than others."""
         self._overloaded = False
         """Whether a request has become hopeless since victims were last looked for."""
+        self._slow_after_ns = 0
+        """Slow workers get nothing before."""
         fastest = policy.table.latency_ns[policy.subnets[0]]
+        self._fastest_ns = fastest[policy.table.batches[0]]
         self._pace_ns = min(fastest[rows] / rows for rows in policy.table.batches)
 
     @property
@@ -143,6 +146,10 @@ class Scheduler:
     def drift(self) -> float:
         """What batches are planned to take over what their profile says; at least 1."""
         return self._view.drift
+
+    def slow(self, worker: int) -> bool:
+        """Whether a worker runs this model's batches slower than the others do; it may be idle while work waits."""
+        return self._drift.slow(worker)
 
     def head_slack_ns(self, now_ns: int) -> int:
         """Slack of the most urgent of the waiting requests, of which there is one.
@@ -208,7 +215,7 @@ class Scheduler:
     def on_batch_done(self, now_ns: int, worker: int, taken_ns: int) -> Sequence[Action]:
         """A worker answered its batch, which took ``taken_ns`` in the worker, and is idle."""
         launch = self._ended(worker)
-        self._drift.observe(worker, taken_ns, self.policy.table.latency_ns[launch.subnet][launch.rows])
+        self._drift.observe(worker, taken_ns, self.policy.table.latency_ns[launch.subnet][launch.rows], now_ns)
         self._view.drift = self._drift.planned
         actions: list[Action] = []
         for request in launch.requests:
@@ -316,17 +323,22 @@ class Scheduler:
         if not self._idle or not self._queue:
             return _NOTHING
         actions: list[Action] = []
-        view = self._view
-        view.now_ns = now_ns
-        view.workers_total = len(self._workers.live)
-        if self._shared is not None:
-            view.share = self._shared.share(now_ns, self)
+        view = self._look(now_ns)
         while batches and self._idle and self._queue:
+            worker = self._at_hand(now_ns)
+            if worker is None:
+                self._wake_ns = self._slow_after_ns
+                break
+            view.worker_drift = self._drift.of(worker)
             view.workers_idle = len(self._idle)
             decision = self.policy.decide(view)
             if isinstance(decision, Wait):
                 self._wake_ns = decision.until_ns
                 break
+            if (decision.shed or not decision.rows) and self._drift.slow(worker):
+                # What a slow worker cannot do, another one may: it gives up nothing, and is asked again a little later.
+                self._slow_after_ns = now_ns + self._fastest_ns
+                continue
             if self._ranked and (self._overloaded or decision.shed or decision.bound is Bound.OVERLOAD):
                 ended = self._give_up_victims()
                 actions.extend(ended)
@@ -335,9 +347,20 @@ class Scheduler:
             for _ in range(decision.shed):
                 actions.append(self._finish(self._queue.pop(), Outcome.EXPIRED, Reason.SHED))  # noqa: PERF401
             if decision.rows:
-                actions.append(self._launch(now_ns, decision))
+                actions.append(self._launch(now_ns, decision, self._claim(decision.worker, worker)))
                 batches -= 1
         return actions
+
+    def _look(self, now_ns: int) -> SchedulerView:
+        """What all decisions of an instant have in common."""
+        view = self._view
+        view.now_ns = now_ns
+        view.workers_total = len(self._workers.live)
+        view.share = 1.0 if self._shared is None else self._shared.share(now_ns, self)
+        if self._drift.uneven:
+            self._drift.forgive(now_ns)
+            view.share *= self._drift.capacity(view.workers_total)
+        return view
 
     def _give_up_victims(self) -> list[Action]:
         """End waiting requests of low priority if those of high priority could not be in time otherwise."""
@@ -352,14 +375,24 @@ class Scheduler:
             self._queue.remove(request)
         return [self._finish(request, Outcome.EXPIRED, Reason.SHED) for request in found]
 
-    def _claim(self, worker: int | None) -> int:
-        if worker is None:
+    def _at_hand(self, now_ns: int) -> int | None:
+        """The longest idle worker that is not slow, else the least slow one; None if it is too early for that."""
+        if not self._drift.uneven:
+            return self._idle[0]
+        for worker in self._idle:
+            if not self._drift.slow(worker):
+                return worker
+        return None if now_ns < self._slow_after_ns else min(self._idle, key=self._drift.of)
+
+    def _claim(self, chosen: int | None, at_hand: int) -> int:
+        worker = at_hand if chosen is None else chosen
+        if worker == self._idle[0]:
             return self._idle.popleft()
         self._idle.remove(worker)
         return worker
 
-    def _launch(self, now_ns: int, decision: Decision) -> Launch:
-        subnet, worker = decision.subnet, self._claim(decision.worker)
+    def _launch(self, now_ns: int, decision: Decision, worker: int) -> Launch:
+        subnet = decision.subnet
         requests = self._queue.take(decision.rows, self.policy.table.accuracies[subnet])
         assert requests, f"{self.policy.name} chose a batch that its own head does not fit"
         rows = 0
@@ -370,7 +403,8 @@ class Scheduler:
         self._running[worker] = launch
         if self._shared is not None:
             self._shared.runs[worker] = self
-        self._commitments.add(worker, now_ns + self._view.overhead_ns + self._expected_ns(subnet, rows))
+        takes_ns = round(self.policy.table.latency_ns[subnet][rows] * self._drift.of(worker))
+        self._commitments.add(worker, now_ns + self._view.overhead_ns + takes_ns)
         return launch
 
     def _expected_ns(self, subnet: int, rows: int) -> int:

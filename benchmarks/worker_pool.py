@@ -14,7 +14,7 @@ from side_by_side import table, write
 from superserve.clock import NS_PER_MS, NS_PER_US, MonotonicClock, monotonic_ns
 from superserve.model_folder import ModelFolder
 from superserve.profiler.probe import Probe
-from superserve.serving import worker_process
+from superserve.serving import worker_environment
 from superserve.serving.choice import choose_engine
 from superserve.serving.cores import available_cores, pinned, plan_cores
 from superserve.serving.devices import workers_for
@@ -27,15 +27,15 @@ CORES = plan_cores(available_cores(), 1)
 
 async def start(folder: ModelFolder, device: str, malloc: dict[str, str]) -> tuple[LocalPool, Probe, int]:
     """A pool of one worker with these malloc settings, and the time it took to start."""
-    before = dict(worker_process.MALLOC_ENVIRONMENT)
-    worker_process.MALLOC_ENVIRONMENT.clear()
-    worker_process.MALLOC_ENVIRONMENT.update(malloc)
+    before = dict(worker_environment.MALLOC_ENVIRONMENT)
+    worker_environment.MALLOC_ENVIRONMENT.clear()
+    worker_environment.MALLOC_ENVIRONMENT.update(malloc)
     clock = MonotonicClock(asyncio.get_running_loop())
     pool = LocalPool([workers_for(folder, choose_engine(folder, device))], CORES.workers, clock)
     probe = Probe(pool, clock)
     began_ns = monotonic_ns()
     await probe.start()
-    worker_process.MALLOC_ENVIRONMENT.update(before)
+    worker_environment.MALLOC_ENVIRONMENT.update(before)
     return pool, probe, monotonic_ns() - began_ns
 
 
@@ -53,7 +53,7 @@ def start_split(name: str, pool: LocalPool, took_ns: int) -> dict[str, Any]:
 
 async def malloc_effect(folder: ModelFolder, samples: int) -> list[dict[str, Any]]:
     """Full batches of every subnet with glibc's own settings and with ours, in turns."""
-    settings: dict[str, dict[str, str]] = {"glibc's": {}, "ours": dict(worker_process.MALLOC_ENVIRONMENT)}
+    settings: dict[str, dict[str, str]] = {"glibc's": {}, "ours": dict(worker_environment.MALLOC_ENVIRONMENT)}
     started = {name: await start(folder, "cpu", malloc) for name, malloc in settings.items()}
     tables = [start_split(name, pool, took_ns) for name, (pool, _, took_ns) in started.items()]
     size = folder.config.max_batch_size

@@ -36,7 +36,7 @@ from superserve.profiler import find_profile
 from superserve.scheduling.policy import DEFAULT_POLICY
 from superserve.serving.choice import choose_engine
 from superserve.serving.cores import available_cores, pinned
-from superserve.serving.worker_process import MALLOC_ENVIRONMENT, THREAD_ENVIRONMENT
+from superserve.serving.worker_environment import MALLOC_ENVIRONMENT, THREAD_ENVIRONMENT
 from superserve.simulator import simulate
 from superserve.traces.trace import Trace
 

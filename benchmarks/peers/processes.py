@@ -20,7 +20,7 @@ from peers.environments import ROOT, python_of
 from peers.generator import GeneratorError, ask_once
 from peers.jobs import Job
 from superserve.serving.cores import available_cores, pinned
-from superserve.serving.worker_process import MALLOC_ENVIRONMENT, THREAD_ENVIRONMENT
+from superserve.serving.worker_environment import MALLOC_ENVIRONMENT, THREAD_ENVIRONMENT
 
 READY_LIMIT_S: Final = 180.0
 GRACE_S: Final = 8.0

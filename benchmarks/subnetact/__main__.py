@@ -16,7 +16,7 @@ from subnetact.families import CASES, Case
 from subnetact.parts import HUNDREDS, PARTS, apart
 from subnetact.progress import Progress
 from subnetact.report import write_page
-from superserve.serving.worker_process import malloc_environment
+from superserve.serving.worker_environment import malloc_environment
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from superserve.serving.ipc import WorkerSpec
 from superserve.serving.local_pool import LocalPool
 from superserve.serving.pool import Batch, BatchResult, Buffer
 from superserve.serving.supervisor import PoolLimits
+from superserve.serving.watchdog import AnswerLimits
 
 pytestmark = pytest.mark.integration
 
@@ -47,10 +48,19 @@ CONFIG = ModelConfig(
 
 # What the test workers run: y = (subnet + 1) * x + k, with misbehaviour on demand through k.
 ENGINE = """
-    import os, sys, time
+    import ctypes, os, socket, stat, sys, time
+    import msgspec
     import numpy as np
 
-    FAIL, WRONG_SHAPE, DIE, HANG, SLOW = 201, 202, 203, 204, 205
+    FAIL, WRONG_SHAPE, DIE, HANG, SLOW, HOLD, NOISE, NONSENSE = 201, 202, 203, 204, 205, 206, 207, 208
+
+    def say(data):  # to the router, behind the worker's back
+        for name in os.listdir("/proc/self/fd"):
+            try:
+                if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                    socket.socket(fileno=os.dup(int(name))).send(data)
+            except OSError:
+                pass
 
     class Engine:
         name, dtype, subnet_ids = "toy", "float32", ("a", "b")
@@ -67,7 +77,13 @@ ENGINE = """
             if k[0] == DIE:
                 sys.stderr.write("famous last words\\n")
                 os._exit(7)
-            if k[0] >= HANG:
+            if k[0] == HOLD:
+                ctypes.PyDLL(None).sleep(60)  # with the interpreter's lock
+            if k[0] == NOISE:
+                say(bytes(range(256)))
+            if k[0] == NONSENSE:
+                say(msgspec.msgpack.encode(("done", 4711, 1, 1)))
+            if k[0] in (HANG, SLOW):
                 time.sleep(60 if k[0] == HANG else 0.3)
             return [(subnet + 1) * x + k[:, None]]
 
@@ -79,7 +95,7 @@ ENGINE = """
     def out_of_memory(setup):
         os.kill(os.getpid(), 9)  # as the kernel does
 """
-FAIL, WRONG_SHAPE, DIE, HANG, SLOW = 201, 202, 203, 204, 205
+FAIL, WRONG_SHAPE, DIE, HANG, SLOW, HOLD, NOISE, NONSENSE = 201, 202, 203, 204, 205, 206, 207, 208
 
 #: A model loads in the time that cores have left over, which is little on a busy machine.
 LOAD_S = 240.0
@@ -225,13 +241,38 @@ async def test_last_words_and_status_of_a_worker_that_exits_are_told(toy: Worker
         assert "famous last words" in str(reason)
 
 
-async def test_a_worker_that_does_not_answer_is_killed(toy: WorkerSpec) -> None:
-    async with running(toy, limits=PoolLimits(answer_ns=200 * NS_PER_MS)) as (pool, recorder):
-        pool.launch(0, one(HANG))
+@pytest.mark.parametrize("k", [HANG, HOLD])
+async def test_a_worker_that_does_not_answer_is_killed(toy: WorkerSpec, k: int) -> None:
+    """Whether or not it holds the interpreter's lock meanwhile: nobody asks it anything."""
+    async with running(toy, limits=PoolLimits(answer=AnswerLimits(unplanned_ns=200 * NS_PER_MS))) as (pool, recorder):
+        pool.launch(0, one(k))
         event, _, reason = await recorder.next()
         assert event == "lost"
         assert "did not answer within 0.2 s" in str(reason)
         assert await recorder.next() == ("ready", 0, "")
+
+
+async def test_a_worker_that_is_stopped_is_killed(toy: WorkerSpec) -> None:
+    """As by SIGSTOP, or a machine that swaps."""
+    async with running(toy, limits=PoolLimits(answer=AnswerLimits(unplanned_ns=200 * NS_PER_MS))) as (pool, recorder):
+        assert pool.pids[0] is not None
+        os.kill(pool.pids[0], signal.SIGSTOP)
+        pool.launch(0, one(5))
+        assert (await recorder.next())[:2] == ("lost", 0)
+        assert await recorder.next() == ("ready", 0, "")
+
+
+@pytest.mark.parametrize(("k", "words"), [(NOISE, "sent garbage"), (NONSENSE, "sent what makes no sense")])
+async def test_a_worker_that_answers_garbage_is_lost_at_once(toy: WorkerSpec, k: int, words: str) -> None:
+    """Nothing of its batch can be trusted; the next process answers."""
+    async with running(toy) as (pool, recorder):
+        pool.launch(0, one(k))
+        event, _, reason = await recorder.next()
+        assert event == "lost"
+        assert words in reason
+        assert await recorder.next() == ("ready", 0, "")
+        pool.launch(0, one(5))
+        assert (await recorder.next())[0] == "done"
 
 
 async def test_stop_lets_a_batch_finish(toy: WorkerSpec) -> None:
@@ -386,7 +427,7 @@ async def test_stopping_while_a_model_loads_leaves_nothing(toy: WorkerSpec) -> N
     """The load fails; the fixture counts processes and descriptors."""
     async with running(toy) as (pool, _):
         adding = asyncio.ensure_future(pool.add(toy))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)  # it has been asked for
         await pool.stop()
         with pytest.raises(WorkerError, match="the pool stops"):
             await adding
@@ -460,3 +501,6 @@ def test_no_worker_outlives_a_router_that_is_killed(toy: WorkerSpec, tmp_path: P
     while any(is_running(pid) for pid in pids) and time.monotonic() < give_up:
         time.sleep(0.01)
     assert not any(is_running(pid) for pid in pids)
+    for child in psutil.Process().children():  # a process that has had a pool adopts orphans: they are its to bury
+        if child.status() == psutil.STATUS_ZOMBIE:
+            os.waitpid(child.pid, 0)

@@ -1,26 +1,11 @@
-"""Work that takes only the time that its core has left over.
+"""Work that takes only the time that its core has left over."""
 
-    ``python -m superserve.serving.background MODULE ARGUMENT...``
-
-runs ``main`` of a module, and imports it in this way: what an import brings along may take seconds. Nothing is imported
-here that takes long itself.
-"""
-
-import importlib
 import os
-import sys
 from collections.abc import Callable
-from functools import partial
 from threading import Thread
 from typing import TypeVar
 
 _T = TypeVar("_T")
-
-
-def main() -> None:
-    """Import the module that the command line names, then run it."""
-    del sys.argv[0]
-    at_lowest_priority(partial(importlib.import_module, sys.argv[0])).main()
 
 
 def at_lowest_priority(work: Callable[[], _T]) -> _T:
@@ -45,7 +30,3 @@ def at_lowest_priority(work: Callable[[], _T]) -> _T:
     if errors:
         raise errors[0]
     return results[0]
-
-
-if __name__ == "__main__":
-    main()

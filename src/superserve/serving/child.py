@@ -66,7 +66,7 @@ def adopt() -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     # A child notices the end of its sockets when it looks at them; this ends it at once, whatever it does.
     end_with_parent()
     # By default the kernel may end any sleep 50 us late.

@@ -2,10 +2,13 @@
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from superserve.clock import Clock, Timer
+from superserve.errors import WorkerError
+from superserve.serving.fork_server import ForkServer
 from superserve.serving.ipc import (
     Done,
     Failed,
@@ -41,6 +44,14 @@ class IncarnationOwner(Protocol):
         """It wrote a line to its standard error or output."""
 
 
+class _InFlight(NamedTuple):
+    """A batch that the process has been given, and has not answered."""
+
+    seq: int
+    model: int
+    rows: int
+
+
 class Incarnation:
     """A worker process from its start to its end: a worker that dies gets another one, and one with other models, too.
 
@@ -50,6 +61,7 @@ class Incarnation:
         core: the core it is pinned to.
         clock: drives limits.
         owner: who hears of it.
+        forks: where its process comes from.
         background: whether it is to load only while its core has nothing else to do.
     """
 
@@ -61,25 +73,28 @@ class Incarnation:
         clock: Clock,
         owner: IncarnationOwner,
         *,
+        forks: ForkServer,
         background: bool = False,
     ) -> None:
         self.engines: dict[int, Ready] = {}
         """What it said of each model when all were warm; empty before."""
+        self._worker = worker
         self._owner = owner
         self._clock = clock
         self._layouts = SlotLayout.of(models)
         numbers = list(self._layouts)
         setups = [Setup(worker, self._layouts[model].spec, model, model != numbers[-1]) for model in numbers]
-        self._process = WorkerProcess(setups, core, self, background=background)
+        self._process = WorkerProcess(setups, core, self, forks, background=background)
         self._slots: dict[int, RouterSlots] = {}
         self._loading: dict[int, Ready] = {}
         self._timer: Timer | None = None
-        self._batch: tuple[int, int, int] = (0, 0, 0)
+        self._batches: deque[_InFlight] = deque()
+        self._answered: _InFlight
         self._seq = 0
 
     @property
-    def pid(self) -> int:
-        """Its process id."""
+    def pid(self) -> int | None:
+        """Its process id; None until it has begun."""
         return self._process.pid
 
     @property
@@ -93,25 +108,30 @@ class Incarnation:
         Raises:
             WorkerError: if the operating system refuses.
         """
-        memory_fd = os.memfd_create("superserve-worker")
         try:
-            os.ftruncate(memory_fd, next(iter(self._layouts.values())).size)
-            self._process.start(loop, memory_fd)
-            self._slots = {model: RouterSlots(layout, layout.map(memory_fd)) for model, layout in self._layouts.items()}
-        finally:
-            os.close(memory_fd)
+            memory_fd = os.memfd_create("superserve-worker")
+            try:
+                # Claimed now: of memory that is not there a worker would die when it first writes to it.
+                os.posix_fallocate(memory_fd, 0, next(iter(self._layouts.values())).size)
+                self._map(memory_fd)
+                self._process.start(loop, memory_fd)
+            finally:
+                os.close(memory_fd)
+        except OSError as error:
+            self._unmap()
+            raise WorkerError(f"worker {self._worker} cannot be started: {error}") from error
         self.end_within(limit_ns, "was not ready in time")
 
     def launch(self, batch: Batch) -> None:
         """Hand over a batch."""
         self._slots[batch.model].write(batch)
         self._seq += 1
-        self._batch = self._seq, batch.model, batch.rows
+        self._batches.append(_InFlight(self._seq, batch.model, batch.rows))
         self._process.launch(Launch(self._seq, batch.subnet, batch.rows, batch.model))
 
     def outputs(self) -> list[memoryview]:
-        """The outputs of the batch that has been answered."""
-        seq, model, rows = self._batch
+        """The outputs of the batch that has just been answered."""
+        seq, model, rows = self._answered
         return self._slots[model].outputs(seq, rows)
 
     def ask_to_stop(self, limit_ns: int, cause: str) -> None:
@@ -130,17 +150,26 @@ class Incarnation:
 
     def on_message(self, message: FromWorker) -> None:
         """See `ProcessOwner.on_message`."""
-        if isinstance(message, Done | Failed):
-            assert message.seq == self._seq, f"a worker answered batch {message.seq} instead of {self._seq}"
+        if isinstance(message, Done | Failed) and self._batches and message.seq == self._batches[0].seq:
+            self._answered = self._batches.popleft()
             self._owner.on_answer(self, message)
-        elif isinstance(message, Ready):
-            self._loading[message.model] = message
-            if not message.more:
-                self._cancel_timer()
-                self.engines = self._loading
-                self._owner.on_ready(self)
-        elif isinstance(message, StartFailed):
+        elif isinstance(message, Ready) and not self.engines:
+            self._on_loaded(message)
+        elif isinstance(message, StartFailed) and not self.engines:
             self._owner.on_start_failed(self, message.message)
+        else:  # nothing of what else it says can be trusted
+            self._process.distrust(f"sent what makes no sense: {message!r}")
+
+    def _on_loaded(self, message: Ready) -> None:
+        self._loading[message.model] = message
+        if message.more:
+            return
+        if self._loading.keys() != self._layouts.keys():
+            self._process.distrust(f"is ready for models {sorted(self._loading)} instead of {sorted(self._layouts)}")
+            return
+        self._cancel_timer()
+        self.engines = self._loading
+        self._owner.on_ready(self)
 
     def on_stderr(self, line: str) -> None:
         """See `ProcessOwner.on_stderr`."""
@@ -149,9 +178,16 @@ class Incarnation:
     def on_exit(self, reason: str) -> None:
         """See `ProcessOwner.on_exit`."""
         self._cancel_timer()
+        self._unmap()
+        self._owner.on_exit(self, reason)
+
+    def _map(self, memory_fd: int) -> None:
+        for model, layout in self._layouts.items():
+            self._slots[model] = RouterSlots(layout, layout.map(memory_fd))
+
+    def _unmap(self) -> None:
         for slots in self._slots.values():
             slots.close()
-        self._owner.on_exit(self, reason)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

@@ -9,10 +9,11 @@ import mmap
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 from superserve.model_folder import TensorSpec
 from superserve.serving.pool import Batch
@@ -32,7 +33,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     ``engine`` is ``module:function``; the function takes the `Setup` and returns a `superserve.engine.Engine`, and
     finds what it needs besides the tensors in ``options``. ``warm_batches`` are the batch sizes that each subnet runs
-    before the worker is ready.
+    before the worker is ready. ``inheritable``: a process that is forked may go on with a loaded engine; it has no
+    threads, no device, and nothing in which one worker's differs from another's.
     """
 
     engine: str
@@ -41,10 +43,14 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     outputs: tuple[TensorSpec, ...]
     max_rows: int
     warm_batches: tuple[int, ...]
+    inheritable: bool = False
 
 
 class Setup(msgspec.Struct, frozen=True, tag="setup", array_like=True):
-    """To a worker, first: who it is and what it runs. One for each model; ``more`` says that another follows."""
+    """To a worker, first: who it is and what it runs. One for each model; ``more`` says that another follows.
+
+    To the template, too: what its workers will run, whoever they are.
+    """
 
     worker: int
     spec: WorkerSpec
@@ -77,8 +83,21 @@ class Ready(msgspec.Struct, frozen=True, tag="ready", array_like=True):
     more: bool = False
 
 
+class Fork(msgspec.Struct, frozen=True, array_like=True):
+    """To the template: fork a worker, pinned to a core. Its socket, memory and output come along as descriptors."""
+
+    core: int
+    background: bool = False
+
+
+class Started(msgspec.Struct, frozen=True, tag="started", array_like=True):
+    """From a worker, first: its process id."""
+
+    pid: int
+
+
 class StartFailed(msgspec.Struct, frozen=True, tag="start-failed", array_like=True):
-    """From a worker, instead of `Ready`: why it cannot start; it ends."""
+    """From a worker, instead of `Ready`, or from the template, instead of `Started`: why it cannot start; it ends."""
 
     message: str
 
@@ -87,8 +106,8 @@ class Done(msgspec.Struct, frozen=True, tag="done", array_like=True):
     """From a worker: the outputs of batch ``seq`` are in its output slot."""
 
     seq: int
-    infer_ns: int
-    actuate_ns: int
+    infer_ns: Annotated[int, Meta(ge=0)]
+    actuate_ns: Annotated[int, Meta(ge=0)]
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed", array_like=True):
@@ -99,7 +118,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed", array_like=True):
 
 
 ToWorker = Setup | Launch
-FromWorker = Ready | StartFailed | Done | Failed
+FromWorker = Started | Ready | StartFailed | Done | Failed
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _Received = TypeVar("_Received", ToWorker, FromWorker)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from superserve.clock import Clock
 from superserve.errors import WorkerError
 from superserve.serving.emulated import ENGINE_NAME as EMULATED
+from superserve.serving.fork_server import ForkServer
 from superserve.serving.ipc import Ready, WorkerSpec
 from superserve.serving.pool import Batch, PoolListener
 from superserve.serving.supervisor import PoolLimits, WorkerSupervisor
@@ -37,6 +38,7 @@ class LocalPool:
         self._clock = clock
         self._limits = limits or PoolLimits()
         self._workers: list[WorkerSupervisor] = []
+        self._forks: ForkServer | None = None
         self._changing = asyncio.Lock()
 
     @property
@@ -58,11 +60,12 @@ class LocalPool:
         """See `WorkerPool.start`."""
         assert not self._workers, "started twice"
         loop = asyncio.get_running_loop()
+        forks = self._forks = ForkServer(self._models)
         started = []
         try:
             for number, core in enumerate(self._cores):
                 worker = WorkerSupervisor(
-                    number, self._models, core, clock=self._clock, limits=self._limits, listener=listener
+                    number, self._models, core, clock=self._clock, limits=self._limits, forks=forks, listener=listener
                 )
                 self._workers.append(worker)
                 started.append(worker.start(loop))
@@ -105,6 +108,8 @@ class LocalPool:
             raise
         self._models = models
         self.engines = engines
+        if self._forks is not None:
+            self._forks.models = models
         for swapped in [worker.commit(models) for worker in self._workers]:
             await swapped
 
@@ -113,6 +118,8 @@ class LocalPool:
         for future in ended:
             await future
         self._workers = []
+        if self._forks is not None:
+            self._forks.end()
 
 
 def _agreed(engines: Sequence[Mapping[int, Ready]]) -> Mapping[int, Ready]:

@@ -20,13 +20,14 @@ class Batch:
 
     ``inputs[i][j]`` holds the bytes of input tensor ``j`` of request ``i``, C-contiguous and little-endian, in the
     order of the model's ``config.json``; ``rows`` is the sum of the requests' rows. ``subnet`` is a front index,
-    ``model`` the pool's number of the model.
+    ``model`` the pool's number of the model. ``planned_ns`` is what it should take in the worker; 0 if nobody knows.
     """
 
     subnet: int
     rows: int
     inputs: Sequence[Sequence[Buffer]]
     model: int = 0
+    planned_ns: int = 0
 
 
 @dataclass(slots=True, eq=False)

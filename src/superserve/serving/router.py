@@ -111,6 +111,7 @@ class Router:
         self._pool = pool
         self._clock = clock
         self._outputs = tuple(enumerate(output_row_bytes))
+        self._latency_ns = table.latency_ns
         self._number = number
         self._ids = itertools.count()
         self._unfinished = 0
@@ -308,7 +309,8 @@ class Router:
             pending.offset = rows
             rows += pending.rows
             inputs.append(pending.inputs)
-        self._pool.launch(launch.worker, Batch(launch.subnet, rows, inputs, self._number))
+        planned_ns = self._latency_ns[launch.subnet][rows]
+        self._pool.launch(launch.worker, Batch(launch.subnet, rows, inputs, self._number, planned_ns))
 
     def _end(self, finish: Finish, result: BatchResult | None, result_ns: int = 0) -> None:
         pending = cast("Pending", finish.request)

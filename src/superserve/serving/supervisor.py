@@ -3,22 +3,21 @@
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from superserve.clock import NS_PER_MS, NS_PER_S, Clock, Timer
 from superserve.errors import WorkerError
+from superserve.serving.fork_server import ForkServer
 from superserve.serving.incarnation import Incarnation
 from superserve.serving.ipc import Done, Failed, Ready, WorkerSpec
 from superserve.serving.pool import Batch, BatchResult, PoolListener
+from superserve.serving.watchdog import AnswerLimits, Watchdog
 
 logger = logging.getLogger(__name__)
 
 _FIRST_BACKOFF_NS: Final = 100 * NS_PER_MS
 _LAST_BACKOFF_NS: Final = 5 * NS_PER_S
-
-#: After being ready for this long, a worker that dies is started again without delay beyond the first.
-_STEADY_NS: Final = 10 * NS_PER_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +26,8 @@ class PoolLimits:
 
     start_ns: int = 300 * NS_PER_S
     """A worker that is not ready by then is killed."""
-    answer_ns: int = 30 * NS_PER_S
-    """A worker that has not answered its batch by then is killed, within once that time again."""
+    answer: AnswerLimits = field(default_factory=AnswerLimits)
+    """A worker that does not answer a batch within these is killed."""
     stop_ns: int = 2 * NS_PER_S
     """A worker that has not finished its batch by then is killed when the pool stops."""
 
@@ -46,6 +45,7 @@ class WorkerSupervisor:
         core: the core it is pinned to.
         clock: drives restarts and limits.
         limits: how patient to be.
+        forks: where its processes come from.
         listener: who hears of the worker.
     """
 
@@ -57,6 +57,7 @@ class WorkerSupervisor:
         *,
         clock: Clock,
         limits: PoolLimits,
+        forks: ForkServer,
         listener: PoolListener,
     ) -> None:
         self._number = number
@@ -64,6 +65,7 @@ class WorkerSupervisor:
         self._core = core
         self._clock = clock
         self._limits = limits
+        self._forks = forks
         self._listener = listener
         self._loop: asyncio.AbstractEventLoop
         self._current: Incarnation | None = None
@@ -72,10 +74,11 @@ class WorkerSupervisor:
         """Those whose place has been taken, and which have not ended yet."""
         self._subnets: dict[int, tuple[str, ...]] = {}
         self._restart_timer: Timer | None = None
-        self._watchdog: Timer | None = None
         self._backoff_ns = _FIRST_BACKOFF_NS
-        self._ready_ns: int | None = None
-        self._launched_ns: int | None = None
+        self._ready = False
+        self._in_flight = Watchdog(clock, limits.answer, self._on_hang)
+        self._proven = False
+        """Whether the process that serves has answered a batch."""
         self._stopping = False
         self._first_ready: asyncio.Future[Mapping[int, Ready]]
         self._prepared: asyncio.Future[Mapping[int, Ready]] | None = None
@@ -102,12 +105,10 @@ class WorkerSupervisor:
     def launch(self, batch: Batch) -> None:
         """Hand over a batch; the worker must be idle."""
         assert self._current is not None, f"worker {self._number} is down"
-        assert self._ready_ns is not None, f"worker {self._number} is not ready"
-        assert self._launched_ns is None, f"worker {self._number} is busy"
-        self._launched_ns = self._clock.now_ns()
+        assert self._ready, f"worker {self._number} is not ready"
+        assert not self._in_flight, f"worker {self._number} is busy"
+        self._in_flight.began(batch.planned_ns)
         self._current.launch(batch)
-        if self._watchdog is None:
-            self._watch(self._launched_ns)
 
     def prepare(self, models: Mapping[int, WorkerSpec]) -> "asyncio.Future[Mapping[int, Ready]]":
         """Start a process with other models beside the one that serves.
@@ -127,7 +128,7 @@ class WorkerSupervisor:
         self._models = models
         self._prepared = None
         swapped = self._swapped = self._loop.create_future()
-        if self._launched_ns is None:
+        if not self._in_flight:
             self._swap()
         return swapped
 
@@ -146,12 +147,12 @@ class WorkerSupervisor:
         does not, as of one of a lost worker.
         """
         self._stopping = True
-        self._cancel_timers()
+        self._cancel_restart()
         self._tell_swapped()
         for incarnation in (self._current, self._next, *self._old):
             if incarnation is None:
                 continue
-            if incarnation is self._current and self._ready_ns is not None and not at_once:
+            if incarnation is self._current and self._ready and not at_once:
                 incarnation.ask_to_stop(self._limits.stop_ns, "did not finish its batch before the pool stopped")
             else:
                 incarnation.kill("the pool stops")
@@ -182,10 +183,12 @@ class WorkerSupervisor:
 
     def on_answer(self, incarnation: Incarnation, answer: Done | Failed) -> None:
         """See `IncarnationOwner.on_answer`."""
-        assert self._launched_ns is not None, f"worker {self._number} answered batch {answer.seq} twice"
-        self._launched_ns = None
+        self._in_flight.ended()
+        self._proven = True
         outputs = incarnation.outputs()
-        if self._swapped is not None:  # whatever the listener launches next is for the new process
+        if (
+            self._swapped is not None and not self._in_flight
+        ):  # whatever the listener launches next is for the new process
             self._swap()
         if isinstance(answer, Done):
             result = BatchResult(outputs, answer.infer_ns, answer.actuate_ns)
@@ -210,11 +213,12 @@ class WorkerSupervisor:
             self._end_if_empty()
 
     def _on_loss(self, reason: str) -> None:
-        was_ready, was_busy = self._ready_ns is not None, self._launched_ns is not None
-        if was_ready and self._clock.now_ns() - (self._ready_ns or 0) >= _STEADY_NS:
+        was_ready, was_busy = self._ready, bool(self._in_flight)
+        if self._proven:  # only what dies before it has done anything is likely to do so again
             self._backoff_ns = _FIRST_BACKOFF_NS
-        self._current = self._ready_ns = self._launched_ns = None
-        self._cancel_timers()
+        self._current, self._ready, self._proven = None, False, False
+        self._in_flight.clear()
+        self._cancel_restart()
         if not self._stopping:
             logger.error("worker %d is lost: %s", self._number, reason)
             self._fail(self._first_ready, reason)
@@ -226,13 +230,13 @@ class WorkerSupervisor:
 
     def _swap(self) -> None:
         """Let the prepared process take the place of the one that serves, which runs no batch now."""
-        old, new, was_ready = self._current, self._next, self._ready_ns is not None
+        old, new, was_ready = self._current, self._next, self._ready
         if new is None:  # it has died since it was prepared; the next process of this worker will have its models
             if old is not None:
                 old.kill("it lacks models that were loaded meanwhile")
                 return
         else:
-            self._cancel_timers()
+            self._cancel_restart()
             self._current, self._next = new, None
             self._serve(new)
             if old is not None:
@@ -257,7 +261,7 @@ class WorkerSupervisor:
     def _serve(self, incarnation: Incarnation) -> None:
         """A process is warm, and the one that gets the batches from now on."""
         self._subnets = {model: engine.subnet_ids for model, engine in incarnation.engines.items()}
-        self._ready_ns = self._clock.now_ns()
+        self._ready, self._proven = True, False
         logger.info(
             "worker %d is ready on core %d: process %d, %d models, %d ms to load, %d ms to warm up",
             self._number,
@@ -274,7 +278,9 @@ class WorkerSupervisor:
             waiting.set_exception(WorkerError(f"worker {self._number} cannot start: {reason}"))
 
     def _spawn(self, models: Mapping[int, WorkerSpec], *, background: bool = False) -> Incarnation:
-        incarnation = Incarnation(self._number, models, self._core, self._clock, self, background=background)
+        incarnation = Incarnation(
+            self._number, models, self._core, self._clock, self, forks=self._forks, background=background
+        )
         incarnation.start(self._loop, self._limits.start_ns)
         return incarnation
 
@@ -289,24 +295,14 @@ class WorkerSupervisor:
             logger.error("%s", error)  # noqa: TRY400  (the operating system's words say it all)
             self._schedule_restart()
 
-    def _watch(self, since_ns: int) -> None:
-        """See to it that the batch is answered. One timer serves many batches: it is set anew only when it fires."""
-        self._watchdog = self._clock.call_at(since_ns + self._limits.answer_ns, self._on_watchdog)
+    def _on_hang(self, waited_ns: int) -> None:
+        if self._current is not None:
+            self._current.kill(f"did not answer within {waited_ns / NS_PER_S:g} s")
 
-    def _on_watchdog(self) -> None:
-        self._watchdog = None
-        if self._launched_ns is None or self._current is None:
-            return
-        if self._clock.now_ns() - self._launched_ns >= self._limits.answer_ns - NS_PER_MS:  # timers may be early
-            self._current.kill(f"did not answer within {self._limits.answer_ns / NS_PER_S:g} s")
-        else:
-            self._watch(self._launched_ns)
-
-    def _cancel_timers(self) -> None:
-        for timer in (self._restart_timer, self._watchdog):
-            if timer is not None:
-                timer.cancel()
-        self._restart_timer = self._watchdog = None
+    def _cancel_restart(self) -> None:
+        if self._restart_timer is not None:
+            self._restart_timer.cancel()
+            self._restart_timer = None
 
     def _end_if_empty(self) -> None:
         if self._current is None and self._next is None and not self._old and not self._ended.done():

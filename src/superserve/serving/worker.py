@@ -2,22 +2,24 @@
 
     ``python -m superserve.serving.worker --socket FD --memory FD [--background]``
 
-It holds every model of the server, and each batch says whose it is. It is started by ``worker_process.py`` and lives
-exactly as long as the other end of its socket: when the router closes that, or dies, the worker ends. Signals meant for
-the router (Ctrl-C and ``SIGTERM`` reach the whole process group) do not end it, since the router may still want the
-answers of batches in flight.
+It holds every model of the server, and each batch says whose it is. It is forked by ``template.py`` and lives exactly
+as long as the other end of its socket: when the router closes that, or dies, the worker ends. Signals meant for the
+router (Ctrl-C and ``SIGTERM`` reach the whole process group) do not end it, since the router may still want the answers
+of batches in flight.
 """
 
 import argparse
 import gc
 import importlib
+import mmap
 import os
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from types import MappingProxyType
+from typing import Final
 
 from superserve.clock import monotonic_ns
 from superserve.engine import Engine
@@ -29,15 +31,20 @@ from superserve.serving.ipc import (
     Channel,
     Done,
     Failed,
+    FromWorker,
     Launch,
     Ready,
     Setup,
     SlotLayout,
+    Started,
     StartFailed,
     ToWorker,
     WorkerSlots,
     worker_channel,
 )
+
+#: Worker processes can be recognised by it in the process list.
+MODULE: Final = "superserve.serving.worker"
 
 
 def main() -> None:
@@ -47,16 +54,37 @@ def main() -> None:
     parser.add_argument("--memory", type=int, required=True, help="descriptor of the shared memory")
     parser.add_argument("--background", action="store_true", help="load at the lowest priority")
     args = parser.parse_args()
-    adopt()
-    channel = worker_channel(socket.socket(fileno=args.socket))
-    status = run_worker(channel, args.memory, background=args.background)
+    status = work(args.socket, args.memory, background=args.background)
     sys.stderr.flush()
     os._exit(status)
 
 
+def arguments(socket_fd: int, memory_fd: int, *, background: bool) -> list[str]:
+    """What a Python interpreter is given to run a worker, and what the process list shows."""
+    found = ["-m", MODULE, "--socket", str(socket_fd), "--memory", str(memory_fd)]
+    return [*found, "--background"] if background else found
+
+
+def work(
+    socket_fd: int, memory_fd: int, *, background: bool, inherited: Mapping[int, Engine] = MappingProxyType({})
+) -> int:
+    """Be a worker, whose parent is the router; returns the exit status.
+
+    Args:
+        socket_fd: the worker's end of its socket.
+        memory_fd: its shared memory.
+        background: whether to load at the lowest priority.
+        inherited: engines that are loaded and warm, by the pool's numbers of their models.
+    """
+    adopt()
+    channel = worker_channel(socket.socket(fileno=socket_fd))
+    _send(channel, Started(os.getpid()))
+    return run_worker(channel, memory_fd, background=background, inherited=inherited)
+
+
 @dataclass(slots=True, eq=False)
-class _Model:
-    """A model that this worker holds."""
+class Model:
+    """A model that this process holds."""
 
     setup: Setup
     slots: WorkerSlots
@@ -65,12 +93,22 @@ class _Model:
     warm_ns: int = 0
 
 
-def run_worker(channel: Channel[ToWorker], memory_fd: int, *, background: bool = False) -> int:
+def run_worker(
+    channel: Channel[ToWorker],
+    memory_fd: int,
+    *,
+    background: bool = False,
+    inherited: Mapping[int, Engine] = MappingProxyType({}),
+) -> int:
     """Start as the first messages say, then serve; returns the exit status."""
-    setups = _setups(channel)
+    setups = receive_setups(channel)
     if not setups:
         return 0
-    load = partial(_start, setups, memory_fd)
+    layouts = SlotLayout.of({setup.model: setup.spec for setup in setups})
+
+    def load() -> list[Model]:
+        return start(setups, layouts, layouts[setups[0].model].map(memory_fd), inherited)
+
     try:
         models = at_lowest_priority(load) if background else load()
     except Exception as error:  # noqa: BLE001  (whatever stops a model from loading, the router has to hear of it)
@@ -83,7 +121,7 @@ def run_worker(channel: Channel[ToWorker], memory_fd: int, *, background: bool =
     return 0
 
 
-def _setups(channel: Channel[ToWorker]) -> list[Setup]:
+def receive_setups(channel: Channel[ToWorker]) -> list[Setup]:
     """What the router wants run, a message for each model; empty if it is gone."""
     setups: list[Setup] = []
     while isinstance(message := channel.receive(), Setup):
@@ -93,13 +131,19 @@ def _setups(channel: Channel[ToWorker]) -> list[Setup]:
     return []
 
 
-def _start(setups: list[Setup], memory_fd: int) -> list[_Model]:
-    layouts = SlotLayout.of({setup.model: setup.spec for setup in setups})
-    region = layouts[setups[0].model].map(memory_fd)
-    models = [_load(setup, WorkerSlots(layouts[setup.model], region)) for setup in setups]
+def start(
+    setups: Sequence[Setup], layouts: Mapping[int, SlotLayout], region: mmap.mmap, inherited: Mapping[int, Engine]
+) -> list[Model]:
+    """Load models and warm them up, except for what has been inherited by number."""
+    models = []
+    for setup in setups:
+        began_ns = monotonic_ns()
+        engine = inherited.get(setup.model) or load_engine(setup)
+        slots = WorkerSlots(layouts[setup.model], region)
+        models.append(Model(setup, slots, engine, monotonic_ns() - began_ns))
     for model in models:
         began_ns = monotonic_ns()
-        _warm(model)
+        _warm(model, everything=model.setup.model not in inherited)
         model.warm_ns = monotonic_ns() - began_ns
     # What lives now lives on: the collector need not look at it again (a full pass with torch loaded takes 0.1 s).
     gc.collect()
@@ -107,13 +151,7 @@ def _start(setups: list[Setup], memory_fd: int) -> list[_Model]:
     return models
 
 
-def _load(setup: Setup, slots: WorkerSlots) -> _Model:
-    began_ns = monotonic_ns()
-    engine = load_engine(setup)
-    return _Model(setup, slots, engine, monotonic_ns() - began_ns)
-
-
-def _ready(model: _Model, *, more: bool) -> Ready:
+def _ready(model: Model, *, more: bool) -> Ready:
     engine = model.engine
     return Ready(
         engine=engine.name,
@@ -134,18 +172,23 @@ def load_engine(setup: Setup) -> Engine:
     return factory(setup)
 
 
-def _warm(model: _Model) -> None:
-    """Run every cell once on zeros or the longest texts, small batches first: kernels pick their plans, pools fill."""
+def _warm(model: Model, *, everything: bool) -> None:
+    """Run cells on zeros or the longest texts, small batches first: kernels pick their plans, pools fill.
+
+    Of an engine that has been warm before it was inherited the largest cell is enough: what is left to do is to make
+    pages that it writes to this process's own.
+    """
     engine, slots = model.engine, model.slots
-    for rows in model.setup.spec.warm_batches:
+    subnets = range(len(engine.subnet_ids))
+    for rows in model.setup.spec.warm_batches if everything else model.setup.spec.warm_batches[-1:]:
         inputs = slots.batch(rows)
         for array, tensor in zip(inputs, model.setup.spec.inputs, strict=True):
             array[...] = tensor.longest(len(array))  # what another model was warmed up on may still lie there
-        for subnet in range(len(engine.subnet_ids)):
+        for subnet in subnets if everything else subnets[-1:]:
             slots.answer(0, rows, engine.run(subnet, inputs))
 
 
-def _serve(channel: Channel[ToWorker], models: dict[int, _Model]) -> None:
+def _serve(channel: Channel[ToWorker], models: dict[int, Model]) -> None:
     while (message := channel.receive()) is not None:
         received_ns = monotonic_ns()
         assert isinstance(message, Launch), message
@@ -158,7 +201,7 @@ def _serve(channel: Channel[ToWorker], models: dict[int, _Model]) -> None:
             _send(channel, Done(message.seq, monotonic_ns() - received_ns, actuate_ns))
 
 
-def _run(model: _Model, launch: Launch) -> int:
+def _run(model: Model, launch: Launch) -> int:
     """Run a batch and leave its outputs in their slot; returns the nanoseconds that actuation took."""
     engine, slots = model.engine, model.slots
     began_ns = monotonic_ns()
@@ -168,7 +211,7 @@ def _run(model: _Model, launch: Launch) -> int:
     return actuated_ns - began_ns
 
 
-def _send(channel: Channel[ToWorker], message: Ready | StartFailed | Done | Failed) -> None:
+def _send(channel: Channel[ToWorker], message: FromWorker) -> None:
     try:
         channel.send(message)
     except OSError:  # the router is gone: the next receive says so

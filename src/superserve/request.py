@@ -34,6 +34,7 @@ class Reason(StrEnum):
     NO_WORKER = "no live worker"
     WORKER_FAILED = "worker failed on the batch"
     WORKER_LOST = "worker lost and too little slack left to run again"
+    POISON = "two workers lost while they ran it"
     STOPPING = "server stopping"
 
 
@@ -52,7 +53,8 @@ class Request:
 
     ``rows`` is the leading dimension of its tensors. ``min_accuracy`` is the accuracy floor in per cent (0: none).
     ``priority`` follows Triton: 1 is the most urgent, larger numbers are given up first; 0, not given, is like 1.
-    ``latest_start_ns`` and ``state`` belong to the `Scheduler`.
+    ``latest_start_ns``, ``state``, ``losses`` (how many workers were lost while they ran it) and ``alone`` (it is to
+    be run in a batch of its own) belong to the `Scheduler`.
     """
 
     id: int
@@ -63,3 +65,5 @@ class Request:
     priority: int = 0
     latest_start_ns: int = 0
     state: RequestState = RequestState.NEW
+    losses: int = 0
+    alone: bool = False

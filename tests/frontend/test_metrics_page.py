@@ -83,6 +83,8 @@ async def test_everything_is_told_of_every_model() -> None:
     told = bench.told()
     assert told["superserve_requests_total", "tiny", "served"] == 2
     assert told["superserve_requests_total", "tiny", "expired"] == 0
+    assert told["superserve_rescued_requests_total", "tiny", "served"] == 0
+    assert told["superserve_launched_too_late_total", "tiny"] == 0
     assert told["superserve_request_duration_seconds_count", "tiny"] == 2
     assert told["superserve_request_duration_seconds_sum", "tiny"] == 0.006
     assert told["superserve_wait_duration_seconds_sum", "tiny"] == 0.002

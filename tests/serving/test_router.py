@@ -375,3 +375,41 @@ async def test_outcomes_count_every_request_once() -> None:
     assert {recorder.ended for recorder in recorders} == {1}
     assert bench.router.outcomes[Outcome.SERVED] > 0
     assert bench.router.unfinished == 0
+
+
+async def test_what_became_of_requests_of_lost_workers_is_counted() -> None:
+    """Those with slack left, by how they ended: run again in time, given up as poison, or not counted: no slack."""
+    bench = await Bench(workers=1, policy="fixed:smallest").started()
+    recorders = [Recorder() for _ in range(4)]
+    bench.submit(recorders[0])
+    bench.submit(recorders[1], timeout_ms=1_000.0)
+    bench.submit(recorders[2], timeout_ms=1_000.0, rows=3)
+    bench.pool.finish(0)
+    bench.clock.advance(NS_PER_MS)
+    bench.pool.lose(0)  # with two of them
+    bench.pool.revive(0)
+    bench.pool.finish(0)  # the first of them, alone
+    bench.pool.lose(0)
+    bench.pool.revive(0)
+    bench.submit(recorders[3], timeout_ms=5.0)
+    bench.clock.advance(4 * NS_PER_MS)
+    bench.pool.lose(0)
+    assert bench.outcomes() == {"served": 2, "failed": 2}
+    assert {outcome: count for outcome, count in bench.router.rescued.items() if count} == {
+        Outcome.SERVED: 1,
+        Outcome.FAILED: 1,
+    }
+    assert "two workers were lost" in str(recorders[2].errors[0])
+    assert isinstance(recorders[2].errors[0], WorkerError)
+    assert "too little time left" in str(recorders[3].errors[0])
+    assert bench.router.launched_too_late == 0
+
+
+async def test_a_request_that_is_launched_too_late_is_counted() -> None:
+    """Where late ones are to be served."""
+    bench = await Bench(timeout_action="delay").started()
+    bench.submit(Recorder())
+    bench.submit(Recorder(), timeout_ms=2.0)
+    bench.clock.advance(3 * NS_PER_MS)
+    bench.pool.finish(0)
+    assert bench.router.launched_too_late == 1

@@ -96,6 +96,9 @@ class Watched:
             elif ended.reason is Reason.WORKER_LOST:
                 assert self.action == "reject"
                 assert now_ns > request.latest_start_ns, "lost a request that had slack left"
+            elif ended.reason is Reason.POISON:
+                assert launch.requests == [request], "somebody else may have been the reason"
+                assert request.losses == 2
 
     def runs(self, request: Request) -> bool:
         """Whether a worker has a request."""
@@ -129,6 +132,7 @@ class Watched:
         assert launch.requests
         assert launch.rows == sum(request.rows for request in launch.requests) <= self.table.max_rows
         assert launch.subnet in self.policy.subnets
+        assert len(launch.requests) == 1 or not any(request.alone for request in launch.requests)
         keys = [(request.deadline_ns, request.id) for request in launch.requests]
         assert keys == sorted(keys), "a batch is in deadline order"
         waiting = [r for r in self.requests if r.state is RequestState.QUEUED]

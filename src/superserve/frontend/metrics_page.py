@@ -22,6 +22,7 @@ from superserve.clock import NS_PER_S
 from superserve.frontend.body_memory import BodyMemory
 from superserve.frontend.exchange import Exchange
 from superserve.frontend.routes import PathArguments, RouteTable
+from superserve.request import Outcome
 from superserve.serving.dataplane import DataPlane, ServedModel
 from superserve.serving.telemetry import Histogram
 
@@ -54,7 +55,7 @@ class ModelCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """See `Collector.collect`."""
         models = list(self._plane.models.values())
-        yield _outcomes(models)
+        yield from _outcomes(models)
         yield from _stages(models)
         yield from _batches(models)
         depth = GaugeMetricFamily("superserve_queue_depth", "Requests waiting.", labels=["model"])
@@ -68,12 +69,24 @@ class ModelCollector(Collector):
         )
 
 
-def _outcomes(models: Iterable[ServedModel]) -> Metric:
-    family = CounterMetricFamily("superserve_requests", "Requests by how they ended.", labels=["model", "outcome"])
+def _outcomes(models: Iterable[ServedModel]) -> Iterator[Metric]:
+    labels = ["model", "outcome"]
+    ended = CounterMetricFamily("superserve_requests", "Requests by how they ended.", labels=labels)
+    rescued = CounterMetricFamily(
+        "superserve_rescued_requests",
+        "Requests whose worker was lost with slack left, by how they ended.",
+        labels=labels,
+    )
+    late = CounterMetricFamily(
+        "superserve_launched_too_late", "Requests launched after their deadline or their end.", labels=["model"]
+    )
     for model in models:
-        for outcome, count in model.router.outcomes.items():
-            family.add_metric([model.config.name, outcome.value], count)
-    return family
+        name, router = model.config.name, model.router
+        for outcome in Outcome:
+            ended.add_metric([name, outcome.value], router.outcomes[outcome])
+            rescued.add_metric([name, outcome.value], router.rescued[outcome])
+        late.add_metric([name], router.launched_too_late)
+    yield from (ended, rescued, late)
 
 
 def _stages(models: Iterable[ServedModel]) -> Iterator[Metric]:

@@ -68,15 +68,20 @@ class EDFQueue:
         """Remove and return the longest run of most urgent requests that fits.
 
         It ends before the first request that would exceed ``max_rows`` rows or whose accuracy floor lies above
-        ``max_floor``: a batch is always contiguous in deadline order.
+        ``max_floor``: a batch is always contiguous in deadline order. One that is to be `alone` is a run by itself.
         """
-        rows = 0
+        rows, alone = 0, False
         end = self._first
         for end in range(self._first, len(self._entries)):
             request = self._entries[end][2]
-            if rows + request.rows > max_rows or request.min_accuracy > max_floor:
+            if (
+                rows + request.rows > max_rows
+                or request.min_accuracy > max_floor
+                or (rows and (alone or request.alone))
+            ):
                 break
             rows += request.rows
+            alone = request.alone
         else:
             end = len(self._entries)
         taken = [entry[2] for entry in self._entries[self._first : end]]

@@ -13,6 +13,7 @@ from superserve.request import Outcome, Reason, Request, RequestState
 from superserve.scheduling.drift import DriftEstimate
 from superserve.scheduling.expiry import ExpiryQueue
 from superserve.scheduling.overhead import OverheadEstimate
+from superserve.scheduling.poison import is_poison, separate
 from superserve.scheduling.policy import Bound, Decision, Policy, SchedulerView, Wait
 from superserve.scheduling.queue import EDFQueue
 from superserve.scheduling.victims import victims
@@ -240,7 +241,10 @@ class Scheduler:
         return actions
 
     def on_worker_lost(self, now_ns: int, worker: int) -> Sequence[Action]:
-        """A worker is gone. Its requests wait again under their own deadlines if there is slack left for them."""
+        """A worker is gone. Its requests wait again under their own deadlines if there is slack left for them.
+
+        One of them may have been the reason; see ``poison.py`` for how that one is found, and ends.
+        """
         if self._shared is None:
             self._workers.leave(worker)
         self._drift.forget(worker)
@@ -248,13 +252,21 @@ class Scheduler:
             return _NOTHING
         launch = self._ended(worker)
         actions: list[Action] = []
+        again: list[Request] = []
+        poisonous = is_poison(launch.requests)
         for request in launch.requests:
+            request.losses += 1
             if request.state is not RequestState.RUNNING:
                 continue
-            if self._expires and now_ns > request.latest_start_ns:
+            if poisonous:
+                actions.append(self._finish(request, Outcome.FAILED, Reason.POISON))
+            elif self._expires and now_ns > request.latest_start_ns:
                 actions.append(self._finish(request, Outcome.FAILED, Reason.WORKER_LOST))
             else:
-                self._enqueue(request)
+                again.append(request)
+        separate(again, now_ns, expire=self._expires)
+        for request in again:
+            self._enqueue(request)
         if self._shared is None:
             actions.extend(self._dispatch(now_ns))
         return actions

@@ -44,6 +44,7 @@ _ERRORS: Final[dict[Reason, tuple[type[SuperServeError], str]]] = {
     Reason.NO_WORKER: (UnavailableError, "no live worker: try again later"),
     Reason.STOPPING: (UnavailableError, "the model is starting or stopping: try again later"),
     Reason.WORKER_FAILED: (WorkerError, "the worker failed on this batch; the server's log says why"),
+    Reason.POISON: (WorkerError, "two workers were lost while they ran this input: it is not run again"),
     Reason.WORKER_LOST: (WorkerError, "the worker was lost, with too little time left to run the request again"),
 }
 
@@ -102,6 +103,10 @@ class Router:
         self.scheduler = scheduler
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         """How many requests ended in each outcome so far."""
+        self.rescued: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
+        """The same of requests whose worker was lost, and which were run again or would have been: with slack left."""
+        self.launched_too_late = 0
+        """Requests that were launched after their deadline or their end: none, unless late ones are to be served."""
         self.statistics = Statistics()
         table = scheduler.policy.table
         self.telemetry = Telemetry(slo_ns, table.batches, len(table))
@@ -309,6 +314,8 @@ class Router:
             pending.offset = rows
             rows += pending.rows
             inputs.append(pending.inputs)
+            if pending.deadline_ns < launch.launched_ns or pending.state is not RequestState.RUNNING:
+                self.launched_too_late += 1
         planned_ns = self._latency_ns[launch.subnet][rows]
         self._pool.launch(launch.worker, Batch(launch.subnet, rows, inputs, self._number, planned_ns))
 
@@ -316,6 +323,8 @@ class Router:
         pending = cast("Pending", finish.request)
         self.outcomes[finish.outcome] += 1
         self._unfinished -= 1
+        if pending.losses and finish.reason is not Reason.WORKER_LOST:
+            self.rescued[finish.outcome] += 1
         try:
             if finish.launch is not None and result is not None:
                 pending.responder.answered(self._answer(pending, finish, finish.launch, result, result_ns))

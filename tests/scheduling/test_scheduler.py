@@ -258,3 +258,14 @@ def test_a_slow_machine_is_planned_with() -> None:
     scheduler.on_batch_done(now_ns, 0, 15 * NS_PER_MS)
     refused = scheduler.on_arrival(now_ns, request_of(61, arrival_ms=now_ns / NS_PER_MS, slo_ms=12.0))
     assert finishes(refused) == [(61, Outcome.REJECTED, Reason.INFEASIBLE)]
+
+
+def test_requests_that_are_late_when_they_come_are_refused_and_confuse_nobody() -> None:
+    """As when reading one takes longer than its deadline is: the rate is still known, and the next one is served."""
+    scheduler = scheduler_of("drainfit")
+    scheduler.on_worker_ready(0, 0)
+    for number in range(100):
+        refused = scheduler.on_arrival(number * 5 * NS_PER_MS, request_of(number, number * 5.0 - 100.0))
+        assert finishes(refused) == [(number, Outcome.REJECTED, Reason.INFEASIBLE)]
+    (launch,) = scheduler.on_arrival(500 * NS_PER_MS, request_of(100, 500.0))
+    assert isinstance(launch, Launch)

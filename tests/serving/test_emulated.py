@@ -1,12 +1,15 @@
 """The emulated engine on a clock of the test's own."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 
 from superserve.errors import ProfileError
 from superserve.profile import Profile
 from superserve.serving import emulated
-from superserve.serving.emulated import EmulatedEngine, create_engine, emulated_workers
+from superserve.serving.emulated import DEADLY, SLOW_SIGNAL, EmulatedEngine, create_engine, emulated_workers
 from superserve.serving.ipc import Setup
 from support.serving import MODEL
 
@@ -81,3 +84,23 @@ def test_subnets_and_batch_limit_are_the_profiles() -> None:
 def test_an_unreadable_profile_is_refused_before_any_worker_starts() -> None:
     with pytest.raises(ProfileError, match=r"no-such\.json"):
         emulated_workers(MODEL, "no-such.json", seed=0)
+
+
+def test_a_slow_worker_takes_ten_times_as_long_until_it_is_told_otherwise(machine: Machine) -> None:
+    engine = create_engine(Setup(0, emulated_workers(MODEL, "r-profile", seed=0)))
+    assert isinstance(engine, EmulatedEngine)
+    for slowness in (10, 1):
+        os.kill(os.getpid(), SLOW_SIGNAL)
+        assert abs(took_ns(machine, engine, 0, 1) - slowness * 1_410_000) <= 2_000
+    signal.signal(SLOW_SIGNAL, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize(
+    ("row", "dies"), [(DEADLY + b"rest", True), (DEADLY[:-1] + b"?rest", False), (b"x" * 20, False)]
+)
+def test_a_worker_dies_of_a_deadly_row(monkeypatch: pytest.MonkeyPatch, row: bytes, dies: bool) -> None:
+    engine = EmulatedEngine(PROFILE, np.random.default_rng(0), [], lead_ns=0)
+    exits: list[int] = []
+    monkeypatch.setattr("os._exit", exits.append)
+    engine.run(0, [np.frombuffer(bytes(20) + row, np.uint8).reshape(2, 4, 5)])
+    assert bool(exits) is dies

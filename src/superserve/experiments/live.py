@@ -103,7 +103,7 @@ async def run_live(setup: LiveSetup, policy: str, on_progress: Callable[[Progres
         timeout_action=setup.timeout_action,
         log=setup.scratch / f"server-{name}.log",
     ) as server:
-        result, router_share = await _replay(setup, server, name, on_progress)
+        result, router_share = await replay_to(setup, server, name, on_progress)
         overhead = await observed_overhead(server.metrics)
     if pick_generator_core(setup.choice.device) == plan_cores(available_cores()).router:
         router_share += result.cpu_share
@@ -127,9 +127,14 @@ async def run_live(setup: LiveSetup, policy: str, on_progress: Callable[[Progres
     )
 
 
-async def _replay(
+async def replay_to(
     setup: LiveSetup, server: RunningServer, name: str, on_progress: Callable[[Progress], None]
 ) -> tuple[ReplayResult, float]:
+    """Replay the trace to a running server; what came of it, and the share of a core that the router used.
+
+    Raises:
+        ChildFailedError: if the generator fails.
+    """
     generator_core = pick_generator_core(setup.choice.device)
     result_file = setup.scratch / f"result-{name}.npz"
     job = Job(

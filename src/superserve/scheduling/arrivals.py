@@ -49,7 +49,8 @@ class ArrivalEstimate:
         self._window_end_ns = 0.0
 
     def observe(self, now_ns: int, rows: int, slo_ns: int) -> None:
-        """A request of ``rows`` rows arrived that is due ``slo_ns`` later."""
+        """A request of ``rows`` rows arrived that is due ``slo_ns`` later; one that is late already says little."""
+        slo_ns = max(slo_ns, 1)
         if not self._weight:
             self.slo_ns = float(slo_ns)
             self._first_ns = now_ns

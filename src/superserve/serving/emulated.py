@@ -2,8 +2,13 @@
 
 They are real worker processes behind the real pool, so that a load for eight GPUs can be tried live on two cores:
 all that is missing is the arithmetic. Whatever they answer is marked as emulated.
+
+Two faults of devices are emulated, too: a worker that gets ``SIGUSR2`` takes ten times as long from then on, until it
+gets another one; and a worker dies of a row whose first input begins with `DEADLY`.
 """
 
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -19,6 +24,16 @@ from superserve.profile import BUNDLED, Profile
 from superserve.serving.ipc import Setup, WorkerSpec
 
 ENGINE_NAME: Final = "emulated"
+
+#: What a worker makes of its latencies after the signal.
+SLOWNESS: Final = 10
+SLOW_SIGNAL: Final = signal.SIGUSR2
+
+#: Drawn at random: no data begin so.
+DEADLY: Final = bytes.fromhex("8f3a61d05c1be7942d70b65fa8c9134e")
+
+#: Exit status of a worker that has died of its input; a shell's for a segmentation fault.
+_DEAD: Final = 139
 
 #: How far one batch moves the estimate of how late a sleep ends.
 _STEP_NS: Final = NS_PER_US
@@ -57,9 +72,10 @@ def create_engine(setup: Setup) -> Engine:
     options = setup.spec.options
     rng = np.random.default_rng([int(options["seed"]), setup.worker])
     outputs = [np.zeros((setup.spec.max_rows, *tensor.row_shape), tensor.dtype) for tensor in setup.spec.outputs]
-    return EmulatedEngine(
-        Profile.load(str(options["profile"])), rng, outputs, min(_sleep_overshoot_ns(), _MAX_FIRST_LEAD_NS)
-    )
+    lead_ns = min(_sleep_overshoot_ns(), _MAX_FIRST_LEAD_NS)
+    engine = EmulatedEngine(Profile.load(str(options["profile"])), rng, outputs, lead_ns)
+    signal.signal(SLOW_SIGNAL, lambda *_: engine.change_pace())
+    return engine
 
 
 class EmulatedEngine:
@@ -86,6 +102,11 @@ class EmulatedEngine:
         self._sampler = LatencySampler(profile, rng)
         self._outputs = outputs
         self._lead_ns = lead_ns
+        self._slowness = 1
+
+    def change_pace(self) -> None:
+        """Be `SLOWNESS` times as slow from now on, or as fast as before again."""
+        self._slowness = 1 if self._slowness > 1 else SLOWNESS
 
     def actuate(self, subnet: int) -> None:
         """See `Engine.actuate`; there is nothing to set."""
@@ -94,7 +115,9 @@ class EmulatedEngine:
         """See `Engine.run`."""
         begin_ns = monotonic_ns()
         rows = len(inputs[0])
-        end_ns = begin_ns + self._sampler.sample_ns(subnet, rows)
+        if any(head.tobytes() == DEADLY for head in inputs[0].reshape(rows, -1).view(np.uint8)[:, : len(DEADLY)]):
+            os._exit(_DEAD)
+        end_ns = begin_ns + self._slowness * self._sampler.sample_ns(subnet, rows)
         sleep_until_ns(end_ns - self._lead_ns)
         step_ns = _STEP_NS if monotonic_ns() > end_ns else -_STEP_NS
         self._lead_ns = min(max(self._lead_ns + step_ns, 0), _MAX_LEAD_NS)

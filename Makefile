@@ -19,7 +19,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help demo test test-all test-pages test-models fuzz-http fuzz-codec check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-headline bench-soak clean
+.PHONY: help demo test test-all test-pages test-models fuzz-http fuzz-codec check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-headline bench-soak chaos clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -114,6 +114,9 @@ bench-headline: $(VENV)/.installed-core  ## Each bundled model live under real t
 
 bench-soak: $(VENV)/.installed-core  ## A million requests, a fifth given up: memory has to stay as it is (5 minutes)
 	PYTHONPATH=benchmarks $(BIN)/python -m memory_soak --figure docs/images/memory-soak.png $(BENCH_ARGS)
+
+chaos: $(VENV)/.installed-core  ## Workers killed, stopped, slowed down and poisoned under load: docs/chaos.md (8 minutes, wants the machine)
+	PYTHONPATH=benchmarks $(BIN)/python -m chaos --docs docs $(CHAOS_ARGS)
 
 # The runtimes that it compares with, and what writes models for them, are nothing that SuperServe needs.
 $(VENV)/.installed-bench: $(BIN)/python pyproject.toml constraints.txt

@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import uvloop
 
 from chaos.page import lines, write
@@ -20,12 +21,18 @@ from superserve.experiments.demo import until_signalled
 from superserve.model_folder import write_json
 
 
+class Results(msgspec.Struct, frozen=True):
+    """What is written as JSON."""
+
+    runs: list[Result]
+
+
 def main() -> int:
     """Run the scenarios."""
     options = _options()
     results = [_run(_as_told(scenario, options), options) for scenario in SCENARIOS if scenario.name in options.only]
     if options.json is not None:
-        write_json(options.json, results)
+        write_json(options.json, Results(results))
     return 0 if all(result.kept for result in results) else 1
 
 

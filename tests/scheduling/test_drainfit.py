@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from superserve.clock import NS_PER_MS
+from superserve.clock import NS_PER_MS, NS_PER_S
 from superserve.experiments.shapes import synthetic_profile
 from superserve.metrics import summarise
 from superserve.profile import LatencyTable, Profile
@@ -12,6 +12,7 @@ from superserve.scheduling import Bound, Decision, EDFQueue, SchedulerView, crea
 from superserve.scheduling.arrivals import ArrivalEstimate
 from superserve.simulator import simulate
 from superserve.traces.arrivals import base_plus_gamma
+from support.profiles import make_profile
 
 R_PROFILE = Profile.load("r-profile")
 SLO_NS = 36 * NS_PER_MS
@@ -81,6 +82,23 @@ def test_the_typical_rate_forgets_bursts() -> None:
             arrivals.observe(millisecond * NS_PER_MS, 1, 20 * NS_PER_MS)
     assert arrivals.typical_rows == pytest.approx(20, abs=2)
     assert max(arrivals.bursts) > 1_000
+
+
+def test_in_overload_a_batch_reaches_the_floor_of_the_request_that_leads_it() -> None:
+    """The head is given up for a batch of the many behind it, of which the first has a floor, unlike the head.
+
+    The scheduler found nothing to launch and lost the worker. Found by life 12 of ``tests/deterministic``.
+    """
+    table = LatencyTable(make_profile([[2.0, 3.0, 5.0, 8.0], [3.5, 4.5, 6.5, 9.0]], (1, 2, 4, 8)))
+    queue = EDFQueue()
+    queue.push(Request(0, 0, 5 * NS_PER_MS // 2))
+    queue.push(Request(1, 0, 10 * NS_PER_MS, 1, 71.0))
+    for number in range(2, 12):
+        queue.push(Request(number, 0, 18 * NS_PER_MS))
+    view = SchedulerView(table, queue, 0, workers_idle=1, workers_total=2, workers=(0, 1), idle=(0,))
+    view.commitments.add(1, NS_PER_S)
+    decision = create_policy("drainfit", table).decide(view)
+    assert decision == Decision(1, 8, shed=1, bound=Bound.OVERLOAD)
 
 
 def _after_bursts(rows: int) -> Decision:

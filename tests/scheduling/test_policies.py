@@ -1,7 +1,7 @@
 """The policies, each against what its docstring says."""
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from superserve.clock import NS_PER_MS
@@ -156,6 +156,33 @@ def test_floor_is_respected(profile: Profile, name: str, slack_ms: float) -> Non
     floor = table.accuracies[-1]
     subnet, rows, _ = decide(create_policy(name, table), [slack_ms], floor=floor)
     assert rows == 0 or table.accuracies[table.index(subnet)] >= floor
+
+
+@given(
+    profiles(),
+    st.sampled_from(FLOORED),
+    st.lists(st.tuples(st.floats(0.1, 60.0), st.integers(1, 16), st.sampled_from([0.0, 0.0, 70.5, 72.5])), min_size=1),
+    st.integers(0, 200),
+)
+def test_a_batch_holds_the_request_that_leads_it(
+    profile: Profile, name: str, waiting: list[tuple[float, int, float]], busy_ms: int
+) -> None:
+    """Its rows, its floor and its deadline, however mixed requests wait, and however long the other worker is busy."""
+    table = LatencyTable(profile)
+    queue = EDFQueue()
+    for number, (slack_ms, rows, floor) in enumerate(waiting):
+        if floor <= table.accuracies[-1]:
+            deadline_ns = round(slack_ms * NS_PER_MS)
+            queue.push(Request(number, 0, deadline_ns, min(rows, table.max_rows), floor))
+    assume(queue)
+    view = SchedulerView(table, queue, 0, workers_idle=1, workers_total=2, workers=(0, 1), idle=(0,))
+    view.commitments.add(1, busy_ms * NS_PER_MS)
+    decision = create_policy(name, table).decide(view)
+    if isinstance(decision, Decision) and decision.rows:
+        head = queue.peek(decision.shed)
+        assert head.rows <= decision.rows
+        assert head.min_accuracy <= table.accuracies[decision.subnet]
+        assert table.latency_ns[decision.subnet][head.rows] < head.deadline_ns
 
 
 @pytest.mark.parametrize(

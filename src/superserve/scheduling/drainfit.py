@@ -269,19 +269,35 @@ class DrainFit(Policy):
         return victims / max(1, len(outlook.bursts))
 
     def _overloaded(self, view: SchedulerView, start: int) -> Decision:
-        """The start and batch size that serve the most rows per time at the fastest subnet, victims included."""
-        fastest = self.usable(view.queue.peek(start).min_accuracy)[0]
-        row = self.table.latency_ns[fastest]
-        best, position = (0.0, 0, 0), start
+        """The start and batch size that serve the most rows per time, victims included.
+
+        The subnet is the fastest that the request at the start allows; a batch holds that request at least.
+        """
+        best, position = (0.0, 0, 0, 0), start
         for size in self.table.batches:
-            while position < view.depth and view.slack_ns(position) <= row[size]:
-                position += 1
-            if position == view.depth:
+            fitting = self._fitting(view, position, size)
+            if fitting is None:
                 break
-            rows = min(size, view.depth - position)
-            best = max(best, (rows / (row[rows] + self._overhead_ns), -position, size))
-        _, negated, size = best
-        return Decision(fastest, size, shed=-negated, bound=Bound.OVERLOAD)
+            position, subnet, held = fitting
+            rows = min(held, view.depth - position)
+            rate = rows / (self.table.latency_ns[subnet][rows] + self._overhead_ns)
+            best = max(best, (rate, -position, held, subnet))
+        _, negated, rows, subnet = best
+        return Decision(subnet, rows, shed=-negated, bound=Bound.OVERLOAD)
+
+    def _fitting(self, view: SchedulerView, position: int, size: int) -> tuple[int, int, int] | None:
+        """The first request from a position on that can lead a batch of a size, or of its own rows if they are more.
+
+        Returns:
+            Its position, its fastest subnet and the rows; None if there is no such request.
+        """
+        while position < view.depth:
+            request = view.queue.peek(position)
+            subnet, rows = self.usable(request.min_accuracy)[0], max(size, request.rows)
+            if self.table.latency_ns[subnet][rows] < view.slack_ns(position):
+                return position, subnet, rows
+            position += 1
+        return None
 
 
 def _create(table: LatencyTable, timeout_action: TimeoutAction, argument: str) -> DrainFit:

@@ -101,6 +101,17 @@ def test_in_overload_a_batch_reaches_the_floor_of_the_request_that_leads_it() ->
     assert decision == Decision(1, 8, shed=1, bound=Bound.OVERLOAD)
 
 
+def test_a_batch_holds_the_rows_of_its_head_though_smaller_requests_were_given_up_before_it() -> None:
+    """As above; found by life 419."""
+    table = LatencyTable(make_profile([[2.0, 3.0, 5.0, 8.0]], (1, 2, 4, 8)))
+    queue = EDFQueue()
+    queue.push(Request(0, 0, NS_PER_MS))
+    queue.push(Request(1, 0, 50 * NS_PER_MS, 3))
+    view = SchedulerView(table, queue, 0, workers_idle=1, workers_total=1, workers=(0,), idle=(0,))
+    decision = create_policy("drainfit", table).decide(view)
+    assert decision == Decision(0, 4, shed=1, bound=Bound.NOTHING)
+
+
 def _after_bursts(rows: int) -> Decision:
     """What runs for one request after every other window brought so many rows at once."""
     arrivals = ArrivalEstimate()

@@ -176,7 +176,7 @@ class DrainFit(Policy):
         due.append((rows, (workers * until_ns - free_ns) * ours, min(most, -(-int(rows) // counted))))
         return _Outlook(
             due=due,
-            rows=round(count * row_share),
+            rows=max(head.rows, round(count * row_share)),  # what is given up may have had fewer than the others
             slack_ns=view.slack_ns(start),
             workers=counted,
             burst_worker_ns=(workers * (view.now_ns + _BURST_DUE * slo_ns) - free_ns) * ours,

@@ -32,7 +32,8 @@ class HttpServer:
         self._handler = handler
         self._clock = clock
         self._config = config
-        self._connections: set[HttpProtocol] = set()
+        self._connections: dict[HttpProtocol, None] = {}
+        """In the order in which they came: a set's would differ from run to run."""
         self._server: asyncio.Server | None = None
         self._all_closed: asyncio.Event | None = None
         common = common or Common()
@@ -97,12 +98,12 @@ class HttpServer:
         """See `Connections.add`."""
         if len(self._connections) >= self._config.max_connections:
             return False
-        self._connections.add(connection)
+        self._connections[connection] = None
         return True
 
     def discard(self, connection: HttpProtocol) -> None:
         """See `Connections.discard`."""
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
         if not self._connections and self._all_closed is not None:
             self._all_closed.set()
 

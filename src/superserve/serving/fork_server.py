@@ -1,10 +1,12 @@
 """The router's end of the template process: asks it for worker processes, and sees to it that there is one."""
 
+import os
+import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -19,8 +21,46 @@ _MODULE: Final = "superserve.serving.template"
 _PATIENCE_S: Final = 2.0
 
 
+class Forks(Protocol):
+    """Where worker processes come from, and what the operating system can do about them.
+
+    Attributes:
+        models: what will be forked runs at least some of these.
+    """
+
+    models: Mapping[int, WorkerSpec]
+
+    def fork(self, core: int, descriptors: Sequence[int], *, background: bool = False) -> None:
+        """Ask for a worker. It says `Started` on its socket; if it cannot be forked that ends, perhaps with words.
+
+        Args:
+            core: what it is pinned to.
+            descriptors: its socket, its shared memory and its output; they stay the caller's.
+            background: whether it is to load only while its core has nothing else to do.
+
+        Raises:
+            OSError: if the operating system refuses.
+        """
+
+    def kill(self, pid: int) -> None:
+        """End a worker that has not been waited for."""
+
+    def watch(self, pid: int) -> int:
+        """A new descriptor that is readable once a worker has ended; the caller's to close.
+
+        Raises:
+            OSError: if there is none left.
+        """
+
+    def wait(self, pid: int) -> int | None:
+        """The wait status of a worker, once it has one; None if somebody else has waited for it."""
+
+    def end(self) -> None:
+        """Fork nothing more of what has been asked for. Idempotent."""
+
+
 class ForkServer:
-    """Forks worker processes from a template that has loaded what they run (``template.py``).
+    """`Forks` from a template process that has loaded what workers run (``template.py``).
 
     The template is started with the first request, and again with the next one if it has died: nothing depends on it
     but how soon a worker is there. Workers are this process's children, not the template's.
@@ -41,16 +81,7 @@ class ForkServer:
         return self._process.pid if self._process else None
 
     def fork(self, core: int, descriptors: Sequence[int], *, background: bool = False) -> None:
-        """Ask for a worker. It says `Started` on its socket; if it cannot be forked that ends, perhaps with words.
-
-        Args:
-            core: what it is pinned to.
-            descriptors: its socket, its shared memory and its output; they stay the caller's.
-            background: whether it is to load only while its core has nothing else to do.
-
-        Raises:
-            OSError: if the operating system refuses.
-        """
+        """See `Forks.fork`."""
         request = msgspec.msgpack.encode(Fork(core, background))
         if self._socket is not None:
             with suppress(BrokenPipeError, ConnectionResetError):  # the template has died
@@ -58,6 +89,21 @@ class ForkServer:
                 return
             self.end()
         socket.send_fds(self._start(core), [request], list(descriptors))
+
+    def kill(self, pid: int) -> None:
+        """See `Forks.kill`."""
+        os.kill(pid, signal.SIGKILL)  # it is ours until it is waited for, and so is its number
+
+    def watch(self, pid: int) -> int:
+        """See `Forks.watch`."""
+        return os.pidfd_open(pid)
+
+    def wait(self, pid: int) -> int | None:
+        """See `Forks.wait`."""
+        try:
+            return os.waitpid(pid, 0)[1]
+        except ChildProcessError:  # where orphans are not adopted, the machine's first process has waited for it
+            return None
 
     def end(self) -> None:
         """End the template; the sockets of workers that it has not forked yet end, too. Idempotent."""

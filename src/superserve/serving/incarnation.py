@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from superserve.clock import Clock, Timer
 from superserve.errors import WorkerError
-from superserve.serving.fork_server import ForkServer
+from superserve.serving.fork_server import Forks
 from superserve.serving.ipc import (
     Done,
     Failed,
@@ -73,7 +73,7 @@ class Incarnation:
         clock: Clock,
         owner: IncarnationOwner,
         *,
-        forks: ForkServer,
+        forks: Forks,
         background: bool = False,
     ) -> None:
         self.engines: dict[int, Ready] = {}

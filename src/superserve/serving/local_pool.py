@@ -1,12 +1,12 @@
 """The worker pool of one machine: a process per core, fed through shared memory."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from superserve.clock import Clock
 from superserve.errors import WorkerError
 from superserve.serving.emulated import ENGINE_NAME as EMULATED
-from superserve.serving.fork_server import ForkServer
+from superserve.serving.fork_server import Forks, ForkServer
 from superserve.serving.ipc import Ready, WorkerSpec
 from superserve.serving.pool import Batch, PoolListener
 from superserve.serving.supervisor import PoolLimits, WorkerSupervisor
@@ -23,13 +23,19 @@ class LocalPool:
         cores: the core of each worker: there are as many workers as entries.
         clock: drives restarts and limits.
         limits: how patient to be with workers.
+        forks: makes what their processes come from, given the models.
 
     Attributes:
         engines: by model, what the workers said of its engine when they became ready; empty before.
     """
 
     def __init__(
-        self, specs: Sequence[WorkerSpec], cores: Sequence[int], clock: Clock, limits: PoolLimits | None = None
+        self,
+        specs: Sequence[WorkerSpec],
+        cores: Sequence[int],
+        clock: Clock,
+        limits: PoolLimits | None = None,
+        forks: Callable[[Mapping[int, WorkerSpec]], Forks] = ForkServer,
     ) -> None:
         self.engines: Mapping[int, Ready] = {}
         self._models = dict(enumerate(specs))
@@ -38,7 +44,8 @@ class LocalPool:
         self._clock = clock
         self._limits = limits or PoolLimits()
         self._workers: list[WorkerSupervisor] = []
-        self._forks: ForkServer | None = None
+        self._make_forks = forks
+        self._forks: Forks | None = None
         self._changing = asyncio.Lock()
 
     @property
@@ -60,7 +67,7 @@ class LocalPool:
         """See `WorkerPool.start`."""
         assert not self._workers, "started twice"
         loop = asyncio.get_running_loop()
-        forks = self._forks = ForkServer(self._models)
+        forks = self._forks = self._make_forks(self._models)
         started = []
         try:
             for number, core in enumerate(self._cores):

@@ -8,7 +8,7 @@ from typing import Final
 
 from superserve.clock import NS_PER_MS, NS_PER_S, Clock, Timer
 from superserve.errors import WorkerError
-from superserve.serving.fork_server import ForkServer
+from superserve.serving.fork_server import Forks
 from superserve.serving.incarnation import Incarnation
 from superserve.serving.ipc import Done, Failed, Ready, WorkerSpec
 from superserve.serving.pool import Batch, BatchResult, PoolListener
@@ -57,7 +57,7 @@ class WorkerSupervisor:
         *,
         clock: Clock,
         limits: PoolLimits,
-        forks: ForkServer,
+        forks: Forks,
         listener: PoolListener,
     ) -> None:
         self._number = number

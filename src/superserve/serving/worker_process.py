@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from superserve.serving.fork_server import ForkServer
+from superserve.serving.fork_server import Forks
 from superserve.serving.ipc import Channel, FromWorker, Launch, Setup, Started, router_channel
 
 #: How many of its last lines on standard error are told with a worker's death.
@@ -48,7 +48,7 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, setups: Sequence[Setup], core: int, owner: ProcessOwner, forks: ForkServer, *, background: bool = False
+        self, setups: Sequence[Setup], core: int, owner: ProcessOwner, forks: Forks, *, background: bool = False
     ) -> None:
         self.pid: int | None = None
         """Its process id, as soon as it has told it."""
@@ -111,7 +111,7 @@ class WorkerProcess:
         """End it now; ``cause`` becomes part of the reason."""
         self._cause = self._cause or cause
         if self.pid is not None:
-            os.kill(self.pid, signal.SIGKILL)  # it is ours until it is waited for, and so is its number
+            self._forks.kill(self.pid)
         else:  # whatever keeps it from being forked ends with the template
             self._forks.end()
 
@@ -144,10 +144,10 @@ class WorkerProcess:
             return
         self.pid = message.pid
         try:
-            self._pid_fd = os.pidfd_open(message.pid)
+            self._pid_fd = self._forks.watch(message.pid)
         except OSError as error:  # no descriptor left: it cannot be waited for without blocking later
             self.kill(f"cannot be watched: {error}")
-            self._on_end(os.waitpid(message.pid, 0)[1])
+            self._on_end(self._forks.wait(message.pid))
             return
         self._loop.add_reader(self._pid_fd, self._on_pid_fd)
         if self._cause:
@@ -178,11 +178,7 @@ class WorkerProcess:
         assert self.pid is not None
         self._loop.remove_reader(self._pid_fd)
         os.close(self._pid_fd)
-        try:
-            status = os.waitpid(self.pid, 0)[1]
-        except ChildProcessError:  # where orphans are not adopted, the machine's first process has waited for it
-            status = None
-        self._on_end(status)
+        self._on_end(self._forks.wait(self.pid))
 
     def _on_end(self, status: int | None) -> None:
         """It has been waited for, with a wait status if it could be."""

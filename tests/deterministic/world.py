@@ -1,0 +1,341 @@
+"""A whole server in a world of its own: one seed, one life, the same to the byte however often it is lived."""
+
+import asyncio
+import gc
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import count, cycle
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from deterministic.asks import Ask
+from deterministic.client import Leaving, Sending, Session, Visit
+from deterministic.host import Host
+from deterministic.loop import DefectError, VirtualClock, VirtualLoop
+from deterministic.model import BATCHES, LATENCIES_MS, NAMES, write_model
+from deterministic.network import Network
+from deterministic.plan import Event, Fault, Plan, draw
+from deterministic.watch import WatchedPool
+from superserve.clock import NS_PER_MS, NS_PER_S
+from superserve.engine import EngineChoice
+from superserve.frontend.deployment import Deployment
+from superserve.frontend.server import Server
+from superserve.model_folder import ModelFolder, write_json
+from superserve.profile import LatencyTable
+from superserve.request import Outcome
+from superserve.serving.config import (
+    Config,
+    GrpcConfig,
+    HttpConfig,
+    ModelSettings,
+    RepositoryConfig,
+    ServerConfig,
+    WorkerSettings,
+)
+from superserve.serving.devices import workers_for
+from superserve.serving.fork_server import Forks
+from superserve.serving.ipc import WorkerSpec
+from superserve.serving.local_pool import LocalPool
+from superserve.serving.supervisor import PoolLimits
+from superserve.serving.watchdog import AnswerLimits
+from support.profiles import make_profile
+
+LIMITS: Final = PoolLimits(
+    start_ns=NS_PER_S,
+    answer=AnswerLimits(unplanned_ns=NS_PER_S, least_ns=400 * NS_PER_MS, factor=12),
+    stop_ns=200 * NS_PER_MS,
+)
+
+_HTTP: Final = HttpConfig(
+    max_connections=60,
+    max_body_bytes=16_384,
+    max_pipelined=8,
+    read_timeout_s=0.5,
+    write_timeout_s=0.3,
+    idle_timeout_s=2.0,
+)
+_SERVER: Final = ServerConfig(http_port=0, metrics_port=0, max_body_memory_bytes=16_384, drain_timeout_s=1.0)
+
+#: Once nothing more goes wrong, everything is served again within that time: a hung worker is found, a worker starts
+#: after the longest delay between two starts.
+_RECOVERY_NS: Final = 12 * NS_PER_S
+_PROBE_EVERY_NS: Final = 250 * NS_PER_MS
+
+_FLOOD_CONNECTIONS: Final = 70
+
+
+class Scenery(NamedTuple):
+    """What stands on disk; the same for all lives."""
+
+    deployments: list[Deployment]
+    profile: Path
+    """Of the device that loaded models run on."""
+    repository: Path
+    tables: dict[str, LatencyTable]
+
+    @classmethod
+    def make(cls, root: Path) -> "Scenery":
+        """Write it to an empty folder."""
+        deployments, tables = [], {}
+        for number, name in enumerate(NAMES):
+            latencies = [[value / (1 + number) for value in row] for row in LATENCIES_MS]
+            profile, file = make_profile(latencies, BATCHES, overhead_us=500.0), root / f"{name}.json"
+            write_json(file, profile)
+            where = root / "repository" if name == NAMES[-1] else root
+            folder = ModelFolder(write_model(where / name, name))
+            deployments.append(Deployment(folder, EngineChoice(f"emulated:{file}", "emulated", "none"), profile))
+            tables[str(file.resolve())] = LatencyTable(profile)
+        return cls(deployments[:-1], root / f"{NAMES[-1]}.json", root / "repository", tables)
+
+
+@dataclass
+class Life:
+    """What came of a life."""
+
+    log: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    """What should not have been, each with its time."""
+    asks: dict[int, Ask] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """Everything that happened."""
+        return "\n".join(self.log) + "\n"
+
+
+class World:
+    """A server, its workers and its clients.
+
+    Args:
+        plan: what happens.
+        rng: for everything that is drawn on the way.
+        scenery: what stands on disk.
+    """
+
+    def __init__(self, plan: Plan, rng: np.random.Generator, scenery: Scenery) -> None:
+        self._descriptors = _open_descriptors()
+        self.plan = plan
+        self.life = Life()
+        self.loop = VirtualLoop()
+        self.network = Network(self.loop)
+        skews = _drawn(rng.integers(-NS_PER_MS, NS_PER_MS, 512))
+        clock = VirtualClock(self.loop, lambda: int(next(skews)))
+        self.host = Host(self.loop, scenery.tables, self.log, _drawn(rng.uniform(0.6, 1.0, 512)))
+        deployments = scenery.deployments[: plan.models]
+        self._names = [model.folder.config.name for model in deployments]
+        specs = [workers_for(model.folder, model.choice) for model in deployments]
+        pool = LocalPool(specs, range(plan.workers), clock, LIMITS, forks=self._forks)
+        self.pool = WatchedPool(pool, self.loop, self.life.asks, self.broken)
+        self.server = Server(_config(plan, scenery), deployments, self.pool, clock)
+        self.pool.server = self.server
+        self._probes = count(1_000_000)
+        self._sessions = count()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _forks(self, models: Mapping[int, WorkerSpec]) -> Forks:
+        self.host.models = models
+        return self.host
+
+    def log(self, text: str) -> None:
+        """Something happened."""
+        self.life.log.append(f"{self.loop.now_ns} {text}")
+
+    def broken(self, what: str) -> None:
+        """Something happened that should not have."""
+        self.log(f"BROKEN: {what}")
+        self.life.broken.append(f"{self.loop.now_ns} {what}")
+
+    def told(self, event: str, wrong: str) -> None:
+        """A client tells of something."""
+        self.log(event)
+        if wrong:
+            self.broken(f"{event}: {wrong}")
+
+    def live(self) -> Life:
+        """From the start of the server to its end."""
+        try:
+            with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
+                runner.run(self._live())
+                self._check_end()
+        except DefectError as error:
+            self.broken(str(error))
+        for defect in self.loop.defects:
+            self.broken(f"a defect: {defect}")
+        if _open_descriptors() != self._descriptors:
+            gc.collect()  # memory that is mapped has one, and cycles may hold it
+            if _open_descriptors() != self._descriptors:
+                self.broken("descriptors are left open")
+        return self.life
+
+    async def _live(self) -> None:
+        await self.server.start()
+        self.loop.on_quiet = self._check_quiet
+        start_ns = self.loop.now_ns
+        for visit in self.plan.visits:
+            self._visit(start_ns, visit)
+        for fault in self.plan.faults:
+            self.loop.at(start_ns + fault.at_ns, self._happen, fault)
+        ends = [self.plan.stop_ns, *(fault.at_ns for fault in self.plan.faults)]
+        ends += [sending.at_ns for visit in self.plan.visits for sending in visit.sendings]
+        await self._until(start_ns + max(ends))
+        self._heal()
+        await self._recover()
+        if self.plan.visits:
+            self._visit(self.loop.now_ns, _last_words(next(self._probes)))
+            await self._until(self.loop.now_ns + 3 * NS_PER_MS)
+        await self._end()
+
+    async def _until(self, when_ns: int) -> None:
+        await asyncio.sleep(max(0, when_ns - self.loop.now_ns) / NS_PER_S)
+
+    def _visit(self, start_ns: int, visit: Visit) -> None:
+        for sending in visit.sendings:
+            self.life.asks[sending.ask.tag] = sending.ask
+        name = f"client {next(self._sessions)}"
+        Session(self.loop, visit, name, self.told).schedule(start_ns, self.network, self.server.http.port)
+
+    # ---- faults
+
+    def _happen(self, fault: Fault) -> None:
+        self.log(f"{fault.event} {fault.worker} {fault.amount:.3f}")
+        if fault.event in {Event.KILL, Event.HANG, Event.TROUBLE, Event.START_TROUBLE, Event.SLOW}:
+            self._happen_to_worker(fault)
+        elif fault.event is Event.STALL:
+            self.loop.stall(int(fault.amount * 300 * NS_PER_MS))
+        elif fault.event is Event.FLOOD:
+            self._flood(int(fault.amount * 100 * NS_PER_MS))
+        else:
+            self._tasks.append(asyncio.ensure_future(self._change(load=fault.event is Event.LOAD)))
+
+    def _happen_to_worker(self, fault: Fault) -> None:
+        host, worker = self.host, fault.worker
+        if fault.event is Event.TROUBLE:
+            host.trouble[worker].append(fault.trouble)
+        elif fault.event is Event.SLOW:
+            host.slow[worker] = 1 + 9 * fault.amount
+        elif fault.event is Event.START_TROUBLE:
+            host.start_trouble[worker].append(fault.start_trouble)
+        process = host.of(worker)
+        if process is not None and fault.event in {Event.KILL, Event.START_TROUBLE}:
+            process.die()
+        elif process is not None and fault.event is Event.HANG:
+            process.hang()
+
+    def _flood(self, span_ns: int) -> None:
+        """More connections than there may be, for a while."""
+        leaving = Leaving(at_ns=span_ns, reset=False)
+        for _ in range(_FLOOD_CONNECTIONS):
+            self._visit(self.loop.now_ns, Visit(at_ns=0, delay_ns=0, sendings=(), leaving=leaving))
+
+    async def _change(self, *, load: bool) -> None:
+        repository, name = self.server.repository, NAMES[-1]
+        try:
+            await (repository.load(name) if load else repository.unload(name))
+        except Exception as error:  # noqa: BLE001  (what may come of it is for the log to tell)
+            self.log(f"{'load' if load else 'unload'} failed: {error}")
+        else:
+            self.log("loaded" if load else "unloaded")
+
+    def _heal(self) -> None:
+        """Nothing goes wrong from now on; what has gone wrong is for the server to find."""
+        self.log("no more faults")
+        self.host.trouble.clear()
+        self.host.start_trouble.clear()
+        self.host.slow.clear()
+
+    async def _recover(self) -> None:
+        """Every model serves again before long."""
+        until_ns = self.loop.now_ns + _RECOVERY_NS
+        for model in self._names:
+            while not await self._probe(model):
+                if self.loop.now_ns > until_ns:
+                    self.broken(f"{model} is not served again")
+                    return
+
+    async def _probe(self, model: str) -> bool:
+        ask = Ask(tag=next(self._probes), model=model, timeout_us=200_000)
+        self._visit(self.loop.now_ns, Visit(at_ns=0, delay_ns=NS_PER_MS, sendings=[Sending(0, ask)]))
+        await self._until(self.loop.now_ns + _PROBE_EVERY_NS)
+        return ask.status == 200
+
+    async def _end(self) -> None:
+        """The server is told to stop, perhaps twice."""
+        self.log("stop")
+        stopping = asyncio.ensure_future(self.server.stop())
+        if self.plan.hasty:
+            await self._until(self.loop.now_ns + 5 * NS_PER_MS)
+            await self.server.hasten()
+        await stopping
+        await asyncio.gather(*self._tasks)
+        self.loop.on_quiet = lambda: None
+        await self._until(self.loop.now_ns + NS_PER_S)
+        self.log("stopped")
+
+    # ---- what holds
+
+    def _check_quiet(self) -> None:
+        self.pool.check_quiet()
+        memory = self.server.http.memory
+        if not 0 <= memory.held <= memory.limit:
+            self.broken(f"bodies take {memory.held} bytes")
+
+    def _check_end(self) -> None:
+        """Nothing is left of anything."""
+        answered: Counter[str] = Counter(ask.model for ask in self.life.asks.values() if ask.status == 200)
+        for model in self.server.models:
+            router, name = model.router, model.config.name
+            if router.unfinished or router.queue_depth:
+                self.broken(f"{router.unfinished} requests of {name} have no end")
+            self.log(f"{name}: {', '.join(f'{number} {outcome}' for outcome, number in router.outcomes.items())}")
+            served = router.outcomes[Outcome.SERVED] + router.outcomes[Outcome.LATE]
+            if served < answered[name]:
+                self.broken(f"{answered[name]} answers of {name}, but {served} requests were answered")
+        for ask in self.life.asks.values():
+            if ask.arrival_ns is not None and not ask.ended:
+                self.broken(f"{ask.tag} has no answer")
+        left = {
+            "bytes of bodies": self.server.http.memory.held,
+            "processes": len(self.host.processes),
+            "tasks": len(asyncio.all_tasks(self.loop)),
+            "timers": len(self.loop.pending_timers()),
+            "descriptors watched": self.loop.watched_descriptors(),
+        }
+        for what, number in left.items():
+            if number:
+                self.broken(f"{number} {what} left: {self.loop.pending_timers()}")
+
+
+def live(seed: int, scenery: Scenery) -> Life:
+    """One life, which is a function of its seed."""
+    rng = np.random.default_rng(seed)
+    return World(draw(rng), rng, scenery).live()
+
+
+def _drawn(values: np.ndarray[Any, Any]) -> Iterator[Any]:
+    """Random numbers, drawn beforehand: one by one they would take longer than what they are for."""
+    return cycle(values.tolist())
+
+
+def _config(plan: Plan, scenery: Scenery) -> Config:
+    return Config(
+        server=_SERVER,
+        http=_HTTP,
+        grpc=GrpcConfig(enabled=False),
+        model=ModelSettings(policy=plan.policy, timeout_action=plan.timeout_action, max_queued=plan.max_queued),
+        workers=WorkerSettings(device=f"emulated:{scenery.profile}"),
+        repository=RepositoryConfig(folder=str(scenery.repository)),
+    )
+
+
+def _last_words(first_tag: int) -> Visit:
+    """What a client asks when the server is told to stop."""
+    asks = [Ask(tag=first_tag + 1_000_000 * number, model=NAMES[0], timeout_us=100_000) for number in range(1, 6)]
+    return Visit(
+        at_ns=0, delay_ns=NS_PER_MS, sendings=[Sending(number * NS_PER_MS, ask) for number, ask in enumerate(asks)]
+    )
+
+
+def _open_descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())

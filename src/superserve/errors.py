@@ -7,6 +7,7 @@
     │   ├── InvalidRequestError        a request that does not fit the protocol or the model
     │   ├── PayloadTooLargeError       a request body above the configured limit
     │   ├── UnknownModelError          no model of that name or version
+    │   ├── UnknownRequestError        no request of that id is remembered
     │   ├── ConflictError              something else happens to the model at present
     │   ├── UnsupportedError           a call that this server is not set up to answer
     │   ├── ConfigError                an option, environment variable or config key
@@ -49,6 +50,10 @@ class PayloadTooLargeError(UsageError):
 
 class UnknownModelError(UsageError):
     """No model of that name or version is served."""
+
+
+class UnknownRequestError(UsageError):
+    """No request of that id is remembered."""
 
 
 class ConflictError(UsageError):

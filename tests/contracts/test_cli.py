@@ -49,6 +49,7 @@ SURFACE = {
         "--spike", "--slo-ms", "--seed",
     },
     "trace show": {"TRACE", "--figure", "--json"},
+    "why": {"REQUEST_ID", "--url", "--json"},
     "train": {"RECIPE", "--out", "--data", "--seed", "--epochs", "--processes", "--resume", "--backbone"},
 }  # fmt: skip
 

@@ -375,3 +375,18 @@ async def test_long_paths_are_served_but_not_remembered() -> None:
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held < 500_000
+
+
+async def test_a_request_is_explained_by_its_id() -> None:
+    """One by the id that its answer carried, the latest as a list; what is not remembered is 404."""
+    bench = await Bench().started()
+    assert bench.ask("POST", INFER, {"inputs": TENSORS}, x_request_id="r:1")[0] == 200
+    bench.ask("POST", INFER, {"inputs": TENSORS, "parameters": {"timeout": 900}}, x_request_id="r:2")
+    status, told = bench.ask("GET", "/v2/decisions/r:1")
+    assert (status, told["outcome"], told["attempts"][0]["subnet"]) == (200, "served", "s1")
+    assert bench.ask("GET", "/v2/decisions/r%3A2")[1]["reason"] == "deadline infeasible on arrival"
+    status, latest = bench.ask("GET", "/v2/decisions")
+    assert (status, [course["request_id"] for course in latest]) == (200, ["r:2", "r:1"])
+    status, error = bench.ask("GET", "/v2/decisions/r:3")
+    assert (status, "'r:3'" in error["error"]) == (404, True)
+    assert bench.ask("POST", "/v2/decisions/r:1")[0] == 405

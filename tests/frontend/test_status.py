@@ -10,6 +10,7 @@ EXPECTED = {
     "SuperServeError": 500,
     "PayloadTooLargeError": 413,
     "UnknownModelError": 404,
+    "UnknownRequestError": 404,
     "RefusedError": 503,
     "QueueFullError": 429,
     "InfeasibleError": 504,

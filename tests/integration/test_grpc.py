@@ -81,6 +81,23 @@ async def test_a_stream_is_answered_in_order_with_its_errors() -> None:
         assert (await call.code()) == grpc.StatusCode.OK
 
 
+async def test_the_requests_of_a_stream_are_numbered() -> None:
+    """The stream has one id, which the client can choose; its requests are known by it and their number."""
+    async with served("grpc", MODEL) as server:
+        method = f"/{messages.INFERENCE}/ModelStreamInfer"
+        call = channel_of(server).stream_stream(method)(metadata=(("x-request-id", "mine"),))
+        for _ in range(2):
+            await call.write(REQUEST)
+        await call.done_writing()
+        assert len([data async for data in call]) == 2
+        assert ("x-request-id", "mine") in tuple(await call.trailing_metadata())
+        assert [server.router.decisions.find(name) is None for name in (b"mine.0", b"mine.1", b"mine.2")] == [
+            False,
+            False,
+            True,
+        ]
+
+
 async def test_a_stream_that_is_cancelled_takes_its_requests_along() -> None:
     """None of what waits is run; more requests than may wait are not read."""
     pool = FakePool()

@@ -1,4 +1,4 @@
-"""docs/how-to/plan-capacity.md and write-a-policy.md, executed as written: files and commands, in an empty folder."""
+"""Pages of docs/how-to that need no data, executed as written: files and commands, in an empty folder."""
 
 import os
 import re
@@ -93,3 +93,10 @@ def test_write_a_policy(tmp_path: Path) -> None:
     reader = work_through("write-a-policy.md", tmp_path)
     assert reader.said.count("half-slack") >= 3
     assert (tmp_path / "decisions.jsonl").read_text().count("\n") > 100
+
+
+def test_explain_a_request(tmp_path: Path) -> None:
+    """Three requests that end differently, each explained."""
+    reader = work_through("explain-a-request.md", tmp_path)
+    assert "the latest 3 requests" in reader.said
+    assert '"outcome": "served"' in (tmp_path / "hurried.json").read_text()

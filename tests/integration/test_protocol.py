@@ -100,6 +100,20 @@ async def test_infer(transport: str, raw: bool) -> None:
 
 
 @both
+async def test_answers_are_explained_by_the_id_that_they_carry(transport: str) -> None:
+    """The server's own ids and the client's, of answers and of refusals."""
+    async with served(transport, MODEL) as server:
+        replies = [
+            await server.client.infer("tiny", [pixels(), scale()]),
+            await server.client.infer("tiny", [pixels(), scale()], headers={"x-request-id": "r-1"}),
+            await server.client.infer("tiny", [pixels(), scale()], parameters={"timeout": 900}),
+        ]
+        courses = [server.router.decisions.find(reply.request_id.encode()) for reply in replies]
+        assert [None if course is None else len(course.launches) for course in courses] == [1, 1, 0]
+        assert courses[1] == server.router.decisions.find(b"r-1")
+
+
+@both
 async def test_outputs_are_chosen_per_request(transport: str) -> None:
     """In the order asked for; one that is not there, or twice, is refused."""
     async with served(transport, MODEL) as server:

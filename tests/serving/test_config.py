@@ -39,6 +39,7 @@ OTHER: dict[str, tuple[Any, str]] = {
     "model.slo_ms": (36.0, "36"),
     "model.timeout_action": ("delay", "delay"),
     "model.max_queued": (10, "10"),
+    "model.decisions": (0, "0"),
     "repository.folder": ("/models", "/models"),
     "workers.count": (3, "3"),
     "workers.device": ("emulated:r-profile", "emulated:r-profile"),

@@ -43,6 +43,7 @@ def make_router(
     max_queued: int = 100,
     config: ModelConfig = MODEL,
     number: int = 0,
+    decisions: int = 100,
 ) -> Router:
     """A router of `MODEL`, on a pool of its own or one that it shares; a `FakePool` echoes the inputs."""
     shared = pool if isinstance(pool, SharedPool) else SharedPool(pool, clock)
@@ -52,7 +53,14 @@ def make_router(
         limits=SchedulerLimits(max_queued=max_queued),
         shared=shared.workers,
     )
-    return Router(scheduler, shared, clock, output_row_bytes=[spec.row_bytes for spec in config.outputs], number=number)
+    return Router(
+        scheduler,
+        shared,
+        clock,
+        output_row_bytes=[spec.row_bytes for spec in config.outputs],
+        number=number,
+        decisions=decisions,
+    )
 
 
 def make_model(

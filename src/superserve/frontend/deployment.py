@@ -64,6 +64,7 @@ class Deployment(NamedTuple):
             output_row_bytes=[spec.row_bytes for spec in model.outputs],
             number=number,
             slo_ns=round(slo_ms * NS_PER_MS),
+            decisions=settings.decisions,
         )
         return ServedModel(
             model,

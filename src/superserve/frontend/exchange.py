@@ -45,6 +45,7 @@ class Exchange(msgspec.Struct, eq=False):
         arrival_ns: when the last byte of it was there.
         work: what to cancel if the client goes away before the answer.
         held: bytes that its body takes in memory.
+        known_as: its id, once somebody has asked for it.
     """
 
     connection: Connection
@@ -57,6 +58,7 @@ class Exchange(msgspec.Struct, eq=False):
     arrival_ns: int = 0
     work: Cancellable | None = None
     response: bytes | None = None
+    known_as: bytes = b""
 
     def respond_json(self, body: bytes, status: int = 200, extra_headers: bytes = b"") -> None:
         """Answer with JSON, or with nothing if ``body`` is empty."""
@@ -105,11 +107,11 @@ class Exchange(msgspec.Struct, eq=False):
         )
 
     def request_id(self) -> bytes:
-        """The client's own id if it is sane, else a new one."""
-        own = self.headers.get(b"x-request-id")
-        if own and is_sane(own):
-            return own
-        return self.connection.next_request_id()
+        """The client's own id if it is sane, else a new one; always the same."""
+        if not self.known_as:
+            own = self.headers.get(b"x-request-id")
+            self.known_as = own if own and is_sane(own) else self.connection.next_request_id()
+        return self.known_as
 
     def _coding(self, size: int) -> bytes | None:
         accepted = self.headers.get(b"accept-encoding")

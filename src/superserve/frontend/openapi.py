@@ -14,6 +14,7 @@ import msgspec
 from superserve.frontend import openapi_bodies as bodies
 from superserve.frontend.status import reason_phrase
 from superserve.serving.dataplane import MAX_TIMEOUT_US
+from superserve.serving.explanation import Explanation, Summary
 from superserve.serving.metadata import ModelConfiguration, ModelIndex, ModelMetadata, ServerMetadata
 from superserve.serving.statistics import StatisticsReport
 
@@ -100,6 +101,15 @@ OPERATIONS: Final[Mapping[tuple[bytes, str], Operation]] = {
     ),
     (b"POST", f"{_REPOSITORY}/models/{{model}}/unload"): Operation(
         "Unload a model", bodies.Done, (404, 409, 500, 501), _LOADING, body=bodies.RepositoryRequest
+    ),
+    (b"GET", "/v2/decisions"): Operation(
+        "The latest requests", list[Summary], description="What became of them, the latest first."
+    ),
+    (b"GET", "/v2/decisions/{request_id}"): Operation(
+        "Why a request ended as it did",
+        Explanation,
+        (404,),
+        "In numbers and in sentences, by the id that its answer carried as `x-request-id`.",
     ),
     (b"GET", "/openapi.json"): Operation("This document", None, description="OpenAPI 3.1."),
     (b"GET", "/docs"): Operation("This document, to be read", None, media_type=_HTML),

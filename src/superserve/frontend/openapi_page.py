@@ -49,6 +49,9 @@ def _contents(told: Mapping[str, Any]) -> str:
 
 def _schema(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
     yield f"<h2 id={escape(name)}>{escape(name)}</h2><p>{_text(schema.get('description', ''))}</p>"
+    if "properties" not in schema:  # one of some words
+        yield f"<p>{_type(schema)}</p>"
+        return
     required = schema.get("required", ())
     yield _table(
         [

@@ -31,12 +31,16 @@ _logger = logging.getLogger(__name__)
 _MAX_REMEMBERED: Final = 1024
 _MAX_REMEMBERED_BYTES: Final = 256
 
+#: Requests in the list of the latest ones.
+_MAX_LISTED: Final = 100
+
 
 class PathArguments(NamedTuple):
     """What a path names; None where it names none."""
 
     model: str | None
     version: str | None
+    request_id: str | None
 
 
 Action = Callable[[Exchange, PathArguments], None]
@@ -92,7 +96,7 @@ class RouteTable:
         for pattern, actions in self._patterns:
             named = _match(pattern, parts)
             if named is not None:
-                found = actions, PathArguments(named.get("{model}"), named.get("{version}"))
+                found = actions, PathArguments(named.get("{model}"), named.get("{version}"), named.get("{request_id}"))
                 if len(url) <= _MAX_REMEMBERED_BYTES:
                     self._remember(url, found)
                 return found
@@ -139,6 +143,8 @@ class V2Routes(RouteTable):
             self.add(b"GET", f"{model}/config", self._model_configuration)
             self.add(b"GET", f"{model}/stats", self._statistics)
             self.add(b"POST", f"{model}/infer", self._infer)
+        self.add(b"GET", "/v2/decisions", self._decisions)
+        self.add(b"GET", "/v2/decisions/{request_id}", self._explanation)
         self.add(b"GET", "/openapi.json", self._openapi)
         self.add(b"GET", "/docs", self._docs)
         if repository is not None:
@@ -170,6 +176,13 @@ class V2Routes(RouteTable):
 
     def _statistics(self, exchange: Exchange, path: PathArguments) -> None:
         exchange.respond_json(msgspec.json.encode(self._plane.statistics(path.model, path.version)))
+
+    def _decisions(self, exchange: Exchange, _: PathArguments) -> None:
+        exchange.respond_json(msgspec.json.encode(self._plane.latest(_MAX_LISTED)))
+
+    def _explanation(self, exchange: Exchange, path: PathArguments) -> None:
+        assert path.request_id is not None
+        exchange.respond_json(msgspec.json.encode(self._plane.explain(path.request_id)))
 
     def _openapi(self, exchange: Exchange, _: PathArguments) -> None:
         exchange.respond_json(self._document[0])
@@ -218,7 +231,7 @@ class V2Routes(RouteTable):
         checked, plan, request_id = self._readers.of(model).read(exchange.body, exchange.headers)
         call = _InferCall(exchange, plan, request_id, model)
         exchange.work = call
-        pending = model.submit(checked, exchange.arrival_ns, call)
+        pending = model.submit(checked, exchange.arrival_ns, call, exchange.request_id())
         if exchange.response is None:
             call.pending = pending
 

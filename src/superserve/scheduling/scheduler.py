@@ -6,6 +6,7 @@ The live router and the simulator drive the same `Scheduler` object, one with re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from superserve.clock import NS_PER_S
@@ -28,11 +29,26 @@ class SchedulerLimits:
     """Requests that may wait at once; one more is rejected."""
 
 
+class BatchFate(StrEnum):
+    """What became of a batch that was launched."""
+
+    RUNNING = "running"
+    ANSWERED = "answered"
+    FAILED = "failed"
+    """The worker could not run it."""
+    LOST = "lost"
+    """Its worker was lost; what had slack left waits again."""
+
+
 @dataclass(slots=True, eq=False)
 class Launch:
     """Run these requests as one batch on a worker. Its subnet is an index into the table.
 
-    ``bound``: why it is not a more accurate one.
+    With what the decision was made on, and what came of it: all that `superserve why` needs to explain it later.
+
+    ``bound``: why it is not a more accurate subnet. ``waiting``: requests that stayed behind. ``idle`` and ``workers``:
+    how many were idle, this one among them, and how many there were. ``overhead_ns`` and ``drift`` (this worker's): what
+    was planned with. ``fate``, ``ended_ns`` and ``taken_ns`` (the time in the worker) follow when it ends.
     """
 
     worker: int
@@ -41,6 +57,14 @@ class Launch:
     rows: int
     launched_ns: int
     bound: Bound
+    waiting: int
+    idle: int
+    workers: int
+    overhead_ns: int
+    drift: float
+    fate: BatchFate = BatchFate.RUNNING
+    ended_ns: int = 0
+    taken_ns: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -215,7 +239,8 @@ class Scheduler:
 
     def on_batch_done(self, now_ns: int, worker: int, taken_ns: int) -> Sequence[Action]:
         """A worker answered its batch, which took ``taken_ns`` in the worker, and is idle."""
-        launch = self._ended(worker)
+        launch = self._ended(worker, now_ns, BatchFate.ANSWERED)
+        launch.taken_ns = taken_ns
         self._drift.observe(worker, taken_ns, self.policy.table.latency_ns[launch.subnet][launch.rows], now_ns)
         self._view.drift = self._drift.planned
         actions: list[Action] = []
@@ -232,7 +257,7 @@ class Scheduler:
         """A worker could not run its batch, but lives and is idle."""
         actions: list[Action] = [
             self._finish(request, Outcome.FAILED, Reason.WORKER_FAILED)
-            for request in self._ended(worker).requests
+            for request in self._ended(worker, now_ns, BatchFate.FAILED).requests
             if request.state is RequestState.RUNNING
         ]
         self._idle.append(worker)
@@ -250,7 +275,7 @@ class Scheduler:
         self._drift.forget(worker)
         if worker not in self._running:
             return _NOTHING
-        launch = self._ended(worker)
+        launch = self._ended(worker, now_ns, BatchFate.LOST)
         actions: list[Action] = []
         again: list[Request] = []
         poisonous = is_poison(launch.requests)
@@ -411,21 +436,37 @@ class Scheduler:
         for request in requests:
             request.state = RequestState.RUNNING
             rows += request.rows
-        launch = Launch(worker, subnet, requests, rows, now_ns, decision.bound)
+        view = self._view
+        launch = Launch(
+            worker,
+            subnet,
+            requests,
+            rows,
+            now_ns,
+            decision.bound,
+            len(self._queue),
+            view.workers_idle,
+            view.workers_total,
+            view.overhead_ns,
+            self._drift.of(worker),
+        )
         self._running[worker] = launch
         if self._shared is not None:
             self._shared.runs[worker] = self
-        takes_ns = round(self.policy.table.latency_ns[subnet][rows] * self._drift.of(worker))
-        self._commitments.add(worker, now_ns + self._view.overhead_ns + takes_ns)
+        takes_ns = round(self.policy.table.latency_ns[subnet][rows] * launch.drift)
+        self._commitments.add(worker, now_ns + view.overhead_ns + takes_ns)
         return launch
 
     def _expected_ns(self, subnet: int, rows: int) -> int:
         """What a batch is expected to take at most in a worker."""
         return round(self.policy.table.latency_ns[subnet][rows] * self._view.drift)
 
-    def _ended(self, worker: int) -> Launch:
+    def _ended(self, worker: int, now_ns: int, fate: BatchFate) -> Launch:
         self._commitments.remove(worker)
-        return self._running.pop(worker)
+        launch = self._running.pop(worker)
+        launch.fate = fate
+        launch.ended_ns = now_ns
+        return launch
 
     @staticmethod
     def _finish(request: Request, outcome: Outcome, reason: Reason, launch: Launch | None = None) -> Finish:

@@ -106,6 +106,10 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What becomes of requests whose deadline cannot be met: ``reject`` (504) or ``delay`` (served late)."""
     max_queued: _Count = 20_000
     """Requests that may wait; one more is answered with 429."""
+    decisions: Annotated[int, Meta(ge=0, le=1_000_000)] = 2_000
+    """So many of the latest batches, and of the requests without an answer, `superserve why` can explain; 0: none.
+
+    They take up to 0.4 KB a request."""
 
 
 class NamedModelSettings(ModelSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -10,10 +10,12 @@ from typing import Final, NamedTuple, NoReturn
 
 import numpy as np
 
-from superserve.clock import NS_PER_MS, NS_PER_US
-from superserve.errors import InvalidRequestError, UnknownModelError
+from superserve.clock import NS_PER_MS, NS_PER_US, epoch_ms
+from superserve.errors import InvalidRequestError, UnknownModelError, UnknownRequestError
 from superserve.model_folder import BYTES, ModelConfig, TensorSpec
 from superserve.serving.byte_strings import to_cells
+from superserve.serving.explain import Explainer
+from superserve.serving.explanation import Explanation, Summary
 from superserve.serving.inference import InferRequest, InputTensor, Responder
 from superserve.serving.metadata import EXTENSIONS, ModelConfiguration, ModelMetadata, ServerMetadata
 from superserve.serving.pool import Buffer
@@ -65,6 +67,7 @@ class ServedModel:
         self.slo_ms = slo_ms
         self.max_rows = min(config.max_batch_size, router.table.max_rows)
         """The most rows of one request."""
+        self._explainer = Explainer(config.name, router.policy, router.max_queued, router.decisions)
         self._inputs = [_Expected.of(spec) for spec in config.inputs]
         self._outputs = {spec.name for spec in config.outputs}
         self._strings = [position for position, spec in enumerate(config.inputs) if spec.datatype == BYTES]
@@ -159,7 +162,7 @@ class ServedModel:
         rows, timeout_ns, min_accuracy, priority, _ = checked
         return Checked(rows, timeout_ns, min_accuracy, priority, inputs)
 
-    def submit(self, checked: Checked, arrival_ns: int, responder: Responder) -> Pending:
+    def submit(self, checked: Checked, arrival_ns: int, responder: Responder, request_id: bytes = b"") -> Pending:
         """Offer a checked request to the router; ``responder`` hears of its end, perhaps before this returns."""
         return self.router.submit(
             arrival_ns=arrival_ns,
@@ -169,7 +172,19 @@ class ServedModel:
             priority=checked.priority,
             inputs=checked.inputs,
             responder=responder,
+            request_id=request_id,
         )
+
+    def explain(self, request_id: bytes) -> Explanation | None:
+        """What became of a request and why; None if it is none of the latest ones of this model."""
+        course = self.router.decisions.find(request_id)
+        return None if course is None else self._explainer.explain(course, self.router.now_ns(), epoch_ms())
+
+    def latest(self, count: int) -> list[Summary]:
+        """What became of the latest requests, the latest first."""
+        now_ns, date_ms = self.router.now_ns(), epoch_ms()
+        courses = self.router.decisions.latest(count)
+        return [self._explainer.summarise(course, now_ns, date_ms) for course in courses]
 
     def cancel(self, pending: Pending) -> None:
         """The client gave up: see `Router.cancel`."""
@@ -327,6 +342,27 @@ class DataPlane:
         """
         models = self.models.values() if name is None else (self.model(name, version),)
         return StatisticsReport(tuple(model.statistics for model in models))
+
+    def explain(self, request_id: str) -> Explanation:
+        """What became of a request and why.
+
+        Raises:
+            UnknownRequestError: if no model remembers it.
+        """
+        asked = request_id.encode("latin-1", "replace")
+        for model in self.models.values():
+            found = model.explain(asked)
+            if found is not None:
+                return found
+        raise UnknownRequestError(
+            f"no request {request_id!r} is remembered: it never came to a model, still waits for its first batch, or "
+            "more have come since than are kept (model.decisions)"
+        )
+
+    def latest(self, count: int) -> list[Summary]:
+        """What became of the latest requests of all models, the latest first."""
+        told = [summary for model in self.models.values() for summary in model.latest(count)]
+        return sorted(told, key=lambda summary: summary.arrived, reverse=True)[:count]
 
     def model(self, name: str, version: str | None = None) -> ServedModel:
         """The model of a name; of a version, if one is given.

@@ -25,8 +25,9 @@ from superserve.errors import (
 )
 from superserve.profile import LatencyTable
 from superserve.request import Outcome, Reason, Request, RequestState
-from superserve.scheduling.policy import TimeoutAction
+from superserve.scheduling.policy import Policy, TimeoutAction
 from superserve.scheduling.scheduler import Action, Finish, Launch, Scheduler
+from superserve.serving.decisions import DecisionLog, Ending
 from superserve.serving.inference import Answer, Responder
 from superserve.serving.pool import Batch, BatchResult, Buffer
 from superserve.serving.shared_pool import SharedPool
@@ -54,11 +55,12 @@ class Pending(Request):
     """A request with what the scheduler does not see of it: its tensors and who waits for its end.
 
     ``inputs`` is one buffer per input of the model; they were there at ``decoded_ns``. ``offset`` is its first row in
-    the batch that runs it.
+    the batch that runs it. ``request_id`` is what its answer is known by outside (``x-request-id``).
     """
 
     inputs: Sequence[Buffer]
     responder: Responder
+    request_id: bytes = b""
     decoded_ns: int = 0
     offset: int = 0
 
@@ -88,6 +90,7 @@ class Router:
         output_row_bytes: bytes of one row of each output tensor, in the model's order.
         number: the pool's number of the model.
         slo_ns: the time that most requests have, for `telemetry`.
+        decisions: how many are kept for `superserve why`; see `DecisionLog`.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class Router:
         output_row_bytes: Sequence[int],
         number: int = 0,
         slo_ns: int = DEFAULT_SLO_NS,
+        decisions: int = 0,
     ) -> None:
         self.scheduler = scheduler
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
@@ -108,6 +112,7 @@ class Router:
         self.launched_too_late = 0
         """Requests that were launched after their deadline or their end: none, unless late ones are to be served."""
         self.statistics = Statistics()
+        self.decisions = DecisionLog(decisions)
         table = scheduler.policy.table
         self.telemetry = Telemetry(slo_ns, table.batches, len(table))
         self.watchers: set[Callable[[], object]] = set()
@@ -129,6 +134,11 @@ class Router:
     def table(self) -> LatencyTable:
         """Latencies and accuracies that the scheduler plans with."""
         return self._scheduler.policy.table
+
+    @property
+    def policy(self) -> Policy:
+        """What decides."""
+        return self._scheduler.policy
 
     @property
     def policy_name(self) -> str:
@@ -159,6 +169,10 @@ class Router:
     def queue_depth(self) -> int:
         """Requests waiting."""
         return self._scheduler.queue_depth
+
+    def now_ns(self) -> int:
+        """By its clock, which stamps its requests."""
+        return self._clock.now_ns()
 
     async def start(self) -> None:
         """Take part in the pool, start it if this is the first to do so, and admit requests once workers are warm.
@@ -211,6 +225,7 @@ class Router:
         priority: int,
         inputs: Sequence[Buffer],
         responder: Responder,
+        request_id: bytes = b"",
     ) -> Pending:
         """Offer a request; its buffers must stay as they are until ``responder`` hears of its end.
 
@@ -228,6 +243,7 @@ class Router:
             priority=priority,
             inputs=inputs,
             responder=responder,
+            request_id=request_id,
         )
         self._unfinished += 1
         if self._admitting:
@@ -316,6 +332,7 @@ class Router:
             inputs.append(pending.inputs)
             if pending.deadline_ns < launch.launched_ns or pending.state is not RequestState.RUNNING:
                 self.launched_too_late += 1
+        self.decisions.launched(launch)
         planned_ns = self._latency_ns[launch.subnet][rows]
         self._pool.launch(launch.worker, Batch(launch.subnet, rows, inputs, self._number, planned_ns))
 
@@ -329,7 +346,7 @@ class Router:
             if finish.launch is not None and result is not None:
                 pending.responder.answered(self._answer(pending, finish, finish.launch, result, result_ns))
             else:
-                self.statistics.on_failure(self._clock.now_ns() - pending.arrival_ns)
+                self._ended_unanswered(pending, finish)
                 pending.responder.refused(self._error(pending, finish.reason))
         except Exception:  # one client's answer must not keep those of its batch-mates from being sent
             _logger.exception("cannot answer request %d", pending.id)
@@ -337,6 +354,22 @@ class Router:
         pending.responder, pending.inputs = _NOBODY, ()
         if self._unfinished == 0 and self._idle is not None:
             self._idle.set()
+
+    def _ended_unanswered(self, pending: Pending, finish: Finish) -> None:
+        now_ns, scheduler = self._clock.now_ns(), self._scheduler
+        self.statistics.on_failure(now_ns - pending.arrival_ns)
+        self.decisions.ended(
+            Ending(
+                pending,
+                finish.outcome,
+                finish.reason,
+                now_ns,
+                scheduler.queue_depth,
+                scheduler.workers,
+                scheduler.planned_overhead_ns,
+                scheduler.drift,
+            )
+        )
 
     def _answer(self, pending: Pending, finish: Finish, launch: Launch, result: BatchResult, result_ns: int) -> Answer:
         first, last = pending.offset, pending.offset + pending.rows

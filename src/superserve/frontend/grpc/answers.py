@@ -48,14 +48,15 @@ def metadata_value(context: Context, name: str) -> str | None:
 
 
 def answering(
-    ids: RequestIds, work: Callable[[bytes, Context], Awaitable[bytes]]
+    ids: RequestIds, work: Callable[[bytes, Context, str], Awaitable[bytes]]
 ) -> Callable[[bytes, Context], Awaitable[bytes]]:
-    """Give a call its request id, and make a status of whatever goes wrong in it."""
+    """Give a call its request id, which ``work`` is told, and make a status of whatever goes wrong in it."""
 
     async def call(data: bytes, context: Context) -> bytes:
-        context.set_trailing_metadata(((REQUEST_ID, ids.of(metadata_value(context, REQUEST_ID))),))
+        request_id = ids.of(metadata_value(context, REQUEST_ID))
+        context.set_trailing_metadata(((REQUEST_ID, request_id),))
         try:
-            return await work(data, context)
+            return await work(data, context, request_id)
         except SuperServeError as error:
             await fail(context, error)
         except grpc.aio.AbortError:

@@ -36,7 +36,7 @@ class HealthService:
             },
         )
 
-    async def _check(self, data: bytes, _: Context) -> bytes:
+    async def _check(self, data: bytes, _: Context, _id: str) -> bytes:
         status = self._status(_service(data))
         if status == HealthCheckResponse.SERVICE_UNKNOWN:
             raise UnknownModelError(f"no service {_service(data)!r} here: ask for '' or {INFERENCE!r}")

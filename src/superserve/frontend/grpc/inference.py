@@ -1,6 +1,7 @@
 """``inference.GRPCInferenceService`` over a `DataPlane`."""
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -14,7 +15,7 @@ from google.protobuf.message import DecodeError
 from superserve.clock import Clock
 from superserve.errors import InvalidRequestError, SuperServeError
 from superserve.frontend.common import Common
-from superserve.frontend.grpc.answers import Context, answering, metadata_value
+from superserve.frontend.grpc.answers import REQUEST_ID, Context, answering, metadata_value
 from superserve.frontend.grpc.codec import ResponseEncoder, ResponsePlan, decode_infer
 from superserve.frontend.grpc.repository import RepositoryCalls
 from superserve.frontend.parameters import slo_of_header
@@ -81,14 +82,14 @@ class InferenceService:
         stream = grpc.stream_stream_rpc_method_handler(self._infer_stream)
         return grpc.method_handlers_generic_handler(INFERENCE, {**unary, "ModelStreamInfer": stream})
 
-    def _unary(self, work: Callable[[bytes, Context], Awaitable[bytes]]) -> Any:
+    def _unary(self, work: Callable[[bytes, Context, str], Awaitable[bytes]]) -> Any:
         return grpc.unary_unary_rpc_method_handler(answering(self._ids, work))
 
     def _model(self, name: str, version: str | None) -> ServedModel:
         return self._plane.model(name, version or None)
 
-    async def _infer(self, data: bytes, context: Context) -> bytes:
-        call = self._submit(data, self._slo_ms(context))
+    async def _infer(self, data: bytes, context: Context, request_id: str) -> bytes:
+        call = self._submit(data, self._slo_ms(context), request_id)
         try:
             return await call.answer
         except asyncio.CancelledError:  # the client has gone, or its deadline has passed
@@ -96,7 +97,13 @@ class InferenceService:
             raise
 
     async def _infer_stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
-        """Answers come in the order of the requests, errors among them: they do not end the stream."""
+        """Answers come in the order of the requests, errors among them: they do not end the stream.
+
+        The requests of the stream ID are known as ID.0, ID.1, and so on.
+        """
+        stream_id = self._ids.of(metadata_value(context, REQUEST_ID))
+        context.set_trailing_metadata(((REQUEST_ID, stream_id),))
+        numbers = itertools.count()
         waiting: deque[_Call] = deque()
         room = asyncio.Semaphore(_MAX_STREAMED)
         arrived = asyncio.Event()
@@ -104,7 +111,8 @@ class InferenceService:
         async def read() -> None:
             async for data in requests:
                 await room.acquire()
-                waiting.append(self._streamed(data, self._slo_ms(context)))
+                request_id = f"{stream_id}.{next(numbers)}"
+                waiting.append(self._streamed(data, self._slo_ms(context), request_id))
                 arrived.set()
 
         reader = asyncio.ensure_future(read())
@@ -126,15 +134,15 @@ class InferenceService:
             for call in waiting:
                 call.cancel()
 
-    def _streamed(self, data: bytes, slo_ms: float) -> "_Call":
+    def _streamed(self, data: bytes, slo_ms: float, request_id: str) -> "_Call":
         try:
-            return self._submit(data, slo_ms)
+            return self._submit(data, slo_ms, request_id)
         except SuperServeError as error:
             refused = _Call(None, "", None)
             refused.refused(error)
             return refused
 
-    def _submit(self, data: bytes, slo_ms: float) -> "_Call":
+    def _submit(self, data: bytes, slo_ms: float, request_id: str) -> "_Call":
         arrival_ns = self._clock.now_ns()
         decoded = decode_infer(data, slo_ms, self._elements_of)
         model = self._plane.model(decoded.model, decoded.version)
@@ -143,7 +151,7 @@ class InferenceService:
         if not self._memory.take(len(data)):
             raise self._memory.refusal()
         call.answer.add_done_callback(lambda _: self._memory.give_back(len(data)))
-        call.pending = model.submit(checked, arrival_ns, call)
+        call.pending = model.submit(checked, arrival_ns, call, request_id.encode())
         return call
 
     def _elements_of(self, name: str) -> int:
@@ -206,7 +214,7 @@ def _filled(kind: Any, value: msgspec.Struct | Mapping[str, msgspec.Struct]) -> 
     return json_format.ParseDict(msgspec.to_builtins(value), kind())
 
 
-def _asking(method: str, answer: Callable[[Any], Any]) -> Callable[[bytes, Context], Awaitable[bytes]]:
+def _asking(method: str, answer: Callable[[Any], Any]) -> Callable[[bytes, Context, str], Awaitable[bytes]]:
     """A call that is answered at once from its request message."""
 
     async def later(asked: Any) -> Any:
@@ -215,11 +223,13 @@ def _asking(method: str, answer: Callable[[Any], Any]) -> Callable[[bytes, Conte
     return _asking_later(method, later)
 
 
-def _asking_later(method: str, answer: Callable[[Any], Awaitable[Any]]) -> Callable[[bytes, Context], Awaitable[bytes]]:
+def _asking_later(
+    method: str, answer: Callable[[Any], Awaitable[Any]]
+) -> Callable[[bytes, Context, str], Awaitable[bytes]]:
     """A call that is answered from its request message."""
     request = message(f"inference.{method}Request")
 
-    async def work(data: bytes, _: Context) -> bytes:
+    async def work(data: bytes, _: Context, _id: str) -> bytes:
         try:
             asked = request.FromString(data)
         except DecodeError as error:

@@ -1,0 +1,172 @@
+"""Explains what became of a request: the numbers, from what a `DecisionLog` has kept.
+
+Everything is worked out when somebody asks, with the arithmetic that the scheduler used.
+"""
+
+from datetime import UTC, datetime
+
+from superserve.clock import NS_PER_MS
+from superserve.request import Outcome, Reason, Request
+from superserve.scheduling.policy import Policy
+from superserve.scheduling.scheduler import BatchFate, Launch
+from superserve.serving.decisions import Course, DecisionLog, Ending
+from superserve.serving.explanation import CHOSEN, NOT_USED, Attempt, Candidate, Explanation, Refusal, Summary
+from superserve.serving.explanation_wording import reasons, remedies
+
+
+class Explainer:
+    """Explains the requests of a model.
+
+    Args:
+        model: its name.
+        policy: what decided about them.
+        max_queued: how many requests may wait.
+        log: what was decided.
+    """
+
+    def __init__(self, model: str, policy: Policy, max_queued: int, log: DecisionLog) -> None:
+        self._model = model
+        self._policy = policy
+        self._table = policy.table
+        self._max_queued = max_queued
+        self._log = log
+
+    def explain(self, course: Course, now_ns: int, date_ms: int) -> Explanation:
+        """All that is known of a request; ``date_ms`` is the date of ``now_ns``."""
+        request = course.request
+        summary = self.summarise(course, now_ns, date_ms)
+        told = Explanation(
+            request_id=summary.request_id,
+            model=summary.model,
+            policy=self._policy.name,
+            outcome=summary.outcome,
+            reason=summary.reason,
+            arrived=summary.arrived,
+            rows=request.rows,
+            priority=request.priority,
+            min_accuracy=request.min_accuracy,
+            deadline_ms=summary.deadline_ms,
+            read_ms=_ms(request.decoded_ns - request.arrival_ns),
+            ended_ms=summary.ended_ms,
+            attempts=[self._attempt(request, launch) for launch in course.launches],
+            refusal=None if course.ending is None else self._refusal(course.ending),
+        )
+        told.why.extend(reasons(told))
+        told.would_change.extend(remedies(told))
+        return told
+
+    def summarise(self, course: Course, now_ns: int, date_ms: int) -> Summary:
+        """The same in one line."""
+        request, ending = course.request, course.ending
+        last = course.launches[-1] if course.launches else None
+        outcome: Outcome | None = None
+        reason: Reason | None = None
+        ended_ns: int | None = None
+        if ending is not None:
+            outcome, reason, ended_ns = ending.outcome, ending.reason, ending.at_ns
+        elif last is not None and last.fate is BatchFate.ANSWERED:
+            outcome = Outcome.SERVED if last.ended_ns <= request.deadline_ns else Outcome.LATE
+            reason, ended_ns = Reason.ANSWERED, last.ended_ns
+        return Summary(
+            request_id=request.request_id.decode("latin-1"),
+            model=self._model,
+            outcome=outcome,
+            reason=reason,
+            arrived=_date(date_ms - (now_ns - request.arrival_ns) // NS_PER_MS),
+            deadline_ms=_ms(request.deadline_ns - request.arrival_ns),
+            ended_ms=None if ended_ns is None else _ms(ended_ns - request.arrival_ns),
+            subnet=None if last is None else self._table.ids[last.subnet],
+            accuracy=None if last is None else self._table.accuracies[last.subnet],
+            bound=None if last is None else last.bound,
+            batches=len(course.launches),
+        )
+
+    def _attempt(self, request: Request, launch: Launch) -> Attempt:
+        ended = launch.fate is not BatchFate.RUNNING
+        answered = launch.fate is BatchFate.ANSWERED
+        around_ns = launch.ended_ns - launch.launched_ns - launch.taken_ns
+        return Attempt(
+            launched_ms=_ms(launch.launched_ns - request.arrival_ns),
+            worker=launch.worker,
+            subnet=self._table.ids[launch.subnet],
+            accuracy=self._table.accuracies[launch.subnet],
+            batch_rows=launch.rows,
+            batch_requests=len(launch.requests),
+            position=launch.requests.index(request),
+            waiting=launch.waiting,
+            idle=launch.idle,
+            workers=launch.workers,
+            head_slack_ms=_ms(_head_slack_ns(launch)),
+            drift=launch.drift,
+            planned_ms=self._planned_ms(launch.subnet, launch.rows, launch.drift),
+            planned_overhead_ms=_ms(launch.overhead_ns),
+            bound=launch.bound,
+            candidates=[self._candidate(launch, subnet) for subnet in range(len(self._table))],
+            fate=launch.fate,
+            ended_ms=_ms(launch.ended_ns - request.arrival_ns) if ended else None,
+            taken_ms=_ms(launch.taken_ns) if answered else None,
+            overhead_ms=_ms(around_ns) if answered else None,
+        )
+
+    def _candidate(self, launch: Launch, subnet: int) -> Candidate:
+        head = launch.requests[0]
+        return Candidate(
+            subnet=self._table.ids[subnet],
+            accuracy=self._table.accuracies[subnet],
+            head_ms=self._planned_ms(subnet, head.rows, launch.drift),
+            batch_ms=self._planned_ms(subnet, launch.rows, launch.drift),
+            verdict=self._verdict(launch, subnet),
+        )
+
+    def _verdict(self, launch: Launch, subnet: int) -> str:
+        head = launch.requests[0]
+        if subnet == launch.subnet:
+            return CHOSEN
+        if subnet not in self._policy.subnets:
+            return NOT_USED
+        if self._table.accuracies[subnet] < head.min_accuracy:
+            return "below the accuracy floor"
+        if self._table.latency_ns[subnet][head.rows] >= _head_slack_ns(launch) / launch.drift:
+            return "too slow for the deadline"
+        if subnet < launch.subnet:
+            return "less accurate"
+        # What a policy refuses, it refuses to more accurate subnets, too.
+        between = any(launch.subnet < other < subnet for other in self._policy.subnets)
+        return "above one that was refused" if between else launch.bound.value
+
+    def _refusal(self, ending: Ending) -> Refusal:
+        request = ending.request
+        usable = self._policy.usable(request.min_accuracy)
+        first = self._policy.subnets[0]
+        meanwhile = self._log.meanwhile(request.decoded_ns, ending.at_ns, request.deadline_ns)
+        return Refusal(
+            left_ms=_ms(request.deadline_ns - ending.at_ns),
+            fastest=self._table.ids[usable[0]] if usable else None,
+            fastest_ms=self._planned_ms(usable[0] if usable else first, request.rows, ending.drift),
+            planned_overhead_ms=_ms(ending.overhead_ns),
+            drift=ending.drift,
+            any_ms=self._planned_ms(first, request.rows, ending.drift),
+            best_accuracy=self._table.accuracies[self._policy.subnets[-1]],
+            waiting=ending.waiting,
+            max_queued=self._max_queued,
+            workers=ending.workers,
+            batches_meanwhile=meanwhile.batches,
+            requests_meanwhile=meanwhile.requests,
+            more_urgent_meanwhile=meanwhile.more_urgent,
+        )
+
+    def _planned_ms(self, subnet: int, rows: int, drift: float) -> float:
+        return _ms(round(self._table.latency_ns[subnet][rows] * drift))
+
+
+def _head_slack_ns(launch: Launch) -> int:
+    """Of the batch's most urgent request, in real time."""
+    return launch.requests[0].deadline_ns - launch.launched_ns - launch.overhead_ns
+
+
+def _ms(ns: int) -> float:
+    return ns / NS_PER_MS
+
+
+def _date(epoch_ms: int) -> str:
+    return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="milliseconds")

@@ -120,11 +120,12 @@ class WatchedPool:
 
     def check_quiet(self) -> None:
         """Everything that was due has been done."""
-        idle = len(self._ready) - len(self._running)
+        idle = self._ready - self._running.keys()
         for model in self.server.plane.models.values():
             router = model.router
             scheduler = router.scheduler
-            if router.queue_depth and idle > 0 and scheduler.workers:
+            # A slow worker may leave to others what it cannot do in time.
+            if router.queue_depth and scheduler.workers and not all(map(scheduler.slow, idle)):
                 self._broken(f"{router.queue_depth} requests of {model.config.name} wait, and a worker is idle")
             due_ns = scheduler.next_timer()
             if due_ns is not None and due_ns < self._loop.now_ns - _TIMELY_NS:

@@ -47,7 +47,7 @@ class Launch:
     With what the decision was made on, and what came of it: all that `superserve why` needs to explain it later.
 
     ``bound``: why it is not a more accurate subnet. ``waiting``: requests that stayed behind. ``idle`` and ``workers``:
-    how many were idle, this one among them, and how many there were. ``overhead_ns`` and ``drift`` (this worker's): what
+    how many were idle, this one among them, and how many there were. ``overhead_ns`` and ``drift``, this worker's: what
     was planned with. ``fate``, ``ended_ns`` and ``taken_ns`` (the time in the worker) follow when it ends.
     """
 

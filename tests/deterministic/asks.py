@@ -6,8 +6,11 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from deterministic.model import NAMES, POISON, compute, inputs_of
+from deterministic.model import NAMES, compute, inputs_of
 from superserve.clock import NS_PER_US
+
+#: Workers that may be lost with a request before it counts as the reason; more where it has no time to run alone.
+MAX_LOSSES: Final = 2
 
 _DATATYPES: Final = (("tag", "UINT32"), ("row", "UINT32"))
 _encode = msgspec.json.encode
@@ -19,7 +22,7 @@ class Ask:
 
     Attributes:
         arrival_ns: when the server had all of it; None until then.
-        status: of the response, 0 before it; ``outcome``: what its header says.
+        status: of the response, 0 before it; ``outcome``: what its header says; it was written at ``answered_ns``.
         gone: whether its client has left, or the connection is closed.
         launches: how many batches have run it; ``losses``: how many workers were lost with it.
         done_ns: when a worker had answered it, which its client may hear of later, behind earlier answers.
@@ -38,6 +41,7 @@ class Ask:
     arrival_ns: int | None = None
     status: int = 0
     outcome: str = ""
+    answered_ns: int = 0
     gone: bool = False
     launches: int = 0
     losses: int = 0
@@ -123,7 +127,7 @@ def complaint(ask: Ask, response: Response) -> str:
         return _wrong_answer(ask, response)
     if b"error" not in response.body:
         return "an error without a word"
-    if response.status == 500 and not ask.may_fail and not ask.tag & POISON:
+    if response.status == 500 and not ask.may_fail and ask.losses < MAX_LOSSES:
         return f"failed, though nothing was wrong with it: {response.body!r}"
     if response.status in {429, 503} and b"retry-after" not in response.headers:
         return "no Retry-After"

@@ -53,10 +53,10 @@ class Plan:
     max_queued: int = 100
     visits: Sequence[Visit] = ()
     faults: Sequence[Fault] = ()
-    stop_ns: int = 0
-    """When the server is told to stop, counted from the end of everything else; below zero: before the recovery."""
+    span_ns: int = 0
+    """How long things may go wrong at least."""
     hasty: bool = False
-    """Whether it is told twice."""
+    """Whether the server is told to stop twice."""
 
 
 _POLICIES: Final = ("drainfit", "drainfit", "slackfit", "fixed:smallest", "maxacc", "maxbatch")
@@ -91,13 +91,11 @@ class _Drawer:
         self._rng = rng
         self._tags = count(1)
         self._span_ns = 0
-        self._delays = False
         self._models: list[str] = []
 
     def plan(self) -> Plan:
         rng = self._rng
         self._span_ns = self._of(_SPANS_MS) * NS_PER_MS
-        self._delays = rng.random() < 0.2
         models = 1 if rng.random() < 0.5 else 2
         loads = bool(rng.random() < 0.12)
         self._models = [*NAMES[:models], *(NAMES[-1:] if loads else ())]
@@ -106,7 +104,7 @@ class _Drawer:
             workers=workers,
             models=models,
             policy=self._of(_POLICIES),
-            timeout_action="delay" if self._delays else "reject",
+            timeout_action="delay" if rng.random() < 0.2 else "reject",
             max_queued=self._of((8, 30, 100)),
             visits=self._visits(),
             faults=self._faults(workers, loads=loads),
@@ -142,7 +140,7 @@ class _Drawer:
             away_ns = begin_ns + int(rng.integers(end_ns - begin_ns + 30 * NS_PER_MS))
             leaving = Leaving(at_ns=away_ns, reset=bool(rng.random() < 0.5))
         elif manner < 0.32:
-            blind = begin_ns, begin_ns + int(rng.integers(400 * NS_PER_MS))
+            blind = begin_ns + 1, begin_ns + int(rng.integers(400 * NS_PER_MS))
         return Visit(
             at_ns=begin_ns,
             delay_ns=int(rng.integers(20, 500)) * NS_PER_US,
@@ -164,7 +162,7 @@ class _Drawer:
         rng = self._rng
         tag = next(self._tags)
         odd = rng.random()
-        if odd < 0.01 and not self._delays:  # what may wait for ever would kill for ever
+        if odd < 0.01:
             tag |= POISON
         elif odd < 0.02:
             tag |= RAISES

@@ -17,11 +17,6 @@ _AT_ONCE = 30
 _TESTS = 167 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 10
 
 
-@pytest.fixture(scope="module")
-def scenery(tmp_path_factory: pytest.TempPathFactory) -> Scenery:
-    return Scenery.make(tmp_path_factory.mktemp("scenery"))
-
-
 @pytest.mark.parametrize("first", range(0, _TESTS * _AT_ONCE, _AT_ONCE))
 def test_nobody_is_forgotten(first: int, scenery: Scenery) -> None:
     """See ``watch.py``, ``client.py`` and ``World`` for what is looked at."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from deterministic.asks import Ask
+from deterministic.asks import MAX_LOSSES, Ask
 from deterministic.loop import VirtualLoop
 from deterministic.model import tags_of
 from superserve.frontend.server import Server
@@ -114,6 +114,8 @@ class WatchedPool:
         for ask in self._running.pop(worker, []):
             ask.losses += 1
             ask.may_fail = self._has_no_slack(ask)
+            if ask.losses > MAX_LOSSES and self._has_time_alone(ask):
+                self._broken(f"{ask.tag} has cost {ask.losses} workers")
         self._listener.on_worker_lost(worker, reason)
 
     # ---- checks
@@ -163,6 +165,10 @@ class WatchedPool:
                 self._broken(f"the deadline of {other.tag} is off by {waiting.deadline_ns - other.deadline_ns} ns")
             if other.deadline_ns < latest_ns and not other.losses:
                 self._broken(f"{other.tag} waits, and is more urgent than one of {[ask.tag for ask in asks]}")
+
+    def _has_time_alone(self, ask: Ask) -> bool:
+        model = self.server.plane.models.get(ask.model)
+        return model is not None and model.router.timeout_action == "delay"
 
     def _has_no_slack(self, ask: Ask) -> bool:
         """Whether too little time is left for the smallest cell and the overhead."""

@@ -99,6 +99,10 @@ class Life:
     broken: list[str] = field(default_factory=list)
     """What should not have been, each with its time."""
     asks: dict[int, Ask] = field(default_factory=dict)
+    start_ns: int = 0
+    """When the server was ready."""
+    stop_ns: int = 0
+    """When it was told to stop."""
 
     def text(self) -> str:
         """Everything that happened."""
@@ -172,12 +176,12 @@ class World:
     async def _live(self) -> None:
         await self.server.start()
         self.loop.on_quiet = self._check_quiet
-        start_ns = self.loop.now_ns
+        start_ns = self.life.start_ns = self.loop.now_ns
         for visit in self.plan.visits:
             self._visit(start_ns, visit)
         for fault in self.plan.faults:
             self.loop.at(start_ns + fault.at_ns, self._happen, fault)
-        ends = [self.plan.stop_ns, *(fault.at_ns for fault in self.plan.faults)]
+        ends = [self.plan.span_ns, *(fault.at_ns for fault in self.plan.faults)]
         ends += [sending.at_ns for visit in self.plan.visits for sending in visit.sendings]
         await self._until(start_ns + max(ends))
         self._heal()
@@ -263,6 +267,7 @@ class World:
     async def _end(self) -> None:
         """The server is told to stop, perhaps twice."""
         self.log("stop")
+        self.life.stop_ns = self.loop.now_ns
         stopping = asyncio.ensure_future(self.server.stop())
         if self.plan.hasty:
             await self._until(self.loop.now_ns + 5 * NS_PER_MS)

@@ -1,0 +1,11 @@
+"""What all lives have in common."""
+
+import pytest
+
+from deterministic.world import Scenery
+
+
+@pytest.fixture(scope="session")
+def scenery(tmp_path_factory: pytest.TempPathFactory) -> Scenery:
+    """The models on disk."""
+    return Scenery.make(tmp_path_factory.mktemp("scenery"))

@@ -52,6 +52,10 @@ ENGINE = """
             return [inputs[0]]
 
     def create(setup):
+        if os.path.exists(setup.spec.options["broken"]):
+            with open(setup.spec.options["broken"], "a") as tried:
+                tried.write("x")
+            raise RuntimeError("the disk says no")
         return Engine()
 """
 DIES, HANGS = 201, 202
@@ -120,7 +124,12 @@ async def serving(folder: Path, monkeypatch: pytest.MonkeyPatch, workers: int = 
     monkeypatch.syspath_prepend(str(folder))
     tensor = TensorSpec("x", "UINT8", (-1,))
     spec = WorkerSpec(
-        engine="frail_engine:create", options={}, inputs=(tensor,), outputs=(tensor,), max_rows=8, warm_batches=(1, 8)
+        engine="frail_engine:create",
+        options={"broken": str(folder / "broken")},
+        inputs=(tensor,),
+        outputs=(tensor,),
+        max_rows=8,
+        warm_batches=(1, 8),
     )
     clock = MonotonicClock(asyncio.get_running_loop())
     pool = LocalPool([spec], (available_cores()[-1],) * workers, clock, LIMITS)
@@ -169,6 +178,23 @@ async def test_without_any_worker_requests_are_refused_and_then_served_again(
         for client in stuck:
             with pytest.raises(WorkerError):
                 await client.result()
+
+
+async def test_a_worker_that_fails_to_start_is_tried_again_ever_more_seldom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the server is not ready until it does."""
+    async with serving(tmp_path, monkeypatch) as served:
+        broken = tmp_path / "broken"
+        broken.touch()
+        served.kill(0)
+        await served.until(0)
+        await asyncio.sleep(1.0)
+        assert 1 <= broken.stat().st_size <= 4, "after 0.1, 0.3, 0.7 s and so on"
+        assert not served.router.ready
+        broken.unlink()
+        await served.until(1)
+        assert await Client(served, 1).result() == 1
 
 
 @contextmanager

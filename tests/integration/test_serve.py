@@ -3,10 +3,13 @@
 import asyncio
 import http.client
 import json
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +96,8 @@ async def test_sigterm_answers_what_is_in_flight(folder: Path, tmp_path: Path) -
     assert code == 0
 
 
-async def test_a_second_signal_does_not_wait(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_second_signal_does_not_wait(folder: Path, tmp_path: Path, number: signal.Signals) -> None:
     """With a request that would take half a minute it ends at once, and its workers with it."""
     device = f"emulated:{slow_profile(tmp_path / 'slow.json', 30_000)}"
     with serving(folder, "--slo-ms", "60000", scratch=tmp_path, device=device) as server:
@@ -102,12 +106,78 @@ async def test_a_second_signal_does_not_wait(folder: Path, tmp_path: Path) -> No
         writer.write(infer_bytes())
         await asyncio.sleep(0.2)
         for _ in range(2):
-            server.process.send_signal(signal.SIGINT)
+            server.process.send_signal(number)
             await asyncio.sleep(0.2)
         code = await asyncio.to_thread(server.process.wait, 8)
         writer.close()
     assert code == 0
     assert not any(worker.is_running() for worker in workers)
+
+
+def test_without_workers_it_says_so_and_is_back_with_them(folder: Path, tmp_path: Path) -> None:
+    """It lives, is not ready, and refuses requests for a while; nobody has to start it again."""
+    with serving(folder, "--workers", "2", "--slo-ms", "500", scratch=tmp_path) as server:
+        template, *workers = sorted(server.children(), key=lambda child: "superserve.serving.worker" in child.cmdline())
+        template.suspend()  # there will be no others
+        for worker in workers:
+            worker.kill()
+        until = time.monotonic() + 20
+        while get(server, "/v2/health/ready").status == 200 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert get(server, "/v2/health/ready").status == 503
+        assert get(server, "/v2/health/live").status == 200
+        refused = get(server, "/v2/models/digits/infer", infer_bytes().partition(b"\r\n\r\n")[2])
+        assert refused.status == 503
+        assert refused.headers["Retry-After"] == "1"
+        template.resume()
+        while get(server, "/v2/health/ready").status != 200 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert infer_on(server)["parameters"]["slo_met"] is True
+
+
+def test_connections_beyond_its_descriptors_are_closed_and_others_served(folder: Path, tmp_path: Path) -> None:
+    """It neither stops accepting nor spins meanwhile."""
+    with serving(folder, scratch=tmp_path) as server:
+        process = psutil.Process(server.process.pid)
+        limit = process.num_fds() + 10
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (limit, limit))
+        with ExitStack() as stack:
+            opened = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=5)) for _ in range(40)
+            ]
+            before = process.cpu_times()
+            time.sleep(0.5)
+            after = process.cpu_times()
+            assert after.user + after.system - before.user - before.system < 0.25
+            assert sum(is_live(connection) for connection in opened) == 10
+        until = time.monotonic() + 10
+        while not (served := is_served(server)) and time.monotonic() < until:  # it sees the others go one by one
+            time.sleep(0.05)
+        assert served
+
+
+def is_live(connection: socket.socket) -> bool:
+    """Whether the server answers on a connection."""
+    with suppress(ConnectionError):
+        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\n\r\n")
+        return connection.recv(4096).startswith(b"HTTP/1.1 200 ")
+    return False
+
+
+def is_served(server: ServerProcess) -> bool:
+    """Whether the server answers on a new connection."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        return is_live(connection)
+
+
+def get(server: ServerProcess, path: str, body: bytes | None = None) -> http.client.HTTPResponse:
+    """Ask it something on a connection of its own."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection.request("GET" if body is None else "POST", path, body)
+    response = connection.getresponse()
+    response.read()
+    connection.close()
+    return response
 
 
 def test_a_signal_while_workers_start_ends_it(folder: Path) -> None:

@@ -105,7 +105,9 @@ async def loaded_by(pool: LocalPool, listener: Listener, worker: int) -> tuple[i
 
 
 def template() -> psutil.Process:
-    (found,) = [child for child in psutil.Process().children() if "superserve.serving.template" in child.cmdline()]
+    # Processes whose own parents were killed by other tests may lie here, ended, and have no command line any more.
+    living = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    (found,) = [child for child in living if "superserve.serving.template" in child.cmdline()]
     return found
 
 

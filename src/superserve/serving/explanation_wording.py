@@ -225,8 +225,8 @@ _REFUSED: Final[dict[Reason, Callable[[Explanation, Refusal], str]]] = {
     Reason.WORKER_FAILED: _fixed("Its worker could not run the batch that it was in. The server's log says why."),
     Reason.WORKER_LOST: _worker_lost,
     Reason.POISON: _fixed(
-        "Two workers were lost while they ran it, the second time alone: it is not run again. The server's log says how "
-        "they ended."
+        "Two workers were lost while they ran it, the second time alone: it is not run again. The server's log says "
+        "how they ended."
     ),
     Reason.STOPPING: _fixed("The model was starting or stopping."),
 }

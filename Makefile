@@ -8,18 +8,20 @@
 #   BENCH_VENV   the environment of bench-subnetact
 #   FUZZ_VENV    the environment of fuzz-http
 #   FUZZ_SECONDS for each target of fuzz-codec
+#   MINUTES      of soak
 PYTHON ?= python3
 VENV ?= .venv
 MODELS_VENV ?= .venv-models
 BENCH_VENV ?= .venv-bench
 FUZZ_VENV ?= .venv-fuzz
 FUZZ_SECONDS ?= 60
+MINUTES ?= 30
 PIP_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help demo test test-all test-pages test-models fuzz-http fuzz-codec check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-headline bench-soak chaos clean
+.PHONY: help demo test test-all test-pages test-models fuzz-http fuzz-codec check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-headline bench-soak soak chaos clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -114,6 +116,10 @@ bench-headline: $(VENV)/.installed-core  ## Each bundled model live under real t
 
 bench-soak: $(VENV)/.installed-core  ## A million requests, a fifth given up: memory has to stay as it is (5 minutes)
 	PYTHONPATH=benchmarks $(BIN)/python -m memory_soak --figure docs/images/memory-soak.png $(BENCH_ARGS)
+
+soak: $(VENV)/.installed-core  ## MINUTES=30 of requests, most given up, with faults and models that come and go: all has to stay as it is
+	PYTHONPATH=benchmarks $(BIN)/python -m memory_soak --minutes $(MINUTES) --cancelled 0.6 --every-s 5 \
+	  --figure docs/images/soak.png $(BENCH_ARGS)
 
 chaos: $(VENV)/.installed-core  ## Workers killed, stopped, slowed down and poisoned under load: docs/chaos.md (8 minutes, wants the machine)
 	PYTHONPATH=benchmarks $(BIN)/python -m chaos --docs docs $(CHAOS_ARGS)

@@ -19,6 +19,8 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
     launched_too_late: int
     waiting: int
     workers: int
+    tasks: int = 0
+    """Of its event loop."""
 
 
 async def read_counters(metrics_url: str) -> Counters:
@@ -42,6 +44,7 @@ def parse(page: str) -> Counters:
         launched_too_late=found["superserve_launched_too_late_total", ""],
         waiting=found["superserve_queue_depth", ""],
         workers=found["superserve_workers", ""],
+        tasks=found["superserve_tasks", ""],
     )
 
 

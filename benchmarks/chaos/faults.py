@@ -4,8 +4,9 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Sequence
-from typing import Any, Final, Literal
+from collections.abc import Iterator, Sequence
+from itertools import count, takewhile
+from typing import Final, Literal
 
 import msgspec
 import numpy as np
@@ -14,21 +15,17 @@ import psutil
 from superserve.client.client import AsyncClient
 from superserve.client.retries import Retries
 from superserve.errors import SuperServeError
-from superserve.serving.emulated import DEADLY, SLOW_SIGNAL
+from superserve.serving.emulated import DEADLY, SLOWING
 from superserve.serving.worker import MODULE
 
 Kind = Literal["kill", "hang", "slow", "poison"]
 
 #: What a worker gets. Of a stopped one nobody hears anything: it has to be missed.
-_SIGNALS: Final[dict[Kind, signal.Signals]] = {
-    "kill": signal.SIGKILL,
-    "hang": signal.SIGSTOP,
-    "slow": SLOW_SIGNAL,
-}
-#: How long a slow worker is.
-_SLOW_S: Final = 4.0
-#: A poisoned request has the time to kill two workers and to be told of it.
-_POISON_SLO_MS: Final = 10_000.0
+_SIGNALS: Final[dict[Kind, signal.Signals]] = {"kill": signal.SIGKILL, "hang": signal.SIGSTOP}
+#: How an input begins that does it to an emulated worker.
+_INPUTS: Final[dict[Kind, bytes]] = {"slow": SLOWING, "poison": DEADLY}
+#: Such a request has the time to kill two workers and to be told of it.
+_SLO_MS: Final = 10_000.0
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +37,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     pid: int | None = None
     """The worker that it was done to; None for an input."""
     answer: str = ""
-    """What the sender of a poisonous input was told."""
+    """What the sender of the input was told, if not what it asked for."""
 
 
 class Injector:
@@ -48,7 +45,7 @@ class Injector:
 
     Args:
         router: the server's process.
-        url: of the server, which poisonous inputs are sent to.
+        url: of the server, which inputs are sent to.
         model: its name there.
         kinds: what is done, in turn.
         seed: of whom it is done to.
@@ -75,44 +72,31 @@ class Injector:
         await asyncio.gather(*self._tasks)
 
     def _do(self, kind: Kind, at_s: float) -> None:
-        if kind == "poison":
-            self._later(self._poison(at_s))
-            return
-        pid = int(self._rng.choice(worker_pids(self._router)))
-        self.done.append(Fault(kind=kind, at_s=at_s, epoch_s=time.time(), pid=pid))
-        os.kill(pid, _SIGNALS[kind])
-        if kind == "slow":
-            self._later(self._recover(pid))
+        if kind in _INPUTS:
+            task = asyncio.ensure_future(self._send(kind, at_s))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        elif pids := worker_pids(self._router):
+            pid = int(self._rng.choice(pids))
+            self.done.append(Fault(kind=kind, at_s=at_s, epoch_s=time.time(), pid=pid))
+            os.kill(pid, _SIGNALS[kind])
 
-    def _later(self, what: Any) -> None:  # noqa: ANN401  (a coroutine of any kind)
-        task = asyncio.ensure_future(what)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _recover(self, pid: int) -> None:
-        await asyncio.sleep(_SLOW_S)
-        if pid in worker_pids(self._router):  # it may have been killed meanwhile
-            os.kill(pid, SLOW_SIGNAL)
-
-    async def _poison(self, at_s: float) -> None:
-        epoch_s = time.time()
+    async def _send(self, kind: Kind, at_s: float) -> None:
+        epoch_s, answer = time.time(), ""
         async with AsyncClient(self._url, retries=Retries(max_attempts=1)) as client:
             (tensor,) = (await client.metadata(self._model)).inputs
-            shape = [max(1, size) for size in tensor.shape]
-            row = np.zeros(shape, np.uint8)
-            row.reshape(-1)[: len(DEADLY)] = list(DEADLY)
+            row = np.zeros([max(1, size) for size in tensor.shape], np.uint8)
+            row.reshape(-1)[: len(DEADLY)] = list(_INPUTS[kind])
             try:
-                await client.infer(self._model, {tensor.name: row}, slo_ms=_POISON_SLO_MS)
+                await client.infer(self._model, {tensor.name: row}, slo_ms=_SLO_MS)
             except SuperServeError as error:
                 answer = str(error)
-            else:
-                answer = "an answer"
-        self.done.append(Fault(kind="poison", at_s=at_s, epoch_s=epoch_s, answer=answer))
+        self.done.append(Fault(kind=kind, at_s=at_s, epoch_s=epoch_s, answer=answer))
 
 
-def due_s(seconds: float, every_s: float) -> list[float]:
+def due_s(seconds: float, every_s: float) -> Iterator[float]:
     """When something is done: from half an interval after the start, and not within two intervals of the end."""
-    return [float(at_s) for at_s in np.arange(every_s / 2, seconds - 2 * every_s + 1e-9, every_s)]
+    return takewhile(lambda at_s: at_s <= seconds - 2 * every_s, count(every_s / 2, every_s))
 
 
 def worker_pids(router: psutil.Process) -> list[int]:

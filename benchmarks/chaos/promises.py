@@ -48,7 +48,7 @@ def _of_requests(scenario: Scenario, row: ResultRow, counters: Counters, faults:
         f"{rescued['served']} run again in time, {lost} lost; {row.failed} had no slack left",
         lost == 0,
     )
-    answered, asked = sum(counters.ended.values()), row.offered + len(poisoned)
+    answered, asked = sum(counters.ended.values()), row.offered + sum(fault.pid is None for fault in faults)
     unanswered = row.failed - (counters.ended["failed"] - len(poisoned))
     yield Promise(
         "every request has exactly one end, and its sender hears of it",

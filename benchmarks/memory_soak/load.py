@@ -17,7 +17,6 @@ HTTP_CONNECTIONS: Final = 48
 GRPC_CALLS: Final = 32
 #: Of all requests: these are dearer for client and server alike.
 GRPC_SHARE: Final = 0.1
-CANCELLED_SHARE: Final = 0.2
 #: A client that gives up does so within this time: before, while and after its batch runs.
 _PATIENCE_S: Final = 0.006
 _TIMEOUT_S: Final = 30.0
@@ -28,16 +27,18 @@ class Load:
     """So many requests, and what became of them.
 
     Args:
-        total: requests to make.
+        total: requests to make, unless it is stopped before.
         seed: of sizes and cancels.
+        cancelled: share of the requests that are given up.
 
     Attributes:
         begun: requests so far.
         outcomes: how many ended how: an HTTP status, a gRPC status, ``cancelled`` or ``lost``.
     """
 
-    def __init__(self, total: int, seed: int) -> None:
+    def __init__(self, total: int, seed: int, cancelled: float = 0.2) -> None:
         self.total = total
+        self.cancelled = cancelled
         self.begun = 0
         self.begun_grpc = 0
         self.outcomes: Counter[str] = Counter()
@@ -49,9 +50,13 @@ class Load:
             tasks.create_task(_HttpClients(self, url).run())
             tasks.create_task(_grpc_clients(self, grpc_address))
 
+    def stop(self) -> None:
+        """Make no more requests."""
+        self.total = self.begun
+
     def take(self, *, over_grpc: bool) -> bool:
         """Whether there is one more to make, and if so count it."""
-        if self.begun == self.total:
+        if self.begun >= self.total:
             return False
         self.begun += 1
         self.begun_grpc += over_grpc
@@ -59,7 +64,7 @@ class Load:
 
     def gives_up(self) -> bool:
         """Whether the client of the next request will."""
-        return self.random.random() < CANCELLED_SHARE
+        return self.random.random() < self.cancelled
 
 
 class _HttpClients:

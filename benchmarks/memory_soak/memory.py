@@ -1,6 +1,7 @@
 """What a server holds while it serves, and whether it came to hold more."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -21,7 +22,10 @@ COLUMNS: Final = {
     "shared_mb": "shared memory, MB",
     "router_files": "router's descriptors",
     "worker_files": "workers' descriptors",
+    "tasks": "tasks of the router's loop",
 }
+#: What may be more at the end in numbers: one that was just being opened, and a few that come and go with requests.
+_MORE: Final = {"router_files": 1, "worker_files": 1, "tasks": 4}
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -40,6 +44,7 @@ class Sample(msgspec.Struct, frozen=True):
     shared_mb: float
     router_files: int
     worker_files: int
+    tasks: int = 0
 
 
 class Growth(msgspec.Struct, frozen=True):
@@ -56,16 +61,19 @@ class Growth(msgspec.Struct, frozen=True):
 
     @property
     def is_flat(self) -> bool:
-        """Whether it did not grow, within what is allowed. Descriptors may differ by one that was being opened."""
-        return self.share <= MOST_GROWTH or (self.what.endswith("files") and self.last - self.first <= 1)
+        """Whether it did not grow, within what is allowed."""
+        return self.share <= MOST_GROWTH or self.last - self.first <= _MORE.get(self.what, 0)
 
 
-def take_sample(router: int, requests: int, seconds: float) -> Sample:
-    """Of a server whose router is that process and whose workers are its children."""
+def take_sample(router: int, requests: int, seconds: float, tasks: int = 0) -> Sample:
+    """Of a server whose router is that process and whose workers, and their template, are its children."""
     main = psutil.Process(router)
-    workers = main.children(recursive=True)
     router_kb = _sizes_kb(main.pid)
-    workers_kb = [_sizes_kb(process.pid) for process in workers]
+    workers_kb, worker_files = [], 0
+    for process in main.children(recursive=True):
+        with suppress(OSError, psutil.NoSuchProcess):  # it may end just now
+            workers_kb.append(_sizes_kb(process.pid))
+            worker_files += process.num_fds()
     return Sample(
         requests=requests,
         seconds=seconds,
@@ -75,7 +83,8 @@ def take_sample(router: int, requests: int, seconds: float) -> Sample:
         workers_own_mb=sum(sizes["Anonymous"] for sizes in workers_kb) / 1024,
         shared_mb=sum(sizes["Pss_Shmem"] for sizes in (router_kb, *workers_kb)) / 1024,
         router_files=main.num_fds(),
-        worker_files=sum(process.num_fds() for process in workers),
+        worker_files=worker_files,
+        tasks=tasks,
     )
 
 

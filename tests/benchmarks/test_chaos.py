@@ -140,8 +140,8 @@ superserve_workers{state="idle"} 6.0
 
 
 def test_faults_leave_time_to_recover_from_the_last_one() -> None:
-    assert due_s(30.0, 5.0) == [2.5, 7.5, 12.5, 17.5]
-    assert len(due_s(180.0, 5.0)) == 34
+    assert list(due_s(30.0, 5.0)) == [2.5, 7.5, 12.5, 17.5]
+    assert len(list(due_s(180.0, 5.0))) == 34
 
 
 def test_workers_on_one_core_are_given_twice_the_time(monkeypatch: pytest.MonkeyPatch) -> None:

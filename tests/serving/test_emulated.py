@@ -1,15 +1,13 @@
 """The emulated engine on a clock of the test's own."""
 
-import os
-import signal
-
 import numpy as np
 import pytest
 
+from superserve.engine import Engine
 from superserve.errors import ProfileError
 from superserve.profile import Profile
 from superserve.serving import emulated
-from superserve.serving.emulated import DEADLY, SLOW_SIGNAL, EmulatedEngine, create_engine, emulated_workers
+from superserve.serving.emulated import DEADLY, SLOW_NS, SLOWING, EmulatedEngine, create_engine, emulated_workers
 from superserve.serving.ipc import Setup
 from support.serving import MODEL
 
@@ -38,7 +36,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     return found
 
 
-def took_ns(machine: Machine, engine: EmulatedEngine, subnet: int, rows: int) -> int:
+def took_ns(machine: Machine, engine: Engine, subnet: int, rows: int) -> int:
     began_ns = machine.now_ns
     engine.run(subnet, [np.zeros((rows, 2), np.uint8)])
     return machine.now_ns - began_ns
@@ -86,13 +84,12 @@ def test_an_unreadable_profile_is_refused_before_any_worker_starts() -> None:
         emulated_workers(MODEL, "no-such.json", seed=0)
 
 
-def test_a_slow_worker_takes_ten_times_as_long_until_it_is_told_otherwise(machine: Machine) -> None:
+def test_a_worker_is_slow_for_a_while_after_a_slowing_row(machine: Machine) -> None:
     engine = create_engine(Setup(0, emulated_workers(MODEL, "r-profile", seed=0)))
-    assert isinstance(engine, EmulatedEngine)
-    for slowness in (10, 1):
-        os.kill(os.getpid(), SLOW_SIGNAL)
-        assert abs(took_ns(machine, engine, 0, 1) - slowness * 1_410_000) <= 2_000
-    signal.signal(SLOW_SIGNAL, signal.SIG_DFL)
+    engine.run(0, [np.frombuffer(SLOWING + bytes(4), np.uint8).reshape(1, 20)])
+    assert abs(took_ns(machine, engine, 0, 1) - 10 * 1_410_000) <= 2_000
+    machine.now_ns += SLOW_NS
+    assert abs(took_ns(machine, engine, 0, 1) - 1_410_000) <= 2_000
 
 
 @pytest.mark.parametrize(

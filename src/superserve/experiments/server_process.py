@@ -46,6 +46,7 @@ async def running_server(
     profile: Path | None,
     log: Path,
     timeout_action: TimeoutAction = "reject",
+    repository: Path | None = None,
 ) -> AsyncIterator[RunningServer]:
     """``superserve serve`` as a child process.
 
@@ -57,6 +58,7 @@ async def running_server(
         profile: what it plans with; None leaves that to the server.
         log: takes what it says.
         timeout_action: what becomes of requests that cannot be met.
+        repository: folder of models that may be loaded into it.
 
     Raises:
         ChildFailedError: if it ends, or is not ready in time; the message has the end of its log.
@@ -70,6 +72,7 @@ async def running_server(
         arguments += ["--engine", choice.engine, "--dtype", choice.dtype]
     arguments += ["--ready-file", str(ready_file)]
     arguments += ["--profile", str(profile)] if profile is not None else []
+    arguments += ["--model-repository", str(repository)] if repository is not None else []
     async with ChildProcess("superserve", arguments, log=log) as child:
         yield await _ready(child, ready_file)
 

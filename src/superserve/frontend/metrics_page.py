@@ -4,6 +4,7 @@ Counting is done where things happen, in plain integers (``serving/telemetry.py`
 somebody asks.
 """
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import Final
@@ -64,6 +65,7 @@ class ModelCollector(Collector):
         yield depth
         yield from _plans(models)
         yield _workers(models)
+        yield GaugeMetricFamily("superserve_tasks", "Tasks of the event loop.", value=len(asyncio.all_tasks()))
         yield GaugeMetricFamily(
             "superserve_body_memory_bytes", "Bytes of request bodies in memory.", value=self._memory.held
         )

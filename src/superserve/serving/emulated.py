@@ -3,12 +3,11 @@
 They are real worker processes behind the real pool, so that a load for eight GPUs can be tried live on two cores:
 all that is missing is the arithmetic. Whatever they answer is marked as emulated.
 
-Two faults of devices are emulated, too: a worker that gets ``SIGUSR2`` takes ten times as long from then on, until it
-gets another one; and a worker dies of a row whose first input begins with `DEADLY`.
+Two faults of devices are emulated, too: a worker dies of a row whose first input begins with `DEADLY`, and takes ten
+times as long for a few seconds after one that begins with `SLOWING`.
 """
 
 import os
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -16,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from superserve.clock import NS_PER_MS, NS_PER_US, monotonic_ns, sleep_until_ns
+from superserve.clock import NS_PER_MS, NS_PER_S, NS_PER_US, monotonic_ns, sleep_until_ns
 from superserve.engine import Engine
 from superserve.latency import LatencySampler
 from superserve.model_folder import ModelConfig
@@ -25,12 +24,13 @@ from superserve.serving.ipc import Setup, WorkerSpec
 
 ENGINE_NAME: Final = "emulated"
 
-#: What a worker makes of its latencies after the signal.
-SLOWNESS: Final = 10
-SLOW_SIGNAL: Final = signal.SIGUSR2
-
 #: Drawn at random: no data begin so.
 DEADLY: Final = bytes.fromhex("8f3a61d05c1be7942d70b65fa8c9134e")
+SLOWING: Final = bytes.fromhex("17c2e06b94ad583ff1265d8e0b79a34c")
+
+#: How many times as long a slow worker takes, and how long it is slow.
+SLOWNESS: Final = 10
+SLOW_NS: Final = 4 * NS_PER_S
 
 #: Exit status of a worker that has died of its input; a shell's for a segmentation fault.
 _DEAD: Final = 139
@@ -73,9 +73,7 @@ def create_engine(setup: Setup) -> Engine:
     rng = np.random.default_rng([int(options["seed"]), setup.worker])
     outputs = [np.zeros((setup.spec.max_rows, *tensor.row_shape), tensor.dtype) for tensor in setup.spec.outputs]
     lead_ns = min(_sleep_overshoot_ns(), _MAX_FIRST_LEAD_NS)
-    engine = EmulatedEngine(Profile.load(str(options["profile"])), rng, outputs, lead_ns)
-    signal.signal(SLOW_SIGNAL, lambda *_: engine.change_pace())
-    return engine
+    return EmulatedEngine(Profile.load(str(options["profile"])), rng, outputs, lead_ns)
 
 
 class EmulatedEngine:
@@ -102,11 +100,7 @@ class EmulatedEngine:
         self._sampler = LatencySampler(profile, rng)
         self._outputs = outputs
         self._lead_ns = lead_ns
-        self._slowness = 1
-
-    def change_pace(self) -> None:
-        """Be `SLOWNESS` times as slow from now on, or as fast as before again."""
-        self._slowness = 1 if self._slowness > 1 else SLOWNESS
+        self._slow_until_ns = 0
 
     def actuate(self, subnet: int) -> None:
         """See `Engine.actuate`; there is nothing to set."""
@@ -115,9 +109,13 @@ class EmulatedEngine:
         """See `Engine.run`."""
         begin_ns = monotonic_ns()
         rows = len(inputs[0])
-        if any(head.tobytes() == DEADLY for head in inputs[0].reshape(rows, -1).view(np.uint8)[:, : len(DEADLY)]):
+        heads = {head.tobytes() for head in inputs[0].reshape(rows, -1).view(np.uint8)[:, : len(DEADLY)]}
+        if DEADLY in heads:
             os._exit(_DEAD)
-        end_ns = begin_ns + self._slowness * self._sampler.sample_ns(subnet, rows)
+        if SLOWING in heads:
+            self._slow_until_ns = begin_ns + SLOW_NS
+        slowness = SLOWNESS if begin_ns < self._slow_until_ns else 1
+        end_ns = begin_ns + slowness * self._sampler.sample_ns(subnet, rows)
         sleep_until_ns(end_ns - self._lead_ns)
         step_ns = _STEP_NS if monotonic_ns() > end_ns else -_STEP_NS
         self._lead_ns = min(max(self._lead_ns + step_ns, 0), _MAX_LEAD_NS)

@@ -21,7 +21,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help demo test test-all test-pages test-models fuzz-http fuzz-codec check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-headline bench-soak soak chaos clean
+.PHONY: help demo test test-all test-pages test-models mutants fuzz-http fuzz-codec check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-headline bench-soak soak chaos clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -66,6 +66,9 @@ $(VENV)/.installed-models: $(BIN)/python pyproject.toml constraints.txt tests/mo
 test-models:  ## Parity with the projects that the model families come from, in an environment of their own
 	@$(MAKE) --no-print-directory VENV=$(MODELS_VENV) $(MODELS_VENV)/.installed-models
 	$(MODELS_VENV)/bin/python -m pytest tests/models $(TEST_ARGS)
+
+mutants: $(VENV)/.installed-test  ## Take away what the server does about each fault: a test has to notice (2 minutes)
+	PYTHONPATH=tests $(BIN)/python -m mutants
 
 # Its plug-in would be loaded into every run of pytest, so it has an environment of its own.
 $(FUZZ_VENV)/bin/schemathesis:

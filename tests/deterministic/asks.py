@@ -23,7 +23,7 @@ class Ask:
     Attributes:
         arrival_ns: when the server had all of it; None until then.
         status: of the response, 0 before it; ``outcome``: what its header says; it was written at ``answered_ns``.
-        gone: whether its client has left, or the connection is closed.
+        gone_ns: when its client had left, or the connection was closed; None until then.
         launches: how many batches have run it; ``losses``: how many workers were lost with it.
         done_ns: when a worker had answered it, which its client may hear of later, behind earlier answers.
         may_fail: whether there is a reason to answer it with 500.
@@ -42,7 +42,7 @@ class Ask:
     status: int = 0
     outcome: str = ""
     answered_ns: int = 0
-    gone: bool = False
+    gone_ns: int | None = None
     launches: int = 0
     losses: int = 0
     done_ns: int = 0
@@ -57,7 +57,7 @@ class Ask:
     @property
     def ended(self) -> bool:
         """Whether it must not be run any more."""
-        return self.gone or self.status != 0
+        return self.gone_ns is not None or self.status != 0
 
     def encode(self) -> bytes:
         """The HTTP request."""

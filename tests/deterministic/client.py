@@ -130,7 +130,7 @@ class Session:
         """See `Peer.on_closed`."""
         blind = self._visit.blind is not None
         for ask in self._open:
-            ask.gone = True
+            ask.gone_ns = self._loop.now_ns
             unanswered = ask.arrival_ns is not None and not (self._left or self._last or blind)
             self._told(f"{self._name}: closed on {ask.tag}", "closed without an answer" if unanswered else "")
         self._left = True

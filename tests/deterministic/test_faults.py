@@ -44,6 +44,11 @@ def one(ask: Ask, at_ms: float = 0.0, leaving: Leaving | None = None) -> Visit:
     return Visit(at_ns=at_ns, delay_ns=0, sendings=[Sending(at_ns, ask)], leaving=leaving)
 
 
+def _one_by_one(asks: Sequence[Ask]) -> list[Visit]:
+    """Clients that ask a millisecond after each other."""
+    return [one(ask, at_ms=1.0 + number) for number, ask in enumerate(asks)]
+
+
 def half(ask: Ask, at_ms: float = 0.0) -> Visit:
     """A client that sends most of a request, and never the rest."""
     at_ns = _BEGIN_NS + round(at_ms * NS_PER_MS)
@@ -103,8 +108,7 @@ def test_an_input_that_kills_is_given_up_after_its_second_victim(live: Live) -> 
     busy = [Ask(tag=tag, model="one", rows=8, timeout_us=400_000) for tag in (1, 2)]
     poison = Ask(tag=3 | POISON, model="one", timeout_us=900_000)
     others = [Ask(tag=tag, model="one", timeout_us=900_000) for tag in (4, 5)]
-    mates = [one(ask, at_ms=1.0 + number) for number, ask in enumerate((poison, *others))]
-    life = live([*map(one, busy), *mates], workers=2, policy="maxbatch")
+    life = live([*map(one, busy), *_one_by_one((poison, *others))], workers=2, policy="maxbatch")
     assert f"[{poison.tag}, 4, 5]" in life.text(), "they were batch-mates"
     assert (poison.status, poison.losses) == (500, 2)
     assert [ask.status for ask in others] == [200, 200]
@@ -161,14 +165,14 @@ def test_what_a_client_has_left_behind_is_not_run(live: Live, reset: bool) -> No
     busy, left = Ask(tag=1, model="one", rows=8), Ask(tag=2, model="one", timeout_us=400_000)
     leaving = Leaving(at_ns=_BEGIN_NS + 3 * NS_PER_MS, reset=reset)
     live([one(busy), one(left, at_ms=1.0, leaving=leaving)], workers=1)
-    assert (busy.status, left.gone, left.launches) == (200, True, 0)
+    assert (busy.status, left.gone_ns is None, left.launches) == (200, False, 0)
 
 
 def test_the_most_urgent_request_runs_first(live: Live) -> None:
     """Each of eight rows, so that each is a batch."""
     busy = Ask(tag=1, model="one", rows=8)
     asks = [Ask(tag=tag, model="one", rows=8, timeout_us=timeout) for tag, timeout in ((2, 400_000), (3, 200_000))]
-    live([one(busy), *(one(ask, at_ms=1.0) for ask in asks)], workers=1)
+    live([one(busy), *_one_by_one(asks)], workers=1)
     assert 0 < asks[1].done_ns < asks[0].done_ns
 
 
@@ -179,7 +183,7 @@ def test_the_most_urgent_request_of_all_models_runs_first(live: Live) -> None:
         Ask(tag=tag, model=model, rows=8, timeout_us=timeout)
         for tag, model, timeout in ((2, "one", 400_000), (3, "two", 200_000), (4, "one", 300_000), (5, "two", 500_000))
     ]
-    live([one(busy), *(one(ask, at_ms=1.0) for ask in asks)], workers=1, models=2)
+    live([one(busy), *_one_by_one(asks)], workers=1, models=2)
     assert [ask.tag for ask in sorted(asks, key=lambda ask: ask.done_ns)] == [3, 4, 2, 5]
 
 
@@ -217,7 +221,8 @@ def test_a_client_that_does_not_read_is_cut_off(live: Live) -> None:
         span_ns=3 * NS_PER_S,
     )
     assert asks[0].status == 200
-    assert asks[-1].gone
+    assert asks[-1].gone_ns is not None
+    assert asks[-1].gone_ns < _BEGIN_NS + NS_PER_S + (asks[0].arrival_ns or 0)
 
 
 def test_what_was_admitted_is_answered_before_the_end(live: Live) -> None:
@@ -239,3 +244,13 @@ def test_a_model_comes_and_goes_while_others_are_served(live: Live) -> None:
     live(visits, Fault(NS_PER_MS, Event.LOAD), Fault(500 * NS_PER_MS, Event.UNLOAD))
     assert {ask.status for ask in others} == {200}
     assert [ask.status for ask in theirs] == [404, 200, 404]
+
+
+def test_a_model_leaves_with_a_batch_under_way(live: Live) -> None:
+    """Its client has left, so that nobody is to be waited for but the worker."""
+    ask = Ask(tag=1, model="three", rows=8, timeout_us=400_000)
+    leaving = Leaving(at_ns=_BEGIN_NS + 303 * NS_PER_MS, reset=True)
+    unload = Fault(_BEGIN_NS + 304 * NS_PER_MS, Event.UNLOAD)
+    life = live([one(ask, at_ms=300.0, leaving=leaving)], Fault(0, Event.LOAD), unload)
+    assert (ask.launches, ask.status) == (1, 0)
+    assert " unloaded" in life.text()

@@ -55,4 +55,4 @@ def test_lives_are_full(scenery: Scenery) -> None:
 
 
 def _left_before_its_answer(ask: Ask) -> bool:
-    return ask.gone and ask.arrival_ns is not None
+    return ask.gone_ns is not None and ask.arrival_ns is not None

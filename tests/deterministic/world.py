@@ -21,6 +21,7 @@ from deterministic.plan import Event, Fault, Plan, draw
 from deterministic.watch import WatchedPool
 from superserve.clock import NS_PER_MS, NS_PER_S
 from superserve.engine import EngineChoice
+from superserve.errors import SuperServeError
 from superserve.frontend.deployment import Deployment
 from superserve.frontend.server import Server
 from superserve.model_folder import ModelFolder, write_json
@@ -237,8 +238,10 @@ class World:
         repository, name = self.server.repository, NAMES[-1]
         try:
             await (repository.load(name) if load else repository.unload(name))
-        except Exception as error:  # noqa: BLE001  (what may come of it is for the log to tell)
+        except SuperServeError as error:
             self.log(f"{'load' if load else 'unload'} failed: {error}")
+        except Exception as error:  # noqa: BLE001  (whatever it is, it is told with everything else)
+            self.broken(f"a defect when a model comes or goes: {error!r}")
         else:
             self.log("loaded" if load else "unloaded")
 

@@ -66,6 +66,10 @@ OURS_GRPC: Final = replace(
     environ={"PEER_GRPC": "1"},
 )
 
+OURS_COMPILED: Final = replace(
+    OURS, name="superserve-compiled", title="SuperServe (HTTP), compiled", environ={"PEER_ENGINE": "compiled"}
+)
+
 PEERS: Final = {
     peer.name: peer
     for peer in (

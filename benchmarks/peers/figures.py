@@ -80,6 +80,16 @@ class Elastic(msgspec.Struct, kw_only=True):
     fixed: list[float]
 
 
+class Compiled(msgspec.Struct, kw_only=True):
+    """Job (B) with compiled code beside a peer that runs plain torch, and the subnet in process in both engines."""
+
+    peer: str
+    served: Saturation
+    theirs: Saturation
+    eager_in_process: list[float]
+    compiled_in_process: list[float]
+
+
 class Own(msgspec.Struct, kw_only=True):
     """SuperServe beside what is no peer: the model in process, its simulator, the bare gRPC library, `wrk`.
 
@@ -91,6 +101,7 @@ class Own(msgspec.Struct, kw_only=True):
     in_process: list[float] = msgspec.field(default_factory=list)
     served: list[float] = msgspec.field(default_factory=list)
     elastic: Elastic | None = None
+    compiled: Compiled | None = None
     wrk: list[float] = msgspec.field(default_factory=list)
     generator: list[float] = msgspec.field(default_factory=list)
     grpc: NoopFigures | None = None

@@ -144,7 +144,8 @@ def _settle(server: RunningServer) -> None:
             time.sleep(0.2)
 
 
-def _saturations(servers: Sequence[RunningServer], plan: Plan, report: Report) -> list[Saturation]:
+def saturations(servers: Sequence[RunningServer], plan: Plan, report: Report) -> list[Saturation]:
+    """Of servers of one job, in interleaved rounds, each with the number of connections that suits it best."""
     found = []
     for server in servers:
         with awake(server):
@@ -184,7 +185,7 @@ def measure_noop(servers: Sequence[RunningServer], plan: Plan, report: Report) -
     """Job (A) on two servers, in turn."""
     found = [
         NoopFigures(saturation=saturation, p50_ms=[], p99_ms=[], late_ms=[])
-        for saturation in _saturations(servers, plan, report)
+        for saturation in saturations(servers, plan, report)
     ]
     for number in range(plan.saturation_rounds):
         for server, figures in zip(servers, found, strict=True):
@@ -206,7 +207,7 @@ def _measure_cnn(servers: Sequence[RunningServer], plan: Plan, report: Report) -
             saturation=saturation,
             cells=[Cell(cv2=cv2, load=load, goodput=[], p99_ms=[], late_ms=[]) for cv2, load in CELLS],
         )
-        for saturation in _saturations(servers, plan, report)
+        for saturation in saturations(servers, plan, report)
     ]
     for number in range(plan.goodput_rounds):
         for index in range(len(CELLS)):

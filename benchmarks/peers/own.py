@@ -12,9 +12,9 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from peers.catalog import OURS, OURS_GRPC, PEERS
+from peers.catalog import OURS, OURS_COMPILED, OURS_GRPC, PEERS
 from peers.environments import NotInstallableError
-from peers.figures import Cell, Elastic, Own
+from peers.figures import Cell, Compiled, Elastic, Own
 from peers.generator import GeneratorError
 from peers.jobs import CNN, CNN_MODEL, NOOP
 from peers.measure import (
@@ -26,6 +26,7 @@ from peers.measure import (
     goodput_run,
     measure_noop,
     paused,
+    saturations,
     send,
     whole,
 )
@@ -45,6 +46,8 @@ ELASTIC: Final = replace(OURS, name="superserve-default", environ={"PEER_POLICY"
 OVERLOAD: Final = 1.3
 BURSTS: Final = 16
 CONNECTIONS: Final = 64
+#: The fastest of the peers in job (B).
+RIVAL: Final = "mosec"
 
 
 def measure_own(own: Own, plan: Plan, folder: Path, report: Report, keep: Callable[[Own], None]) -> None:
@@ -53,6 +56,7 @@ def measure_own(own: Own, plan: Plan, folder: Path, report: Report, keep: Callab
     for missing, measure in (
         (not own.wrk, _against_wrk),
         (own.elastic is None or not own.elastic.live, _against_bounds),
+        (own.compiled is None, _compiled),
         (not whole(own.grpc, own.grpc_bare), _against_bare_grpc),
     ):
         if not missing:
@@ -87,6 +91,26 @@ def _against_bounds(own: Own, plan: Plan, folder: Path, report: Report) -> None:
         elastic.pause()
         _against_in_process(own, fixed, plan, report)
         own.elastic = _against_simulator(fixed, elastic, median(own.served), plan, report)
+
+
+def _compiled(own: Own, plan: Plan, folder: Path, report: Report) -> None:
+    """Compiled code, in a cache of its own: the other servers find none and run eager torch."""
+    peer = PEERS[RIVAL]
+    cache = str((folder / "cache-compiled").resolve())
+    ours = replace(OURS_COMPILED, environ={**OURS_COMPILED.environ, "SUPERSERVE_CACHE": cache})
+    report("compiling")
+    command = [sys.executable, "-m", "superserve", "compile", CNN_MODEL]
+    subprocess.run(command, check=True, env=os.environ | {"SUPERSERVE_CACHE": cache}, stdout=subprocess.DEVNULL)
+    eager, compiled = [], []
+    with paused([ours, peer], CNN, folder) as servers:
+        for _ in range(plan.saturation_rounds):
+            eager.append(_in_process(plan.saturation_s, "eager"))
+            compiled.append(_in_process(plan.saturation_s, "compiled", cache))
+            report(f"in process, inside the supernet: eager {eager[-1]:,.0f}/s, compiled {compiled[-1]:,.0f}/s")
+        served, theirs = saturations(servers, plan, report)
+    own.compiled = Compiled(
+        peer=RIVAL, served=served, theirs=theirs, eager_in_process=eager, compiled_in_process=compiled
+    )
 
 
 def _against_bare_grpc(own: Own, plan: Plan, folder: Path, report: Report) -> None:
@@ -127,11 +151,13 @@ def _against_in_process(own: Own, server: RunningServer, plan: Plan, report: Rep
         report(f"the CNN in process: {own.in_process[-1]:,.0f} images/s, served: {own.served[-1]:,.0f}/s")
 
 
-def _in_process(seconds: float) -> float:
-    """Images per second of the extracted subnet on the servers' core, full batches one after the other."""
+def _in_process(seconds: float, kind: str = "extracted", cache: str | None = None) -> float:
+    """Images per second of the subnet on the servers' core, full batches one after the other."""
     environment = os.environ | MALLOC_ENVIRONMENT | THREAD_ENVIRONMENT
+    if cache is not None:
+        environment["SUPERSERVE_CACHE"] = cache
     with pinned(available_cores()[0]):
-        command = [sys.executable, "-m", "peers.in_process", str(seconds)]
+        command = [sys.executable, "-m", "peers.in_process", str(seconds), kind]
         said = subprocess.run(
             command, capture_output=True, text=True, check=True, timeout=seconds + 60, env=environment
         ).stdout

@@ -9,7 +9,7 @@ import numpy as np
 
 from peers import targets
 from peers.catalog import OURS, OURS_GRPC, PEERS, Peer
-from peers.figures import CELLS, CnnFigures, NoopFigures, Own, Pair, read_own, read_pair
+from peers.figures import CELLS, CnnFigures, Compiled, NoopFigures, Own, Pair, read_own, read_pair
 from peers.jobs import CNN, NOOP
 from superserve import __version__
 from superserve.plots import LIGHT, figure_bytes, styled_axes
@@ -52,7 +52,7 @@ def write_report(folder: Path, docs: Path) -> None:
     note = "\n**Taken with `--quick`: too short to be quoted.**\n" if quick else ""
     parts = [_HEAD.format(machine=machine(), quick=note), *targets.table(pairs, own)]
     parts += [*_table_a(pairs), *_table_b(pairs), "![Beside each peer](images/peers.png)\n"]
-    parts += [*_own(own), *_settings(pairs), *_missing(pairs, own)]
+    parts += [*own_rows(own), *_settings(pairs), *_missing(pairs, own)]
     (docs / "images").mkdir(parents=True, exist_ok=True)
     (docs / "peers.md").write_text("\n".join(parts) + "\n")
     (docs / "images" / "peers.png").write_bytes(figure_bytes(_figure(pairs), "png"))
@@ -104,7 +104,8 @@ def _row_b(title: str, many: Sequence[CnnFigures], ours: CnnFigures | None) -> s
     return f"| {title} | {rate:,.0f} | {beside} | {per_cpu:,.0f} | {p99} | {cells} |"
 
 
-def _own(own: Own | None) -> Iterator[str]:
+def own_rows(own: Own | None) -> Iterator[str]:
+    """SuperServe beside what is no peer, in lines of Markdown."""
     if own is None:
         return
     yield "## SuperServe beside its own bounds\n"
@@ -113,6 +114,8 @@ def _own(own: Own | None) -> Iterator[str]:
     if own.served:
         served, alone = median(own.served), median(own.in_process)
         yield f"| (B) served, images/s | {served:,.0f} | {served / alone:.2f} of the model in process, {alone:,.0f} |"
+    if own.compiled is not None:
+        yield from _compiled(own.compiled, own.served)
     if own.elastic is not None:
         found = own.elastic
         live, simulated, fixed = (_median(values, 3) for values in (found.live, found.simulated, found.fixed))
@@ -133,6 +136,17 @@ def _own(own: Own | None) -> Iterator[str]:
         ours, theirs = median(own.generator), median(own.wrk)
         yield f"| the generator, closed loop, 64 connections, (A) | {ours:,.0f}/s | `wrk`: {theirs:,.0f}/s |"
     yield ""
+
+
+def _compiled(found: Compiled, served_eager: Sequence[float]) -> Iterator[str]:
+    served, theirs = median(found.served.rates), median(found.theirs.rates)
+    eager, compiled = median(found.eager_in_process), median(found.compiled_in_process)
+    share = f"{median(served_eager) / eager:.2f} of it is served" if served_eager else _NONE
+    yield f"| (B) in process, inside the supernet, images/s | {eager:,.0f} | {share} |"
+    yield (
+        f"| (B) served with compiled code (`superserve compile`) | {served:,.0f} | {served / compiled:.2f} of that in "
+        f"process, {compiled:,.0f}; {served / theirs:.2f}x {PEERS[found.peer].title}, which runs plain torch |"
+    )
 
 
 def _settings(pairs: Sequence[Pair]) -> Iterator[str]:

@@ -43,6 +43,8 @@ def main() -> None:
         command += ["--grpc-port", str(grpc_port)]
         if policy != "default":
             command += ["--policy", policy]
+        # Eager torch as the peers have it, unless compiled code is what is to be measured.
+        command += ["--engine", os.environ.get("PEER_ENGINE", "eager")]
         os.execv(sys.executable, [sys.executable, *command])  # noqa: S606  (no shell is wanted)
     with pinned(plan_cores(available_cores()).router), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve_noop(given))

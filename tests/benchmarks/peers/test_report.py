@@ -2,8 +2,20 @@ from pathlib import Path
 
 from peers import targets
 from peers.catalog import PEERS
-from peers.figures import CELLS, Cell, CnnFigures, Elastic, NoopFigures, Own, Pair, Saturation, read_own, read_pair
-from peers.report import write_report
+from peers.figures import (
+    CELLS,
+    Cell,
+    CnnFigures,
+    Compiled,
+    Elastic,
+    NoopFigures,
+    Own,
+    Pair,
+    Saturation,
+    read_own,
+    read_pair,
+)
+from peers.report import own_rows, write_report
 from superserve.model_folder import write_json
 
 
@@ -59,6 +71,24 @@ def test_own_targets() -> None:
     )
     assert found["gRPC, (A): at least 3x the servers on `grpc.aio`"] == "met: 4.50x (KServe (gRPC))"
     assert found["gRPC, (A): the library's own ceiling is shown"].endswith("12,000/s (0.75x)")
+
+
+def test_compiled_code_has_rows_of_its_own() -> None:
+    """Beside the subnet in process in either engine, and beside the peer in the same rounds."""
+
+    def rates(value: float) -> Saturation:
+        return Saturation(rates=[value], per_cpu_s=[value], connections=64)
+
+    compiled = Compiled(
+        peer="mosec",
+        served=rates(120.0),
+        theirs=rates(100.0),
+        eager_in_process=[90.0],
+        compiled_in_process=[125.0],
+    )
+    lines = "\n".join(own_rows(Own(served=[81.0], in_process=[100.0], compiled=compiled)))
+    assert "| (B) in process, inside the supernet, images/s | 90 | 0.90 of it is served |" in lines
+    assert "| 120 | 0.96 of that in process, 125; 1.20x mosec, which runs plain torch |" in lines
 
 
 def test_what_is_kept_is_read_back(tmp_path: Path) -> None:

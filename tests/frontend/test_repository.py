@@ -2,8 +2,10 @@
 
 import asyncio
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from superserve.clock import ManualClock, MonotonicClock
@@ -27,9 +29,13 @@ from superserve.frontend.server import Server
 from superserve.model_folder import ModelFolder
 from superserve.profile import Profile
 from superserve.serving.config import resolve
+from superserve.serving.dataplane import ServedModel
 from superserve.serving.fake_pool import FakePool
+from superserve.serving.inference import InferRequest, InputTensor
 from superserve.serving.ipc import WorkerSpec
+from superserve.serving.pool import Batch
 from support.folders import write_digits_like_folder
+from support.serving import Recorder
 
 EMULATED = EngineChoice("emulated:r-profile", "emulated", "none")
 
@@ -125,20 +131,107 @@ async def test_the_last_model_can_go_and_another_come(tmp_path: Path) -> None:
 
 
 async def test_the_newest_version_is_loaded(tmp_path: Path) -> None:
-    """Of subfolders that are numbers; ten comes after nine. A newer one is not taken for the one that is served."""
+    """Of subfolders that are numbers; ten comes after nine."""
     bench = await Bench(tmp_path).started()
     bench.write("second", "9")
-    newest = bench.write("second", "10")
+    bench.write("second", "10")
     (bench.root / "second" / "latest").mkdir()
     (bench.root / "second" / "9" / "config.json").write_text("{")
     await bench.repository.load("second")
     await bench.repository.load("second")
+
+
+def finite(batch: Batch) -> list[bytes]:
+    return [np.zeros((batch.rows, 10), np.float32).tobytes()]
+
+
+def no_numbers(batch: Batch) -> list[bytes]:
+    return [np.full((batch.rows, 10), np.nan, np.float32).tobytes()]
+
+
+class HeardPool(FakePool):
+    """Tells when it is given a batch."""
+
+    def __init__(self, respond: Callable[[Batch], list[bytes]]) -> None:
+        super().__init__(respond=respond)
+        self.busy = asyncio.Event()
+
+    def launch(self, worker: int, batch: Batch) -> None:
+        super().launch(worker, batch)
+        self.busy.set()
+
+
+async def test_a_changed_model_takes_the_place_of_the_one_that_is_served(tmp_path: Path) -> None:
+    """What that one has admitted it answers itself; whoever comes later is answered by the new one."""
+    pool = HeardPool(finite)
+    bench = await Bench(tmp_path, pool=pool).started()
+    bench.write("second", "1")
+    await bench.repository.load("second")
+    before = bench.server.plane.models["second"]
+    bench.write("second", "2")
+    replacing = asyncio.ensure_future(bench.repository.load("second"))
+    await pool.busy.wait()
+    assert bench.server.plane.models["second"] is before, "not before it has answered"
+    asked = Recorder()
+    submit(before, asked)
+    bench.pool.finish(0)
+    await asyncio.sleep(0)
+    after = bench.server.plane.models["second"]
+    assert after is not before
+    assert after.ready
+    await asyncio.sleep(0)
+    assert not replacing.done(), "the old one has something to answer"
+    bench.pool.finish(0)
+    await replacing
+    assert len(asked.answers) == 1
+    assert bench.states()["second"] == ("READY", "")
+    assert len(bench.pool.models) == 2, "the workers hold the first model, and this one once"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_model_that_does_not_answer_is_taken_back(tmp_path: Path, fails: bool) -> None:
+    """With what is no number, or not at all; the one before it has never been away."""
+    pool = HeardPool(no_numbers)
+    bench = await Bench(tmp_path, pool=pool).started()
+    bench.write("second", "1")
+    await bench.repository.load("second")
+    before, held = bench.server.plane.models["second"], set(bench.pool.models)
+    bench.write("second", "2")
+    replacing = asyncio.ensure_future(bench.repository.load("second"))
+    await pool.busy.wait()
+    if fails:
+        bench.pool.fail(0)
+    else:
+        bench.pool.finish(0)
+    with pytest.raises(LoadError, match="a row of zeros"):
+        await replacing
+    assert bench.server.plane.models["second"] is before
+    assert before.ready
+    assert bench.pool.models == held
+    assert bench.states()["second"][0] == "READY"
+
+
+async def test_a_changed_model_that_cannot_be_loaded_leaves_the_old_one(tmp_path: Path) -> None:
+    bench = await Bench(tmp_path).started()
+    newest = bench.write("second", "1")
+    await bench.repository.load("second")
+    before = bench.server.plane.models["second"]
     (newest / "subnets.json").write_text("changed")
-    with pytest.raises(ConflictError, match="unload it first"):
+    bench.pool.error = WorkerError("no")
+    with pytest.raises(LoadError, match="cannot be loaded"):
         await bench.repository.load("second")
-    bench.write("second", "11")
-    with pytest.raises(ConflictError, match="unload it first"):
-        await bench.repository.load("second")
+    assert bench.server.plane.models["second"] is before
+
+
+def submit(model: ServedModel, responder: Recorder) -> None:
+    """One row of zeros."""
+    row = InputTensor("image", "UINT8", (1, 8, 8), bytes(64))
+    checked = model.check(InferRequest(inputs=[row], slo_ms=10_000.0))
+    model.submit(checked, asyncio_ns(), responder)
+
+
+def asyncio_ns() -> int:
+    return MonotonicClock(asyncio.get_running_loop()).now_ns()
 
 
 async def test_settings_by_name_hold_for_a_model_that_is_loaded(tmp_path: Path) -> None:

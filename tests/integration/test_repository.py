@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -58,6 +59,12 @@ class Client:
         tensor = self.module.InferInput("image", [1, 8, 8], "UINT8")
         tensor.set_data_from_numpy(np.zeros((1, 8, 8), np.uint8))
         return self.ask.infer(model, [tensor]).as_numpy("logits")
+
+    def version(self, model: str) -> str:
+        """The version that answers; over HTTP."""
+        tensor = self.module.InferInput("image", [1, 8, 8], "UINT8")
+        tensor.set_data_from_numpy(np.zeros((1, 8, 8), np.uint8))
+        return str(self.ask.infer(model, [tensor]).get_response()["model_version"])
 
 
 @pytest.fixture(params=["http", "grpc"])
@@ -179,6 +186,44 @@ def test_without_a_repository_it_is_off(tmp_path: Path, transport: str) -> None:
             assert caught.value.status().removeprefix("StatusCode.") in {"501", "UNIMPLEMENTED"}
         assert "model_repository" not in str(off.ask.get_server_metadata())
         off.ask.close()
+
+
+def test_a_new_version_takes_over_while_requests_come(server: ServerProcess) -> None:
+    """Each is answered by one of the two, the old one before the new one, and none fails."""
+    folder = server.log.parent / "models" / "rolling"
+    client, asking = Client("http", server), Client("http", server)
+    write_version(folder, "1")
+    client.ask.load_model("rolling")
+    versions: list[str] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            versions.append(asking.version("rolling"))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        write_version(folder, "2")
+        client.ask.load_model("rolling")
+        assert client.version("rolling") == "2"
+    finally:
+        stop.set()
+        thread.join()
+    assert versions == sorted(versions)
+    assert set(versions) <= {"1", "2"}
+    assert "1" in versions
+    client.ask.unload_model("rolling")
+    shutil.rmtree(folder)
+    client.ask.close()
+    asking.ask.close()
+
+
+def write_version(folder: Path, version: str) -> None:
+    """A model that says which version it is."""
+    written = write_digits_like_folder(folder / version, folder.name)
+    config = json.loads((written / "config.json").read_text())
+    (written / "config.json").write_text(json.dumps(config | {"version": version}))
 
 
 def workers(server: ServerProcess) -> list[Any]:

@@ -26,6 +26,7 @@ from superserve.errors import (
     WorkerError,
 )
 from superserve.frontend.deployment import Deployment, kept_profile
+from superserve.frontend.self_check import check
 from superserve.model_folder import CONFIG_FILE, ModelFolder
 from superserve.profile import LatencyTable
 from superserve.scheduling import create_policy
@@ -112,14 +113,17 @@ class ModelRepository:
     async def load(self, name: str, parameters: Mapping[str, object] | None = None) -> None:
         """Serve a model; nothing happens if it is served already and has not changed.
 
+        One that has changed is replaced: the workers hold both for a while, and when the new one has answered a row of
+        zeros, it gets the requests from then on, while the old one answers what it has admitted.
+
         Raises:
             UnsupportedError: if there is no repository.
             InvalidRequestError: for a name that is none, or parameters.
             UnknownModelError: if the repository has no such model.
-            ConflictError: if it is being loaded or unloaded, or is served as it was before its folder changed.
+            ConflictError: if it is being loaded or unloaded.
             ModelFolderError: if its folder cannot be used.
             ProfileError: if there is no profile to plan with.
-            LoadError: if a worker cannot load it. In any of these cases everything else is as before.
+            LoadError: if a worker cannot load it, or it does not answer. In any of these cases all is as before.
             UnavailableError: if the server stops meanwhile.
         """
         _check_parameters(parameters)
@@ -182,9 +186,20 @@ class ModelRepository:
             del self._changing[name]
 
     async def _load(self, name: str, folder: ModelFolder) -> None:
-        if name in self._plane.models:
-            await self._check_unchanged(name, folder)
+        served = name in self._plane.models
+        if served and await self._is_unchanged(name, folder):
             return
+        number, model = await self._started(name, folder)
+        if served:
+            await self._replace(number, model, folder)
+        else:
+            self._served[name] = number, folder
+            self._plane.add(model)
+            _logger.info("loaded %s", model)
+        self._reasons.pop(name, None)
+
+    async def _started(self, name: str, folder: ModelFolder) -> tuple[int, ServedModel]:
+        """A model that the workers hold, behind a router that admits requests; and its number."""
         deployment = await asyncio.to_thread(self._prepared, name, folder)
         try:
             number = await self._pool.add(workers_for(folder, deployment.choice))
@@ -198,10 +213,33 @@ class ModelRepository:
             if isinstance(error, WorkerError):
                 raise LoadError(f"model {name!r} cannot be loaded: {error}") from error
             raise
+        return number, model
+
+    async def _replace(self, number: int, model: ServedModel, folder: ModelFolder) -> None:
+        """Put a started model in the place of the one of its name, if it answers; else take it back."""
+        name = model.config.name
+        try:
+            await check(model, self._clock)
+        except BaseException:
+            await model.router.stop()
+            await self._let_go(number)
+            raise
+        before_number, _ = self._served[name]
+        before = self._plane.replace(model)
         self._served[name] = number, folder
-        self._reasons.pop(name, None)
-        self._plane.add(model)
-        _logger.info("loaded %s", model)
+        _logger.info("replaced %s; it answers %d more requests", model, before.router.unfinished)
+        try:
+            await before.router.drain(self._config.server.drain_timeout_s)
+        finally:
+            await before.router.stop()
+        await self._let_go(before_number)
+
+    async def _let_go(self, number: int) -> None:
+        """Have the workers hold a model no more that nobody is served from; at worst, it takes their memory."""
+        try:
+            await self._pool.remove(number)
+        except WorkerError as error:
+            _logger.warning("workers still hold a model that is not served any more: %s", error)
 
     def _prepared(self, name: str, folder: ModelFolder) -> Deployment:
         """Read what there is to know of a model; in another thread, since files may be large."""
@@ -215,14 +253,14 @@ class ModelRepository:
         assert folder.model_hash, "kept by the folder, to tell later whether it has changed"
         return Deployment(folder, choice, profile)
 
-    async def _check_unchanged(self, name: str, folder: ModelFolder) -> None:
+    async def _is_unchanged(self, name: str, folder: ModelFolder) -> bool:
+        """Whether a model is served as its folder has it."""
         _, before = self._served[name]
 
-        def changed() -> bool:
-            return folder.path.resolve() != before.path.resolve() or folder.model_hash != before.model_hash
+        def unchanged() -> bool:
+            return folder.path.resolve() == before.path.resolve() and folder.model_hash == before.model_hash
 
-        if await asyncio.to_thread(changed):
-            raise ConflictError(f"model {name!r} is served, but not as {folder.path} has it now: unload it first")
+        return await asyncio.to_thread(unchanged)
 
     async def _unload(self, name: str, model: ServedModel) -> None:
         await model.router.drain(self._config.server.drain_timeout_s)

@@ -299,6 +299,15 @@ class DataPlane:
         model.router.watchers.add(self._readiness_changed)
         self._readiness_changed()
 
+    def replace(self, model: ServedModel) -> ServedModel:
+        """Serve a model in place of the one of its name, from the next request on; returns that one."""
+        before = self.models[model.config.name]
+        before.router.watchers.discard(self._readiness_changed)
+        self.models[model.config.name] = model
+        model.router.watchers.add(self._readiness_changed)
+        self._readiness_changed()
+        return before
+
     def remove(self, model: ServedModel) -> None:
         """Serve a model no more."""
         del self.models[model.config.name]

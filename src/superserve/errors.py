@@ -19,7 +19,7 @@
     │   └── TraceError                 an arrival trace that cannot be read
     ├── RefusedError                   the scheduler ended the request without an answer
     │   ├── QueueFullError             no room to wait (carries ``retry_after_s``)
-    │   ├── InfeasibleError            the deadline could not be met when the request arrived
+    │   ├── InfeasibleError            the deadline could not be met when the request arrived (``retry_after_s``)
     │   ├── ExpiredError               the deadline could no longer be met while the request waited
     │   ├── CancelledError             the client gave up
     │   └── UnavailableError           no live worker, the server is stopping, or no answer came from it
@@ -33,7 +33,12 @@
 
 
 class SuperServeError(Exception):
-    """Root of the tree."""
+    """Root of the tree.
+
+    ``reason`` is why a request ended so, in a word, if the scheduler ended it.
+    """
+
+    reason: str = ""
 
 
 class UsageError(SuperServeError, ValueError):
@@ -108,7 +113,15 @@ class QueueFullError(RefusedError):
 
 
 class InfeasibleError(RefusedError):
-    """The deadline could not be met when the request arrived."""
+    """The deadline could not be met when the request arrived.
+
+    ``retry_after_s`` is when a request like it is expected to be admitted, in seconds; 0: never, the deadline is too
+    short whatever else waits.
+    """
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class ExpiredError(RefusedError):

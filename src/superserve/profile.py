@@ -180,6 +180,8 @@ class LatencyTable:
         batches: the profiled batch sizes; ``max_rows`` is the largest.
         latency_ns: ``latency_ns[subnet][rows]`` for 0 <= rows <= ``max_rows``; a partial batch costs the next larger
             profiled size.
+        typical_ns: the same at the median, interpolated between profiled sizes: what batches take, where
+            ``latency_ns`` is what is planned for them. Never more than that.
     """
 
     def __init__(self, profile: Profile, quantile: Quantile = PLANNED) -> None:
@@ -192,6 +194,13 @@ class LatencyTable:
         self.latency_ns = tuple(
             tuple(round(subnet.quantile_us(quantile)[index] * NS_PER_US) for index in cell)
             for subnet in profile.subnets
+        )
+        self.typical_ns = tuple(
+            tuple(
+                min(planned, round(_interpolated(profile.batches, subnet.p50_us, rows) * NS_PER_US))
+                for rows, planned in enumerate(row)
+            )
+            for subnet, row in zip(profile.subnets, self.latency_ns, strict=True)
         )
 
     def __len__(self) -> int:
@@ -226,6 +235,15 @@ class LatencyTable:
         """The most accurate of ``subnets`` (rising) that runs ``rows`` rows in less than the slack."""
         count = bisect.bisect_left(subnets, slack_ns, key=lambda subnet: self.latency_ns[subnet][rows])
         return subnets[count - 1] if count else None
+
+
+def _interpolated(batches: Sequence[int], latency_us: Sequence[float], rows: int) -> float:
+    """Linear between two profiled sizes; below the smallest as long as that."""
+    above = bisect.bisect_left(batches, rows)
+    if above == 0:
+        return latency_us[0]
+    low, high = batches[above - 1], batches[above]
+    return latency_us[above - 1] + (latency_us[above] - latency_us[above - 1]) * (rows - low) / (high - low)
 
 
 def _running_max(row: Sequence[float], *floors: Sequence[float] | None) -> list[float]:

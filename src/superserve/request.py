@@ -27,6 +27,7 @@ class Reason(StrEnum):
     ANSWERED = "answered"
     QUEUE_FULL = "queue full"
     INFEASIBLE = "deadline infeasible on arrival"
+    PREDICTED_LATE = "deadline infeasible behind what waits"
     FLOOR = "no subnet of the policy reaches the accuracy floor"
     EXPIRED = "deadline no longer feasible"
     SHED = "shed by the policy"
@@ -36,6 +37,11 @@ class Reason(StrEnum):
     WORKER_LOST = "worker lost and too little slack left to run again"
     POISON = "two workers lost while they ran it"
     STOPPING = "server stopping"
+
+    @property
+    def label(self) -> str:
+        """Its name on the wire and in metrics."""
+        return self.name.lower()
 
 
 class RequestState(StrEnum):

@@ -47,6 +47,17 @@ def test_status_and_headers_name_the_class_that_the_server_raised(
     assert status in {405, http_status(error)}
 
 
+def test_milliseconds_are_finer_than_seconds() -> None:
+    """A request that was not admitted may be asked again after a few of them; nonsense is passed over."""
+    headers = {"x-superserve-outcome": "rejected", "retry-after": "1", "retry-after-ms": "12"}
+    error = error_of(504, headers, "", "HTTP")
+    assert isinstance(error, InfeasibleError)
+    assert error.retry_after_s == 0.012
+    for value in ("-1", "nan", "inf "):
+        assert getattr(error_of(504, {**headers, "retry-after-ms": value}, "", "HTTP"), "retry_after_s") >= 0  # noqa: B009
+    assert getattr(error_of(504, {**headers, "retry-after-ms": "x"}, "", "HTTP"), "retry_after_s") == 1  # noqa: B009
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_refusals_carry_when_to_come_back(status: int) -> None:
     for value, expected in (

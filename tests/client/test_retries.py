@@ -18,7 +18,12 @@ from superserve.errors import (
     WorkerError,
 )
 
-NEVER_SENT = [QueueFullError("full", 0.02), UnavailableError("stopping", 0.02), UnreachableError("nobody there")]
+NEVER_SENT = [
+    QueueFullError("full", 0.02),
+    InfeasibleError("too much is ahead", 0.02),
+    UnavailableError("stopping", 0.02),
+    UnreachableError("nobody there"),
+]
 MAY_HAVE_RUN = [UnavailableError("connection lost")]
 SETTLED = [
     QueueFullError("full, for how long it does not say", 0.0),

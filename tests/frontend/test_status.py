@@ -1,7 +1,7 @@
 import inspect
 
 from superserve import errors
-from superserve.frontend.status import http_status, reason_phrase
+from superserve.frontend.status import http_status, reason_phrase, retry_after
 
 EXPECTED = {
     "ConflictError": 409,
@@ -30,6 +30,16 @@ def test_every_error_has_its_status() -> None:
         found[name] = http_status(errors.QueueFullError("x", 1.0) if name == "QueueFullError" else kind("x"))
     usage = {name: 400 for name, kind in inspect.getmembers(errors) if name in found and issubclass(kind, ValueError)}
     assert found == usage | EXPECTED
+
+
+def test_when_to_come_back() -> None:
+    """Whole seconds, at least one, and milliseconds beside; nothing where the deadline itself is too short."""
+    assert retry_after(errors.InfeasibleError("x", 0.0123)) == (1, 13)
+    assert retry_after(errors.QueueFullError("x", 2.5)) == (3, 2500)
+    assert retry_after(errors.QueueFullError("x", 0.0)) == (1, 1)
+    assert retry_after(errors.UnavailableError("x")) == (1, 1000)
+    assert retry_after(errors.InfeasibleError("x")) is None
+    assert retry_after(errors.ExpiredError("x")) is None
 
 
 def test_every_status_has_a_phrase() -> None:

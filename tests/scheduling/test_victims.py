@@ -75,12 +75,20 @@ def _in_time(requests: list[Request], first: int, row: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("policy", "least"), [("drainfit", 0.999), ("slackfit", 0.9), ("maxacc", 0.4), ("maxbatch", 0.6), ("infaas", 0.6)]
+    ("policy", "least", "cost"),
+    [
+        ("drainfit", 0.999, 0.02),
+        ("slackfit", 0.99, 0.25),
+        ("maxacc", 0.4, 0.02),
+        ("maxbatch", 0.9, 0.02),
+        ("infaas", 0.9, 0.02),
+    ],
 )
-def test_background_is_given_up_before_the_others(policy: str, least: float) -> None:
+def test_background_is_given_up_before_the_others(policy: str, least: float, cost: float) -> None:
     """1.3 times what the fastest subnet carries; every other request is background, and all are due alike.
 
-    What a policy loses by batches that become too small it loses with priorities, too.
+    What a policy loses by batches that become too small it loses with priorities, too. SlackFit spends the time that
+    refused background leaves on accuracy.
     """
     profile = Profile.load("r-profile")
     plain = gamma(1.3 * 2 * 2_170, 1.0, 3.0, np.random.default_rng(0))
@@ -91,4 +99,4 @@ def test_background_is_given_up_before_the_others(policy: str, least: float) -> 
         for trace in (ranked, plain)
     )
     assert with_priorities[urgent].mean() > max(least, without[urgent].mean() + 0.1)
-    assert with_priorities.mean() > without.mean() - 0.02
+    assert with_priorities.mean() > without.mean() - cost

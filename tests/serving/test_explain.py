@@ -249,11 +249,11 @@ async def test_expired_says_what_ran_meanwhile() -> None:
     """How long it waited, what it would have needed, and whose turn it was instead."""
     bench = await Bench().started()
     bench.submit("running", 40.0)
-    bench.submit("urgent", 10.0, rows=4)
-    bench.submit("a", 12.0)
-    bench.pass_ms(6.0)
-    bench.finish(taken_ms=5.5)
-    bench.pass_ms(6.0)
+    bench.submit("urgent", 14.0, rows=4)
+    bench.submit("a", 15.0)
+    bench.pass_ms(11.0)  # planned were 9.5
+    bench.finish(taken_ms=9.0)
+    bench.pass_ms(4.0)
     told = bench.why("a")
     assert (told.outcome, told.reason) == (Outcome.EXPIRED, Reason.EXPIRED)
     assert told.refusal is not None
@@ -261,7 +261,19 @@ async def test_expired_says_what_ran_meanwhile() -> None:
     assert told.refusal.more_urgent_meanwhile == 1
     assert "needs 1.00 ms" in told.why[0]
     assert told.ended_ms is not None
-    assert told.ended_ms + told.refusal.left_ms == 12.0
+    assert told.ended_ms + told.refusal.left_ms == 15.0
+
+
+async def test_behind_what_waits_it_would_be_late() -> None:
+    """Refused on arrival with the arithmetic, and when to come back."""
+    bench = await Bench().started()
+    bench.submit("running", 40.0)
+    bench.submit("a", 10.0)
+    told = bench.why("a")
+    assert (told.outcome, told.reason) == (Outcome.REJECTED, Reason.PREDICTED_LATE)
+    assert told.refusal is not None
+    assert told.why[0] == f"Refused on arrival: {told.refusal.prediction}."
+    assert f"{told.refusal.retry_after_ms:.2f} ms later" in told.would_change[0]
 
 
 async def test_shed_by_priority() -> None:
@@ -269,10 +281,10 @@ async def test_shed_by_priority() -> None:
     bench = await Bench(policy="drainfit").started()
     bench.submit("running")
     for number in range(3):
-        bench.submit(f"high{number}", 14.0, rows=4, priority=1)
-    bench.submit("low", 13.0, rows=4, priority=5)
-    bench.pass_ms(9.0)
-    bench.finish(taken_ms=8.5)
+        bench.submit(f"high{number}", 20.0, rows=4, priority=1)
+    bench.submit("low", 19.0, rows=4, priority=5)
+    bench.pass_ms(12.0)  # planned were 9.5
+    bench.finish(taken_ms=11.5)
     told = bench.why("low")
     assert told.reason is Reason.SHED
     assert "Its priority is 5" in told.why[0]

@@ -1,6 +1,6 @@
 import asyncio
 import struct
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -16,7 +16,7 @@ from superserve.errors import (
     UnavailableError,
     WorkerError,
 )
-from superserve.request import Outcome
+from superserve.request import Outcome, Reason
 from superserve.serving.fake_pool import FakePool
 from superserve.serving.inference import Answer
 from superserve.serving.router import Pending, Router
@@ -117,6 +117,22 @@ async def test_a_request_expires_when_that_is_certain() -> None:
     assert isinstance(recorder.errors[0], ExpiredError)
     assert len(bench.pool.launched) == 1
     assert bench.outcomes() == {"expired": 1}
+
+
+async def test_a_request_that_cannot_be_in_time_is_told_why_and_when_to_come_back() -> None:
+    """Of twelve due in 6 ms one runs for 4 ms, and what follows takes 2 ms for each four."""
+    bench = await Bench().started()
+    recorders = [Recorder() for _ in range(12)]
+    for recorder in recorders:
+        bench.submit(recorder, timeout_ms=6)
+    refused = [recorder.errors[0] for recorder in recorders if recorder.errors]
+    assert refused
+    assert all(isinstance(error, InfeasibleError) for error in refused)
+    assert {error.reason for error in refused} == {"predicted_late"}
+    assert "rows are to be served before, and 1 worker takes 2.0 ms for each 4 of them" in str(refused[0])
+    assert 0 < cast("InfeasibleError", refused[0]).retry_after_s < 0.01
+    assert bench.router.unanswered == {(Outcome.REJECTED, Reason.PREDICTED_LATE): len(refused)}
+    assert sum(bench.router.telemetry.refusal.counts) == len(refused)
 
 
 async def test_the_timer_follows_an_earlier_deadline() -> None:

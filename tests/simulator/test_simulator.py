@@ -26,13 +26,13 @@ def test_one_request_takes_overhead_and_latency() -> None:
 
 
 def test_deterministic_queue_by_hand() -> None:
-    """Batch 1 takes 4 ms, SLO 10 ms: of three at once the third would end at 12 ms and expires when that is certain."""
+    """Batch 1 takes 4 ms, SLO 10 ms: of three at once the third would end at 12 ms, and is refused as it comes."""
     log = simulate(
         trace_of(0, 0, 0), make_profile([[4.0]], (1,)), policy="slackfit", workers=1, slo_ms=10, overhead_ms=0
     )
     assert log.is_outcome(Outcome.SERVED).tolist() == [True, True, False]
-    assert log.is_outcome(Outcome.EXPIRED).tolist() == [False, False, True]
-    assert log.end_ns[2] == 6 * NS_PER_MS
+    assert log.is_outcome(Outcome.REJECTED).tolist() == [False, False, True]
+    assert log.end_ns[2] == 0
 
 
 def test_two_workers_share_the_queue() -> None:

@@ -21,6 +21,8 @@ from superserve.errors import (
 from superserve.request import Outcome
 
 RETRY_AFTER: Final = "retry-after"
+#: The same in milliseconds: deadlines here are much shorter than a second.
+RETRY_AFTER_MS: Final = "retry-after-ms"
 #: The name of a gRPC status, put among the headers of a response.
 GRPC_STATUS: Final = "grpc-status"
 
@@ -68,15 +70,24 @@ def error_of(status: int, headers: Mapping[str, str], message: str, label: str) 
     """
     words = f"{message or 'no message'} ({label})"
     if status == 429:
-        return QueueFullError(words, _seconds(headers.get(RETRY_AFTER)))
+        return QueueFullError(words, _retry_after_s(headers))
     if status == 503:
-        return UnavailableError(words, _seconds(headers.get(RETRY_AFTER)))
+        return UnavailableError(words, _retry_after_s(headers))
     if status == 504:
         rejected = headers.get(OUTCOME_HEADER) == Outcome.REJECTED.value
-        return InfeasibleError(words) if rejected else ExpiredError(words)
+        return InfeasibleError(words, _retry_after_s(headers)) if rejected else ExpiredError(words)
     if status in _CLASS_OF_STATUS:
         return _CLASS_OF_STATUS[status](words)
     return WorkerError(words) if status >= 500 else InvalidRequestError(words)
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float:
+    """When to come back; 0 if nobody said so."""
+    try:
+        milliseconds = float(headers.get(RETRY_AFTER_MS, ""))
+    except ValueError:
+        return _seconds(headers.get(RETRY_AFTER))
+    return milliseconds / 1000 if milliseconds > 0 else 0.0
 
 
 def _seconds(text: str | None) -> float:

@@ -13,7 +13,14 @@ import numpy as np
 
 from superserve.client.deadline import Deadline
 from superserve.clock import NS_PER_MS, NS_PER_S
-from superserve.errors import ConfigError, QueueFullError, SuperServeError, UnavailableError, UnreachableError
+from superserve.errors import (
+    ConfigError,
+    InfeasibleError,
+    QueueFullError,
+    SuperServeError,
+    UnavailableError,
+    UnreachableError,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +75,9 @@ class RetryBudget:
         return True
 
 
+#: Errors with which a server may say when to come back.
+_TELLING: Final = (QueueFullError, InfeasibleError, UnavailableError)
+
 #: Ten tenths add up to a little less than one.
 _ROUNDING: Final = 1e-9
 
@@ -105,7 +115,7 @@ class Attempts:
             SuperServeError: the error itself, if there must not be one.
         """
         self._made += 1
-        told_s = error.retry_after_s if isinstance(error, QueueFullError | UnavailableError) else 0.0
+        told_s = error.retry_after_s if isinstance(error, _TELLING) else 0.0
         if self._made >= self._retries.max_attempts or not self._may_repeat(error, told_s):
             raise error
         if told_s * NS_PER_S >= self._deadline.until_ns:  # may be too long a time for a number of nanoseconds

@@ -8,7 +8,7 @@ import msgspec
 from superserve.errors import SuperServeError
 from superserve.frontend.compression import choose, deflate
 from superserve.frontend.request_ids import is_sane
-from superserve.frontend.status import http_status, outcome_of, reason_phrase, retry_after_s
+from superserve.frontend.status import http_status, outcome_of, reason_phrase, retry_after
 from superserve.serving.pool import Buffer
 
 _HEAD: Final = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nx-request-id: %b\r\n%b\r\n"
@@ -125,10 +125,12 @@ class Exchange(msgspec.Struct, eq=False):
 
 
 def error_headers(error: SuperServeError) -> bytes:
-    """What the headers of an answer say of an error: how the request ended, and when to try again."""
-    outcome, retry_s = outcome_of(error), retry_after_s(error)
+    """What the headers of an answer say of an error: how the request ended and why, and when to try again."""
+    outcome, retry = outcome_of(error), retry_after(error)
     told = b"" if outcome is None else b"x-superserve-outcome: %b\r\n" % outcome.encode()
-    return told if retry_s is None else told + b"Retry-After: %d\r\n" % retry_s
+    if error.reason:
+        told += b"x-superserve-reason: %b\r\n" % error.reason.encode()
+    return told if retry is None else told + b"Retry-After: %d\r\nretry-after-ms: %d\r\n" % retry
 
 
 class RequestHandler(Protocol):

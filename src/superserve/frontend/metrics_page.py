@@ -37,6 +37,7 @@ _STAGES: Final = {
     "queue": "From a request's arrival to the launch of its batch.",
     "wait": "From the launch of a request's batch to its result, less the time in the worker.",
     "encode": "Time of a batch's answers, per request.",
+    "refusal": "From when it was certain that a request cannot be answered in time to its refusal.",
     "overhead": "From the launch of a batch to the last of its answers, less the time in the worker.",
 }
 
@@ -57,6 +58,7 @@ class ModelCollector(Collector):
         """See `Collector.collect`."""
         models = list(self._plane.models.values())
         yield from _outcomes(models)
+        yield _unanswered(models)
         yield from _stages(models)
         yield from _batches(models)
         depth = GaugeMetricFamily("superserve_queue_depth", "Requests waiting.", labels=["model"])
@@ -89,6 +91,16 @@ def _outcomes(models: Iterable[ServedModel]) -> Iterator[Metric]:
             rescued.add_metric([name, outcome.value], router.rescued[outcome])
         late.add_metric([name], router.launched_too_late)
     yield from (ended, rescued, late)
+
+
+def _unanswered(models: Iterable[ServedModel]) -> Metric:
+    family = CounterMetricFamily(
+        "superserve_unanswered", "Requests that got no answer, by why.", labels=["model", "outcome", "reason"]
+    )
+    for model in models:
+        for (outcome, reason), count in model.router.unanswered.items():
+            family.add_metric([model.config.name, outcome.value, reason.label], count)
+    return family
 
 
 def _stages(models: Iterable[ServedModel]) -> Iterator[Metric]:

@@ -71,11 +71,20 @@ def outcome_of(error: SuperServeError) -> Outcome | None:
     return _status(error).outcome
 
 
-def retry_after_s(error: SuperServeError) -> int | None:
-    """In how many seconds it is worth trying again; None if it is not for the server to say."""
-    if isinstance(error, QueueFullError):
-        return max(1, ceil(error.retry_after_s))
-    return 1 if isinstance(error, UnavailableError) else None
+class RetryAfter(NamedTuple):
+    """When it is worth trying again: as HTTP tells it, and as it is."""
+
+    seconds: int
+    """At least 1."""
+    milliseconds: int
+    """At least 1."""
+
+
+def retry_after(error: SuperServeError) -> RetryAfter | None:
+    """When it is worth trying again; None if it is not for the server to say."""
+    if isinstance(error, QueueFullError) or (isinstance(error, InfeasibleError) and error.retry_after_s > 0):
+        return RetryAfter(max(1, ceil(error.retry_after_s)), max(1, ceil(error.retry_after_s * 1000)))
+    return RetryAfter(1, 1000) if isinstance(error, UnavailableError) else None
 
 
 def reason_phrase(status: int) -> str:

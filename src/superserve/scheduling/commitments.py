@@ -14,9 +14,12 @@ class Commitments:
         self._ends: list[tuple[int, int]] = []
         self._sum_ns = 0
         self._pending = 0
+        self.changes = 0
+        """Grows whenever a batch is added or removed."""
 
     def add(self, worker: int, end_ns: int) -> None:
         """A worker took a batch that is predicted to end at ``end_ns``."""
+        self.changes += 1
         self._end_ns[worker] = end_ns
         heapq.heappush(self._ends, (end_ns, worker))
         self._sum_ns += end_ns
@@ -24,6 +27,7 @@ class Commitments:
 
     def remove(self, worker: int) -> None:
         """A worker's batch ended, or the worker did."""
+        self.changes += 1
         end_ns = self._end_ns.pop(worker)
         if end_ns >= 0:
             self._sum_ns -= end_ns
@@ -39,3 +43,8 @@ class Commitments:
                 self._sum_ns -= end_ns
                 self._pending -= 1
         return self._sum_ns + (workers - self._pending) * now_ns
+
+    def ends_ns(self, now_ns: int, workers: int) -> list[int]:
+        """The instants at which all ``workers`` are free, in no order: now for idle and overdue ones."""
+        ends = [max(now_ns, end_ns) for end_ns in self._end_ns.values()]
+        return ends + [now_ns] * (workers - len(ends))

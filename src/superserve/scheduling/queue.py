@@ -54,6 +54,25 @@ class EDFQueue:
         """All requests, the most urgent first."""
         return (entry[2] for entry in islice(self._entries, self._first, None))
 
+    def rows_until(self, deadline_ns: int) -> int:
+        """Rows of the requests that are due by an instant.
+
+        O(1) if all are, logarithmic if all requests have one row, else linear in the requests on the shorter side.
+        """
+        entries, first = self._entries, self._first
+        if len(entries) == first or entries[-1][0] <= deadline_ns:
+            return self.rows
+        position = self.position_of(deadline_ns)
+        if self.rows == len(entries) - first:
+            return position
+        if position <= len(self) // 2:
+            return sum(entry[2].rows for entry in entries[first : first + position])
+        return self.rows - sum(entry[2].rows for entry in entries[first + position :])
+
+    def position_of(self, deadline_ns: int) -> int:
+        """How many requests are due by an instant."""
+        return bisect_left(self._entries, (deadline_ns + 1,), lo=self._first) - self._first
+
     def pop(self) -> Request:
         """Remove and return the most urgent request.
 

@@ -11,13 +11,14 @@ from typing import Final
 
 from superserve.clock import NS_PER_S
 from superserve.request import Outcome, Reason, Request, RequestState
+from superserve.scheduling.admission import Admission, Prediction
 from superserve.scheduling.drift import DriftEstimate
 from superserve.scheduling.expiry import ExpiryQueue
 from superserve.scheduling.overhead import OverheadEstimate
 from superserve.scheduling.poison import is_poison, separate
 from superserve.scheduling.policy import Bound, Decision, Policy, SchedulerView, Wait
-from superserve.scheduling.queue import EDFQueue
 from superserve.scheduling.victims import victims
+from superserve.scheduling.waiting import WaitingQueue
 from superserve.scheduling.workers import SharedWorkers, Workers
 
 
@@ -69,12 +70,13 @@ class Launch:
 
 @dataclass(slots=True, eq=False)
 class Finish:
-    """A request ended. ``launch`` is the batch that answered it, if one did."""
+    """A request ended. ``launch`` is the batch that answered it, ``prediction`` why it was not admitted, if so."""
 
     request: Request
     outcome: Outcome
     reason: Reason
     launch: Launch | None = None
+    prediction: Prediction | None = None
 
 
 Action = Launch | Finish
@@ -110,7 +112,7 @@ class Scheduler:
         self.policy = policy
         self.limits = limits or SchedulerLimits()
         self._expires = policy.timeout_action == "reject"
-        self._queue = EDFQueue()
+        self._queue = WaitingQueue(lambda floor: policy.usable(floor)[0])
         self._overhead = OverheadEstimate(overhead_ns)
         self._drift = DriftEstimate()
         self._shared = shared
@@ -126,6 +128,7 @@ class Scheduler:
             workers=self._workers.live,
             idle=self._idle,
         )
+        self._admission = Admission(policy, self._queue, self._view, self._workers.soonest)
         self._expiry = ExpiryQueue()
         self._wake_ns: int | None = None
         self._observes = policy.observes_arrivals
@@ -212,6 +215,10 @@ class Scheduler:
         refused = self._refusal(now_ns, request)
         if refused is not None:
             return (self._finish(request, Outcome.REJECTED, refused),)
+        if self._expires and (self._queue or not self._idle):
+            prediction = self._admission.refusal(now_ns, request, self._share(now_ns))
+            if prediction is not None:
+                return (self._finish(request, Outcome.REJECTED, Reason.PREDICTED_LATE, prediction=prediction),)
         self._enqueue(request)
         return self._dispatch(now_ns) if self._idle else _NOTHING
 
@@ -227,6 +234,7 @@ class Scheduler:
         """A batch took this much longer, from its launch to its answers, than its time in the worker."""
         self._overhead.observe(overhead_ns)
         self._view.overhead_ns = self._overhead.planned_ns
+        self._admission.price(self._overhead.typical_ns)
 
     def on_worker_ready(self, now_ns: int, worker: int) -> Sequence[Action]:
         """A worker joined, warm and idle."""
@@ -302,7 +310,7 @@ class Scheduler:
         while (last_ns := self._expiry.next_ns()) is not None and last_ns < now_ns:
             request = self._expiry.pop()
             self._queue.remove(request)
-            actions.append(self._finish(request, Outcome.EXPIRED, Reason.EXPIRED))
+            actions.append(self._give_up(now_ns, request, Reason.EXPIRED))
             self._overloaded = True
         if self._wake_ns is not None and now_ns >= self._wake_ns:
             actions.extend(self._dispatch(now_ns))
@@ -382,7 +390,7 @@ class Scheduler:
                 if ended:
                     continue
             for _ in range(decision.shed):
-                actions.append(self._finish(self._queue.pop(), Outcome.EXPIRED, Reason.SHED))  # noqa: PERF401
+                actions.append(self._give_up(now_ns, self._queue.pop(), Reason.SHED))  # noqa: PERF401
             if decision.rows:
                 actions.append(self._launch(now_ns, decision, self._claim(decision.worker, worker)))
                 batches -= 1
@@ -393,11 +401,15 @@ class Scheduler:
         view = self._view
         view.now_ns = now_ns
         view.workers_total = len(self._workers.live)
-        view.share = 1.0 if self._shared is None else self._shared.share(now_ns, self)
         if self._drift.uneven:
             self._drift.forgive(now_ns)
-            view.share *= self._drift.capacity(view.workers_total)
+        view.share = self._share(now_ns)
         return view
+
+    def _share(self, now_ns: int) -> float:
+        """Of the workers' time, what this model may count on."""
+        share = 1.0 if self._shared is None else self._shared.share(now_ns, self)
+        return share * self._drift.capacity(len(self._workers.live)) if self._drift.uneven else share
 
     def _give_up_victims(self) -> list[Action]:
         """End waiting requests of low priority if those of high priority could not be in time otherwise."""
@@ -410,7 +422,7 @@ class Scheduler:
         found = victims(self._queue, first_ns, batch_ns, self.policy.table.max_rows * workers * view.share)
         for request in found:
             self._queue.remove(request)
-        return [self._finish(request, Outcome.EXPIRED, Reason.SHED) for request in found]
+        return [self._give_up(view.now_ns, request, Reason.SHED) for request in found]
 
     def _at_hand(self, now_ns: int) -> int | None:
         """The longest idle worker that is not slow, else the least slow one; None if it is too early for that."""
@@ -455,6 +467,7 @@ class Scheduler:
             self._shared.runs[worker] = self
         takes_ns = round(self.policy.table.latency_ns[subnet][rows] * launch.drift)
         self._commitments.add(worker, now_ns + view.overhead_ns + takes_ns)
+        self._workers.soonest.add(worker, now_ns + self._admission.typical_ns(subnet, rows, launch.drift))
         return launch
 
     def _expected_ns(self, subnet: int, rows: int) -> int:
@@ -463,13 +476,25 @@ class Scheduler:
 
     def _ended(self, worker: int, now_ns: int, fate: BatchFate) -> Launch:
         self._commitments.remove(worker)
+        self._workers.soonest.remove(worker)
         launch = self._running.pop(worker)
         launch.fate = fate
         launch.ended_ns = now_ns
         return launch
 
+    def _give_up(self, now_ns: int, request: Request, reason: Reason) -> Finish:
+        """End a waiting request that has left the queue."""
+        self._admission.given_up(now_ns, request)
+        return self._finish(request, Outcome.EXPIRED, reason)
+
     @staticmethod
-    def _finish(request: Request, outcome: Outcome, reason: Reason, launch: Launch | None = None) -> Finish:
+    def _finish(
+        request: Request,
+        outcome: Outcome,
+        reason: Reason,
+        launch: Launch | None = None,
+        prediction: Prediction | None = None,
+    ) -> Finish:
         assert request.state is not RequestState.DONE, f"request {request.id} ended already"
         request.state = RequestState.DONE
-        return Finish(request, outcome, reason, launch)
+        return Finish(request, outcome, reason, launch, prediction)

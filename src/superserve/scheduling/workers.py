@@ -23,6 +23,8 @@ class Workers:
         """The longest idle first."""
         self.commitments = Commitments()
         """When the busy ones are expected to be free."""
+        self.soonest = Commitments()
+        """When they typically are, which is sooner: plans are careful."""
 
     def join(self, worker: int) -> None:
         """A worker came, idle."""

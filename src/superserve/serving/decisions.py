@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from superserve.request import Outcome, Reason
+from superserve.scheduling.admission import Prediction
 from superserve.scheduling.scheduler import Launch
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 class Ending(NamedTuple):
     """How a request ended without an answer, and what was so at that instant.
 
-    ``waiting``: other requests in the queue; ``workers``: live ones; ``overhead_ns`` and ``drift``: planned with.
+    ``waiting``: other requests in the queue; ``workers``: live ones; ``overhead_ns`` and ``drift``: planned with;
+    ``prediction``: the arithmetic of a refusal behind what waits.
     """
 
     request: "Pending"
@@ -30,6 +32,7 @@ class Ending(NamedTuple):
     workers: int
     overhead_ns: int
     drift: float
+    prediction: Prediction | None
 
 
 class Course(NamedTuple):

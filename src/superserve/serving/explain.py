@@ -153,6 +153,8 @@ class Explainer:
             batches_meanwhile=meanwhile.batches,
             requests_meanwhile=meanwhile.requests,
             more_urgent_meanwhile=meanwhile.more_urgent,
+            prediction=None if ending.prediction is None else str(ending.prediction),
+            retry_after_ms=0.0 if ending.prediction is None else _ms(ending.prediction.retry_after_ns),
         )
 
     def _planned_ms(self, subnet: int, rows: int, drift: float) -> float:

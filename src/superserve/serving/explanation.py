@@ -90,6 +90,10 @@ class Refusal(Struct, frozen=True, kw_only=True):
     requests_meanwhile: int
     more_urgent_meanwhile: int
     """Those of them with earlier deadlines."""
+    prediction: str | None
+    """The arithmetic of a refusal behind what waited."""
+    retry_after_ms: float
+    """When a request like it would have been admitted, if nobody else had come; 0 if that is not known."""
 
 
 class Explanation(Struct, frozen=True, kw_only=True):

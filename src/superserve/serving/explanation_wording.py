@@ -171,6 +171,10 @@ def _infeasible(told: Explanation, refusal: Refusal) -> str:
     )
 
 
+def _predicted_late(told: Explanation, refusal: Refusal) -> str:  # noqa: ARG001  (all reasons share a form)
+    return f"Refused on arrival: {refusal.prediction}."
+
+
 def _expired(told: Explanation, refusal: Refusal) -> str:
     return (
         f"Given up after {_ms(told.ended_ms)}, {_ms(refusal.left_ms)} before its deadline and never run: "
@@ -217,6 +221,7 @@ _REFUSED: Final[dict[Reason, Callable[[Explanation, Refusal], str]]] = {
     Reason.ANSWERED: _fixed("Answered."),  # never without an answer
     Reason.QUEUE_FULL: _queue_full,
     Reason.INFEASIBLE: _infeasible,
+    Reason.PREDICTED_LATE: _predicted_late,
     Reason.FLOOR: _floor,
     Reason.EXPIRED: _expired,
     Reason.SHED: _shed,
@@ -237,6 +242,8 @@ def _would_have_run(told: Explanation, refusal: Refusal) -> Iterator[str]:
         yield f"A deadline of more than {_ms(told.read_ms + _needed_ms(refusal))}."
         if refusal.any_ms + refusal.planned_overhead_ms < refusal.left_ms:
             yield f"No accuracy floor, or a lower one: the fastest subnet of all needs {_ms(refusal.any_ms)} only."
+    elif told.reason is Reason.PREDICTED_LATE:
+        yield f"Asking again {_ms(refusal.retry_after_ms)} later, or a deadline that is later by as much."
     elif told.reason in {Reason.EXPIRED, Reason.SHED}:
         yield f"Fewer requests at once, a longer deadline, or more workers than {refusal.workers}."
     elif told.reason is Reason.QUEUE_FULL:

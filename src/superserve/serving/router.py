@@ -111,6 +111,8 @@ class Router:
         """The same of requests whose worker was lost, and which were run again or would have been: with slack left."""
         self.launched_too_late = 0
         """Requests that were launched after their deadline or their end: none, unless late ones are to be served."""
+        self.unanswered: dict[tuple[Outcome, Reason], int] = {}
+        """How many ended without an answer, by how and why."""
         self.statistics = Statistics()
         self.decisions = DecisionLog(decisions)
         table = scheduler.policy.table
@@ -346,8 +348,7 @@ class Router:
             if finish.launch is not None and result is not None:
                 pending.responder.answered(self._answer(pending, finish, finish.launch, result, result_ns))
             else:
-                self._ended_unanswered(pending, finish)
-                pending.responder.refused(self._error(pending, finish.reason))
+                self._refuse(pending, finish)
         except Exception:  # one client's answer must not keep those of its batch-mates from being sent
             _logger.exception("cannot answer request %d", pending.id)
         # The queue forgets requests in bulk, and the responder refers back: nobody else is to keep the tensors alive.
@@ -355,21 +356,32 @@ class Router:
         if self._unfinished == 0 and self._idle is not None:
             self._idle.set()
 
-    def _ended_unanswered(self, pending: Pending, finish: Finish) -> None:
-        now_ns, scheduler = self._clock.now_ns(), self._scheduler
-        self.statistics.on_failure(now_ns - pending.arrival_ns)
+    def _refuse(self, pending: Pending, finish: Finish) -> None:
+        """Tell whoever waits that there is no answer."""
+        scheduler, why = self._scheduler, (finish.outcome, finish.reason)
         self.decisions.ended(
             Ending(
                 pending,
                 finish.outcome,
                 finish.reason,
-                now_ns,
+                self._clock.now_ns(),
                 scheduler.queue_depth,
                 scheduler.workers,
                 scheduler.planned_overhead_ns,
                 scheduler.drift,
+                finish.prediction,
             )
         )
+        self.unanswered[why] = self.unanswered.get(why, 0) + 1
+        error = self._error(pending, finish)
+        error.reason = finish.reason.label
+        pending.responder.refused(error)
+        now_ns = self._clock.now_ns()
+        self.statistics.on_failure(now_ns - pending.arrival_ns)
+        if finish.outcome is Outcome.REJECTED:
+            self.telemetry.refusal.observe(now_ns - pending.arrival_ns)
+        elif finish.reason is Reason.EXPIRED:  # what is shed was not certain before the decision to do so
+            self.telemetry.refusal.observe(now_ns - pending.latest_start_ns)
 
     def _answer(self, pending: Pending, finish: Finish, launch: Launch, result: BatchResult, result_ns: int) -> Answer:
         first, last = pending.offset, pending.offset + pending.rows
@@ -385,10 +397,13 @@ class Router:
             [result.outputs[output][first * size : last * size] for output, size in self._outputs],
         )
 
-    def _error(self, pending: Pending, reason: Reason) -> SuperServeError:
+    def _error(self, pending: Pending, finish: Finish) -> SuperServeError:
+        reason = finish.reason
         if reason is Reason.QUEUE_FULL:
             limit = self._scheduler.limits.max_queued
             return QueueFullError(f"{limit} requests are waiting already", self._scheduler.retry_after_s())
+        if finish.prediction is not None:
+            return InfeasibleError(f"refused: {finish.prediction}", finish.prediction.retry_after_ns / NS_PER_S)
         if reason is Reason.FLOOR:
             best = max(self.table.accuracies[subnet] for subnet in self._scheduler.policy.subnets)
             return InvalidRequestError(

@@ -10,7 +10,7 @@ from superserve.clock import NS_PER_MS, NS_PER_US
 _OF_SLO: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 4.0)
 
 #: Upper bounds for what the server adds, in microseconds.
-_OF_SERVER_US: Final = (5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 10_000, 50_000)
+_OF_SERVER_US: Final = (5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000)
 
 
 class Histogram:
@@ -62,6 +62,7 @@ class Telemetry:
         wait: from the launch of a batch to its result, less the time in the worker.
         encode: the time of a batch's answers, per request.
         overhead: from the launch of a batch to the last of its answers, less the time in the worker, per batch.
+        refusal: of refused and expired requests, from when it was certain that they cannot be in time to their answer.
         inference: time in the worker, by front index of the subnet.
         rows: of batches, by front index of the subnet.
     """
@@ -70,7 +71,7 @@ class Telemetry:
         of_slo = [round(part * slo_ns) for part in _OF_SLO]
         of_server = [bound * NS_PER_US for bound in _OF_SERVER_US]
         self.request, self.queue = Histogram(of_slo), Histogram(of_slo)
-        self.decode, self.wait, self.encode, self.overhead = (Histogram(of_server) for _ in range(4))
+        self.decode, self.wait, self.encode, self.overhead, self.refusal = (Histogram(of_server) for _ in range(5))
         self.inference = [Histogram(of_slo) for _ in range(subnets)]
         self.rows = [Histogram(batches) for _ in range(subnets)]
 

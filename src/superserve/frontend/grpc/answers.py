@@ -8,7 +8,7 @@ import grpc
 
 from superserve.errors import SuperServeError
 from superserve.frontend.request_ids import RequestIds
-from superserve.frontend.status import grpc_status, outcome_of, retry_after_s
+from superserve.frontend.status import grpc_status, outcome_of, retry_after
 
 _logger = logging.getLogger(__name__)
 
@@ -28,11 +28,13 @@ async def fail(context: Context, error: SuperServeError) -> NoReturn:
         grpc.aio.AbortError: always: this is how a call is left.
     """
     trailing = list(context.trailing_metadata() or ())
-    outcome, retry_s = outcome_of(error), retry_after_s(error)
+    outcome, retry = outcome_of(error), retry_after(error)
     if outcome is not None:
         trailing.append(("x-superserve-outcome", outcome.value))
-    if retry_s is not None:
-        trailing.append(("retry-after", str(retry_s)))
+    if error.reason:
+        trailing.append(("x-superserve-reason", error.reason))
+    if retry is not None:
+        trailing += [("retry-after", str(retry.seconds)), ("retry-after-ms", str(retry.milliseconds))]
     details = str(error).encode()[:_MAX_DETAILS].decode("utf-8", "ignore")
     await context.abort(getattr(grpc.StatusCode, grpc_status(error)), details, tuple(trailing))
     raise AssertionError("abort raises")

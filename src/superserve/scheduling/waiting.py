@@ -1,0 +1,90 @@
+"""The queue of waiting requests with what admission asks of it: how many rows of which kind stand before a deadline."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from superserve.request import Request
+from superserve.scheduling.queue import EDFQueue
+from superserve.scheduling.victims import level
+
+
+class Kind(NamedTuple):
+    """What requests have to be told apart by."""
+
+    level: int
+    """Of priority, as `superserve.scheduling.victims.level` has it."""
+    fastest: int
+    """The fastest subnet that reaches the accuracy floor."""
+
+
+class WaitingQueue(EDFQueue):
+    """An `EDFQueue` that counts rows by kind once there is more than one kind.
+
+    Usually all requests are of the plain kind, and it costs nothing. From the first other one on, the requests of each
+    kind stand in a queue of their own as well, until nothing waits any more.
+
+    Args:
+        fastest: by accuracy floor, the fastest subnet that reaches it.
+    """
+
+    def __init__(self, fastest: Callable[[float], int]) -> None:
+        super().__init__()
+        self._fastest = fastest
+        self._kinds: dict[Kind, EDFQueue] = {}
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether requests of other kinds than the plain one wait."""
+        return bool(self._kinds)
+
+    def push(self, request: Request) -> None:
+        """See `EDFQueue.push`."""
+        if self._kinds or request.priority > 1 or request.min_accuracy > 0.0:
+            if not self._kinds:
+                for waiting in self:
+                    self._of(waiting).push(waiting)
+            self._of(request).push(request)
+        super().push(request)
+
+    def pop(self) -> Request:
+        """See `EDFQueue.pop`."""
+        request = super().pop()
+        if self._kinds:
+            self._gone(request)
+        return request
+
+    def take(self, max_rows: int, max_floor: float) -> list[Request]:
+        """See `EDFQueue.take`."""
+        taken = super().take(max_rows, max_floor)
+        if self._kinds:
+            for request in taken:
+                self._gone(request)
+        return taken
+
+    def remove(self, request: Request) -> bool:
+        """See `EDFQueue.remove`."""
+        found = super().remove(request)
+        if found and self._kinds:
+            self._gone(request)
+        return found
+
+    def rows_of_kinds(self, deadline_ns: int) -> Iterator[tuple[Kind, int]]:
+        """Each kind with its rows that are due by an instant; for a queue that `is_mixed`."""
+        for kind, queue in self._kinds.items():
+            yield kind, queue.rows_until(deadline_ns)
+
+    def _of(self, request: Request) -> EDFQueue:
+        kind = Kind(level(request), self._fastest(request.min_accuracy))
+        queue = self._kinds.get(kind)
+        if queue is None:
+            queue = self._kinds[kind] = EDFQueue()
+        return queue
+
+    def _gone(self, request: Request) -> None:
+        queue = self._of(request)
+        if queue.peek() is request:
+            queue.pop()
+        else:
+            queue.remove(request)
+        if not queue:
+            del self._kinds[Kind(level(request), self._fastest(request.min_accuracy))]

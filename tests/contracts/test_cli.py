@@ -33,7 +33,7 @@ SURFACE = {
     "search": {"MODEL", "--out", "--data", "--budget", "--subnets", "--seed", "--json"},
     "serve": {
         "MODEL", "--host", "--http-port", "--grpc-port", "--metrics-port", "--workers", "--policy", "--slo-ms",
-        "--timeout-action", "--device", "--engine", "--dtype", "--profile", "--model-repository",
+        "--timeout-action", "--device", "--engine", "--dtype", "--profile", "--model-repository", "--record",
         "--config", "--ready-file",
     },
     "simulate": {

@@ -12,6 +12,7 @@ from superserve.scheduling import Scheduler, SchedulerLimits, TimeoutAction, cre
 from superserve.serving.dataplane import ServedModel
 from superserve.serving.fake_pool import FakePool
 from superserve.serving.inference import Answer
+from superserve.serving.recorder import Recorder as RunRecorder
 from superserve.serving.router import Router
 from superserve.serving.shared_pool import SharedPool
 from support.profiles import make_profile
@@ -44,6 +45,7 @@ def make_router(
     config: ModelConfig = MODEL,
     number: int = 0,
     decisions: int = 100,
+    recorder: RunRecorder | None = None,
 ) -> Router:
     """A router of `MODEL`, on a pool of its own or one that it shares; a `FakePool` echoes the inputs."""
     shared = pool if isinstance(pool, SharedPool) else SharedPool(pool, clock)
@@ -60,6 +62,7 @@ def make_router(
         output_row_bytes=[spec.row_bytes for spec in config.outputs],
         number=number,
         decisions=decisions,
+        recorder=recorder,
     )
 
 

@@ -76,6 +76,10 @@ def serve(
     model_repository: Annotated[
         str | None, typer.Option(metavar="DIR", help="Clients may load models from here, and unload any.")
     ] = None,
+    record: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Record arrivals and outcomes here, for `superserve simulate DIR`."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML configuration.")] = None,
     ready_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Written with the URL and process id once ready.")
@@ -96,6 +100,7 @@ def serve(
         "workers.engine": engine,
         "workers.dtype": dtype,
         "repository.folder": model_repository,
+        "record.folder": record,
         "model.policy": policy,
         "model.slo_ms": slo_ms,
         "model.timeout_action": timeout_action,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -10,8 +10,13 @@ from superserve.cli.base import JsonFile, ManyValues, Seed, TraceFile, app, out,
 from superserve.errors import ConfigError
 
 if TYPE_CHECKING:
+    from superserve.metrics import RunLog
     from superserve.scheduling import TimeoutAction
     from superserve.simulator import Conditions, WorkerEvent
+    from superserve.traces.recording import Recorded
+
+#: Requests in the table of those that change most.
+_SHOWN: Final = 10
 
 ProfileName = Annotated[str, typer.Option(metavar="FILE|r-profile", help="Profile to plan with and draw from.")]
 RequiredSlo = Annotated[
@@ -40,12 +45,18 @@ PatienceMs = Annotated[
 @app.command(cls=ManyValues)
 def simulate(
     trace: TraceFile,
-    profile: ProfileName,
-    slo_ms: RequiredSlo,
-    policy: Annotated[str, typer.Option(help="Scheduling policy.")] = "default",
-    workers: Workers = 1,
+    profile: Annotated[
+        str | None, typer.Option(metavar="FILE|r-profile", help="Profile to plan with and draw from.")
+    ] = None,
+    slo_ms: Annotated[
+        float | None, typer.Option(min=0.001, help="Deadline of requests that state none, ms from arrival.")
+    ] = None,
+    policy: Annotated[str | None, typer.Option(help="Scheduling policy.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Workers; identical unless told otherwise.")] = None,
     overhead_ms: OverheadMs = None,
-    timeout_action: Overload = "reject",
+    timeout_action: Annotated[
+        str | None, typer.Option(help="What becomes of hopeless requests: reject, or delay (served late).")
+    ] = None,
     slowdown: Slowdown = None,
     actuation_ms: ActuationMs = 0.0,
     lose: Losses = None,
@@ -65,53 +76,66 @@ def simulate(
     ] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Play a trace through the server's own scheduler in virtual time."""
+    """Play a trace through the server's own scheduler in virtual time.
+
+    A folder that `serve --record` has written knows its profile, SLO, policy and workers: what is not said otherwise is
+    as it was, and the result stands beside the recorded one.
+    """
     import numpy as np
 
     from superserve.bounds.distance import MOST_REQUESTS, with_bound
     from superserve.experiments.run_files import RunFiles
+    from superserve.experiments.setting import Setting, Wishes
+    from superserve.experiments.what_if import recorded_row, with_patience
     from superserve.metrics import by_class, summarise
-    from superserve.profile import Profile
-    from superserve.scheduling import SchedulerLimits
     from superserve.simulator import impatient
     from superserve.simulator import simulate as run
     from superserve.tables import print_results, write_rows
-    from superserve.traces.readers.segments import load_trace
 
     conditions = _conditions(slowdown, actuation_ms, lose, join)
-    loaded, planned = load_trace(trace), Profile.load(profile)
+    overload = None if timeout_action is None else _overload(timeout_action)
+    setting = Setting.of(trace, Wishes(profile, slo_ms, policy, workers, overload, max_queued))
+    loaded, recorded = setting.trace, setting.recorded
     if patience_ms is not None:
         conditions = impatient(conditions, patience_ms, len(loaded), np.random.default_rng([seed, 1]))
+    if recorded is not None:
+        conditions = with_patience(conditions, recorded)
     files = RunFiles(figure, series, outcomes, decisions, chrome_trace)
     with progress_bar("simulate") as advance:
         log = run(
             loaded,
-            planned,
-            policy=policy,
-            workers=workers,
-            slo_ms=slo_ms,
+            setting.profile,
+            policy=setting.policy,
+            workers=setting.workers,
+            slo_ms=setting.slo_ms,
             overhead_ms=overhead_ms,
-            timeout_action=_overload(timeout_action),
+            timeout_action=setting.timeout_action,
             seed=seed,
-            limits=None if max_queued is None else SchedulerLimits(max_queued),
+            limits=setting.limits,
             conditions=conditions,
             recording=files.recording,
             on_progress=advance,
+            drawn=setting.drawn,
         )
-    row = summarise(log, policy=policy, trace=loaded.name, seed=seed, workers=workers, slo_ms=slo_ms)
+    row = summarise(
+        log, policy=setting.policy, trace=loaded.name, seed=seed, workers=setting.workers, slo_ms=setting.slo_ms
+    )
     if bound and len(loaded) > MOST_REQUESTS:
         out.print(f"no bound for more than {MOST_REQUESTS:,} requests: it would take too much memory", highlight=False)
     elif bound:
-        row = with_bound(row, loaded, planned, overhead_ms=overhead_ms, conditions=conditions)
+        row = with_bound(row, loaded, setting.drawn, overhead_ms=overhead_ms, conditions=conditions)
     classes = by_class(log, loaded.request_class, row)
-    print_results(out, f"{loaded.name}, simulated: {row.offered} requests, {workers} workers", [row, *classes])
+    was = [] if recorded is None else [recorded_row(recorded)]
+    title = f"{loaded.name}, simulated: {row.offered} requests, {setting.workers} workers"
+    print_results(out, title, [*was, row, *classes])
     missed = {name: getattr(row, name) for name in ("late", "expired", "rejected", "cancelled", "failed")}
     if any(missed.values()):
         out.print(", ".join(f"{count} {name}" for name, count in missed.items() if count), highlight=False)
     if row.distance_to_bound is not None:
         out.print(f"{row.distance_to_bound:.2f} points of goodput below what no policy can pass", highlight=False)
-    files.write(log, planned, f"{loaded.name}: {policy} on {workers} workers")
-    write_rows(json_file, rows=[row], classes=classes)
+    files.write(log, setting.profile, f"{loaded.name}: {setting.policy} on {setting.workers} workers")
+    compared = {} if recorded is None else _beside(recorded, log)
+    write_rows(json_file, rows=[row], classes=classes, recorded=was, **compared)
 
 
 @app.command(cls=ManyValues)
@@ -200,6 +224,25 @@ def reproduce(
         print_table(out, f"{finding.name}: {finding.title}", ("threshold", "found", ""), rows)
     out.print(f"written: {folder / 'reproduction.md'}", highlight=False, soft_wrap=True)
     write_rows(json_file, findings=found)
+
+
+def _beside(recorded: "Recorded", log: "RunLog") -> dict[str, object]:
+    """Print how a simulated run differs from the recorded one; the same for JSON."""
+    from superserve.experiments import what_if
+    from superserve.tables import print_table
+
+    diff = what_if.difference(recorded.log, log)
+    changed = what_if.most_changed(recorded.log, log, recorded.settings.profile, _SHOWN)
+    accuracy = "" if diff.accuracy_change is None else f", {diff.accuracy_change:+.2f} points of accuracy on average"
+    out.print(
+        f"of {diff.requests} requests {diff.now_in_time} more would be in time and {diff.now_missed} would be missed; "
+        f"of {diff.in_time_in_both} in time in both {diff.more_accurate} would be answered by a better subnet and "
+        f"{diff.less_accurate} by a lesser one{accuracy}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    print_table(out, "the most changed", what_if.COLUMNS, what_if.cells(changed))
+    return {"difference": diff, "changed": changed}
 
 
 def _overload(name: str) -> "TimeoutAction":

@@ -15,8 +15,10 @@ from superserve.serving.choice import choose_engine
 from superserve.serving.config import Config
 from superserve.serving.dataplane import ServedModel
 from superserve.serving.devices import emulated_profile
+from superserve.serving.recorder import Recorder
 from superserve.serving.router import Router
 from superserve.serving.shared_pool import SharedPool
+from superserve.traces.recording import RecordedSettings
 
 if TYPE_CHECKING:
     from superserve.profiler import Progress
@@ -57,6 +59,19 @@ class Deployment(NamedTuple):
             shared=pool.workers,
         )
         slo_ms = settings.slo_ms or profile.default_slo_ms()
+        recorder = None
+        if config.record.folder is not None:
+            recorded = RecordedSettings(
+                model=model.name,
+                policy=settings.policy,
+                timeout_action=settings.timeout_action,
+                slo_ms=slo_ms,
+                max_queued=settings.max_queued,
+                workers=0,
+                emulated=emulated_profile(self.choice.device) is not None,
+                profile=profile,
+            )
+            recorder = Recorder(Path(config.record.folder) / model.name, recorded, config.record, clock)
         router = Router(
             scheduler,
             pool,
@@ -65,6 +80,7 @@ class Deployment(NamedTuple):
             number=number,
             slo_ns=round(slo_ms * NS_PER_MS),
             decisions=settings.decisions,
+            recorder=recorder,
         )
         return ServedModel(
             model,

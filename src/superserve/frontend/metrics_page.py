@@ -66,6 +66,7 @@ class ModelCollector(Collector):
             depth.add_metric([model.config.name], model.router.queue_depth)
         yield depth
         yield from _plans(models)
+        yield _recording(models)
         yield _workers(models)
         yield GaugeMetricFamily("superserve_tasks", "Tasks of the event loop.", value=len(asyncio.all_tasks()))
         yield GaugeMetricFamily(
@@ -143,6 +144,16 @@ def _plans(models: Iterable[ServedModel]) -> Iterator[Metric]:
         overhead.add_metric([model.config.name], model.router.scheduler.planned_overhead_ns / NS_PER_S)
         drift.add_metric([model.config.name], model.router.scheduler.drift)
     yield from (overhead, drift)
+
+
+def _recording(models: Iterable[ServedModel]) -> Metric:
+    family = CounterMetricFamily(
+        "superserve_record_lost", "Requests that could not be recorded (--record).", labels=["model"]
+    )
+    for model in models:
+        if model.router.recorder is not None:
+            family.add_metric([model.config.name], model.router.recorder.lost)
+    return family
 
 
 def _workers(models: Iterable[ServedModel]) -> Metric:

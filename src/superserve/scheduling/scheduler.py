@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain
 from typing import Final
 
 from superserve.clock import NS_PER_S
@@ -164,6 +165,14 @@ class Scheduler:
             request.state is RequestState.RUNNING for launch in self._running.values() for request in launch.requests
         )
         return len(self._queue) + running
+
+    def oldest_arrival_ns(self) -> int | None:
+        """When the oldest request came that has not ended; None if all have. It looks at each of them."""
+        running = (request for launch in self._running.values() for request in launch.requests)
+        waits = (
+            request.arrival_ns for request in chain(self._queue, running) if request.state is not RequestState.DONE
+        )
+        return min(waits, default=None)
 
     @property
     def planned_overhead_ns(self) -> int:

@@ -143,6 +143,17 @@ class RepositoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     With one, whoever can reach the server can do both."""
 
 
+class RecordConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[record]``: arrivals and outcomes of requests, without their tensors, for ``superserve simulate``."""
+
+    folder: str | None = None
+    """A folder per model is made in this one; default: nothing is recorded."""
+    max_bytes: _Count = 1024 * 1024 * 1024
+    """Of each model's segments together; the oldest are deleted."""
+    segment_s: _Seconds = 60.0
+    """What has ended in so many seconds makes a segment: what is lost if the server is killed."""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole tree."""
 
@@ -153,6 +164,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     models: dict[str, NamedModelSettings] = msgspec.field(default_factory=dict)
     workers: WorkerSettings = WorkerSettings()
     repository: RepositoryConfig = RepositoryConfig()
+    record: RecordConfig = RecordConfig()
 
     def settings(self, name: str) -> NamedModelSettings:
         """What holds for a model."""
@@ -203,6 +215,7 @@ _FLAGS: Final = {
     "server.grpc_port": "--grpc-port",
     "server.metrics_port": "--metrics-port",
     "repository.folder": "--model-repository",
+    "record.folder": "--record",
 }
 
 

@@ -30,6 +30,7 @@ from superserve.scheduling.scheduler import Action, Finish, Launch, Scheduler
 from superserve.serving.decisions import DecisionLog, Ending
 from superserve.serving.inference import Answer, Responder
 from superserve.serving.pool import Batch, BatchResult, Buffer
+from superserve.serving.recorder import Recorder
 from superserve.serving.shared_pool import SharedPool
 from superserve.serving.statistics import BatchTimes, Statistics
 from superserve.serving.telemetry import DEFAULT_SLO_NS, Telemetry
@@ -91,6 +92,7 @@ class Router:
         number: the pool's number of the model.
         slo_ns: the time that most requests have, for `telemetry`.
         decisions: how many are kept for `superserve why`; see `DecisionLog`.
+        recorder: is told how requests end, if given; started and stopped with the router.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Router:
         number: int = 0,
         slo_ns: int = DEFAULT_SLO_NS,
         decisions: int = 0,
+        recorder: Recorder | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
@@ -115,6 +118,7 @@ class Router:
         """How many ended without an answer, by how and why."""
         self.statistics = Statistics()
         self.decisions = DecisionLog(decisions)
+        self.recorder = recorder
         table = scheduler.policy.table
         self.telemetry = Telemetry(slo_ns, table.batches, len(table))
         self.watchers: set[Callable[[], object]] = set()
@@ -181,8 +185,11 @@ class Router:
 
         Raises:
             WorkerError: if a worker fails to start; nothing is left behind.
+            ConfigError: if nothing can be recorded where it should be.
         """
         await self._pool.enter(self)
+        if self.recorder is not None:
+            self.recorder.start(self._scheduler)
         self._admitting = True
         self.readiness_changed()
 
@@ -216,6 +223,8 @@ class Router:
             self._timer.cancel()
             self._timer = None
         await self._pool.leave(self)
+        if self.recorder is not None:
+            await self.recorder.stop()
 
     def submit(
         self,
@@ -301,6 +310,8 @@ class Router:
         now_ns, count = self._clock.now_ns(), len(answered)
         overhead_ns = now_ns - launch.launched_ns - times.infer_ns
         self._scheduler.observe_overhead(overhead_ns)
+        if self.recorder is not None:
+            self.recorder.answered(launch, answered, overhead_ns)
         arrivals_ns = [request.arrival_ns for request in answered]
         telemetry, launched_ns = self.telemetry, launch.launched_ns
         telemetry.decode.observe_all([request.decoded_ns - request.arrival_ns for request in answered])
@@ -358,21 +369,7 @@ class Router:
 
     def _refuse(self, pending: Pending, finish: Finish) -> None:
         """Tell whoever waits that there is no answer."""
-        scheduler, why = self._scheduler, (finish.outcome, finish.reason)
-        self.decisions.ended(
-            Ending(
-                pending,
-                finish.outcome,
-                finish.reason,
-                self._clock.now_ns(),
-                scheduler.queue_depth,
-                scheduler.workers,
-                scheduler.planned_overhead_ns,
-                scheduler.drift,
-                finish.prediction,
-            )
-        )
-        self.unanswered[why] = self.unanswered.get(why, 0) + 1
+        self._note(pending, finish)
         error = self._error(pending, finish)
         error.reason = finish.reason.label
         pending.responder.refused(error)
@@ -382,6 +379,25 @@ class Router:
             self.telemetry.refusal.observe(now_ns - pending.arrival_ns)
         elif finish.reason is Reason.EXPIRED:  # what is shed was not certain before the decision to do so
             self.telemetry.refusal.observe(now_ns - pending.latest_start_ns)
+
+    def _note(self, pending: Pending, finish: Finish) -> None:
+        """Keep how a request ended without an answer."""
+        scheduler, why = self._scheduler, (finish.outcome, finish.reason)
+        self.unanswered[why] = self.unanswered.get(why, 0) + 1
+        ending = Ending(
+            pending,
+            finish.outcome,
+            finish.reason,
+            self._clock.now_ns(),
+            scheduler.queue_depth,
+            scheduler.workers,
+            scheduler.planned_overhead_ns,
+            scheduler.drift,
+            finish.prediction,
+        )
+        self.decisions.ended(ending)
+        if self.recorder is not None:
+            self.recorder.ended(ending)
 
     def _answer(self, pending: Pending, finish: Finish, launch: Launch, result: BatchResult, result_ns: int) -> Answer:
         first, last = pending.offset, pending.offset + pending.rows

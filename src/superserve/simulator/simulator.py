@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from superserve.clock import NS_PER_MS, NS_PER_US
+from superserve.errors import ConfigError
 from superserve.latency import LatencySampler, OverheadSampler
 from superserve.metrics import RunLog
 from superserve.profile import LatencyTable, Profile
@@ -56,7 +57,7 @@ class Simulation:
         on_progress: called now and then with (requests that have arrived, requests of the trace).
 
     Raises:
-        ConfigError: if the conditions do not fit the workers or the trace.
+        ConfigError: if the conditions do not fit the workers or the trace, or the profile not the trace's rows.
     """
 
     def __init__(
@@ -73,6 +74,9 @@ class Simulation:
         on_progress: OnProgress | None = None,
     ) -> None:
         conditions.check(workers, len(trace))
+        most = scheduler.policy.table.max_rows
+        if trace.rows is not None and len(trace) and trace.rows.max() > most:
+            raise ConfigError(f"the trace has requests of {trace.rows.max()} rows; the profile goes up to {most}")
         self._trace = trace
         self._scheduler = scheduler
         self._workers = workers
@@ -126,9 +130,11 @@ class Simulation:
             arrivals = trace.arrival_ns[part]
             deadlines = arrivals + (self._slo_ns if trace.slo_ns is None else trace.slo_ns[part])
             priorities = np.zeros(len(arrivals), np.int32) if trace.priority is None else trace.priority[part]
-            columns = zip(arrivals.tolist(), deadlines.tolist(), priorities.tolist(), strict=True)
-            for number, (arrival_ns, deadline_ns, priority) in enumerate(columns, start):
-                yield Request(number, arrival_ns, deadline_ns, 1, 0.0, priority)
+            rows = np.ones(len(arrivals), np.int32) if trace.rows is None else trace.rows[part]
+            floors = np.zeros(len(arrivals)) if trace.min_accuracy is None else trace.min_accuracy[part]
+            columns = (column.tolist() for column in (arrivals, deadlines, rows, floors, priorities))
+            for number, values in enumerate(zip(*columns, strict=True), start):
+                yield Request(number, *values)
 
     def _advance(self, until_ns: int | None) -> None:
         """Let everything happen that is due by an instant, or everything there is."""
@@ -252,6 +258,7 @@ def simulate(
     conditions: Conditions = ORDINARY,
     recording: Recording | None = None,
     on_progress: OnProgress | None = None,
+    drawn: Profile | None = None,
 ) -> RunLog:
     """Simulate one policy on one trace.
 
@@ -269,6 +276,7 @@ def simulate(
         conditions: failures, slow workers, switching costs, impatient clients.
         recording: filled in with every batch, if given.
         on_progress: called now and then with (requests that have arrived, requests of the trace).
+        drawn: what latencies and overheads are drawn from instead of ``profile``; it has the same cells.
 
     Returns:
         One entry per request of the trace.
@@ -280,13 +288,13 @@ def simulate(
     if overhead_ms is not None:
         planned_ns = taken_ns = round(overhead_ms * NS_PER_MS)
     else:
-        overheads = OverheadSampler(profile, np.random.default_rng((seed, 1)))
+        overheads = OverheadSampler(drawn or profile, np.random.default_rng((seed, 1)))
         planned_ns = round(profile.dispatch_overhead_us * NS_PER_US)
         taken_ns = overheads.sample_ns if overheads.varies else overheads.sample_ns()
     scheduler = Scheduler(
         create_policy(policy, LatencyTable(profile), timeout_action), overhead_ns=planned_ns, limits=limits
     )
-    sampler = LatencySampler(profile, np.random.default_rng(seed))
+    sampler = LatencySampler(drawn or profile, np.random.default_rng(seed))
     return Simulation(
         trace,
         scheduler,

@@ -1,6 +1,7 @@
 """The canonical arrival trace."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -11,7 +12,7 @@ from superserve.clock import NS_PER_MS, NS_PER_S
 from superserve.errors import TraceError
 
 #: Columns that a trace may have beside its arrivals, one value per request.
-OPTIONAL_COLUMNS: Final = ("slo_ns", "priority", "request_class")
+OPTIONAL_COLUMNS: Final = ("slo_ns", "priority", "request_class", "rows", "min_accuracy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +21,8 @@ class Trace:
 
     ``arrival_ns``: int64, from the start of the trace, never decreasing. ``slo_ns``: int64 per request, or None for
     one SLO given elsewhere. ``priority``: int32 per request, or None. ``request_class``: int32 per request, or None:
-    which kind of traffic it is; only reports use it.
+    which kind of traffic it is; only reports use it. ``rows``: int32 per request, or None: one row each.
+    ``min_accuracy``: float64 per request, or None: its accuracy floor in per cent.
 
     Raises:
         TraceError: for arrivals that are negative or out of order, or columns of different lengths.
@@ -31,6 +33,8 @@ class Trace:
     slo_ns: npt.NDArray[np.int64] | None = field(default=None)
     priority: npt.NDArray[np.int32] | None = field(default=None)
     request_class: npt.NDArray[np.int32] | None = field(default=None)
+    rows: npt.NDArray[np.int32] | None = field(default=None)
+    min_accuracy: npt.NDArray[np.float64] | None = field(default=None)
 
     def __post_init__(self) -> None:
         arrival_ns = self.arrival_ns
@@ -81,7 +85,7 @@ class Trace:
         weights = np.array(list(slos_ms.values()))
         drawn = rng.choice(len(weights), len(self), p=weights / weights.sum()).astype(np.int32)
         slo_ns = np.rint(np.array(list(slos_ms)) * NS_PER_MS).astype(np.int64)
-        return Trace(self.name, self.arrival_ns, slo_ns[drawn], self.priority, drawn)
+        return replace(self, slo_ns=slo_ns[drawn], request_class=drawn)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -101,9 +105,20 @@ class Trace:
 
     def save(self, path: Path) -> None:
         """Write the canonical file, renamed into place when complete."""
-        columns = {"arrival_ns": self.arrival_ns, **self.optional()}
-        scratch = path.with_name(f".{path.name}.partial.npz")
-        np.savez_compressed(
-            scratch, allow_pickle=False, **{name: column for name, column in columns.items() if column is not None}
-        )
+        columns = {name: column for name, column in self.optional().items() if column is not None}
+        save_columns(path, {"arrival_ns": self.arrival_ns, **columns})
+
+
+def save_columns(path: Path, columns: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write columns as a canonical file (.npz), renamed into place when complete.
+
+    Raises:
+        OSError: if it cannot be written; nothing is left of it.
+    """
+    scratch = path.with_name(f".{path.name}.partial.npz")
+    try:
+        np.savez_compressed(scratch, allow_pickle=False, **columns)
         scratch.replace(path)
+    except OSError:
+        scratch.unlink(missing_ok=True)
+        raise

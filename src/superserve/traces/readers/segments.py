@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -10,12 +10,36 @@ import numpy.typing as npt
 from superserve.errors import TraceError
 from superserve.traces.trace import OPTIONAL_COLUMNS, Trace
 
+#: Beside the segments that a server has recorded: what it ran with.
+SETTINGS_FILE: Final = "settings.json"
+
+
+def recorded_folder(path: Path) -> Path | None:
+    """The folder with what a server has recorded: the path itself, or the one folder for a model in it; None if none.
+
+    Raises:
+        TraceError: if there are several; the message names them.
+    """
+    if (path / SETTINGS_FILE).is_file():
+        return path
+    found = sorted(file.parent for file in path.glob(f"*/{SETTINGS_FILE}"))
+    if len(found) > 1:
+        raise TraceError(f"trace {path}: several models were recorded here; name one: {', '.join(map(str, found))}")
+    return found[0] if found else None
+
+
+def segment_files(folder: Path) -> list[Path]:
+    """The segments of a folder, in their order."""
+    found = [(_number(file), file) for file in folder.glob("*.npz") if not file.name.startswith(".")]
+    return [file for number, file in sorted(found) if number >= 0]
+
 
 def load_trace(path: Path) -> Trace:
     """A canonical trace file, or the segments of a folder end to end.
 
-    Segments are the .npz files whose names end in a number, in its order; their stamps share one origin, the start of
-    the recording. Files whose names start with a dot are not yet complete and left out.
+    A folder that holds nothing but the recorded folder of a model stands for that one. Segments are the .npz files
+    whose names end in a number, in its order; their stamps share one origin, the start of the recording. Files whose
+    names start with a dot are not yet complete and left out.
 
     Raises:
         TraceError: if there is nothing to read, a segment starts before the one before it ends, or not all of them
@@ -23,8 +47,8 @@ def load_trace(path: Path) -> Trace:
     """
     if not path.is_dir():
         return Trace.load(path)
-    found = [(_number(file), file) for file in path.glob("*.npz") if not file.name.startswith(".")]
-    files = [file for number, file in sorted(found) if number >= 0]
+    path = recorded_folder(path) or path
+    files = segment_files(path)
     if not files:
         raise TraceError(f"trace {path}: no numbered .npz segments in this folder")
     segments = [Trace.load(file) for file in files]

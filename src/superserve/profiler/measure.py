@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import numpy as np
 import uvloop
 
@@ -91,7 +92,8 @@ async def measure_async(
     """`measure` inside a running event loop, whose thread it pins to the router's core meanwhile."""
     report = report or (lambda _: None)
     choice = choice or choose_engine(folder)
-    spec = workers_for(folder, choice, seed)
+    # A process that has inherited its engine pays page faults once more, in each cell's first run.
+    spec = msgspec.structs.replace(workers_for(folder, choice, seed), inheritable=False)
     batches, accuracies = _table_axes(folder, choice.device)
     plan = plan_cores(available_cores(), 1)
     clock = MonotonicClock(asyncio.get_running_loop())

@@ -165,8 +165,10 @@ class Channel(Generic[_Received]):
             self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Close the socket; idempotent."""
+        """Close the socket, and give back the buffer: who keeps this object waits for the collector; idempotent."""
         self._socket.close()
+        self._view.release()
+        self._buffer = bytearray()
 
 
 def router_channel(sock: socket.socket) -> Channel[FromWorker]:

@@ -6,6 +6,8 @@
     ├── UsageError (ValueError)        somebody can mend it: the message names the field and the fix
     │   ├── InvalidRequestError        a request that does not fit the protocol or the model
     │   ├── PayloadTooLargeError       a request body above the configured limit
+    │   ├── UnauthorizedError          no token, or one that is not known
+    │   ├── ForbiddenError             a token that does not allow this
     │   ├── UnknownModelError          no model of that name or version
     │   ├── UnknownRequestError        no request of that id is remembered
     │   ├── ConflictError              something else happens to the model at present
@@ -51,6 +53,14 @@ class InvalidRequestError(UsageError):
 
 class PayloadTooLargeError(UsageError):
     """A request body above the configured limit."""
+
+
+class UnauthorizedError(UsageError):
+    """A request without a token, or with one that is not known."""
+
+
+class ForbiddenError(UsageError):
+    """A request whose token does not allow what it asks for."""
 
 
 class UnknownModelError(UsageError):

@@ -28,7 +28,7 @@ SURFACE = {
     },
     "models": {"--json"},
     "profile": {"MODEL", "--quick", "--device", "--engine", "--dtype", "--seed", "--json"},
-    "replay": {"TRACE", "--url", "--model", "--slo-ms", "--seed", "--json"},
+    "replay": {"TRACE", "--url", "--model", "--slo-ms", "--seed", "--ca-file", "--json"},
     "reproduce": {"[E1 ... E11|live|all]", "--out", "--data", "--seeds", "--shorten", "--runs", "--json"},
     "search": {"MODEL", "--out", "--data", "--budget", "--subnets", "--seed", "--json"},
     "serve": {

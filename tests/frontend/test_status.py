@@ -4,6 +4,8 @@ from superserve import errors
 from superserve.frontend.status import http_status, reason_phrase, retry_after
 
 EXPECTED = {
+    "UnauthorizedError": 401,
+    "ForbiddenError": 403,
     "ConflictError": 409,
     "UnsupportedError": 501,
     "LoadError": 500,

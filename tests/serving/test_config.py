@@ -22,6 +22,10 @@ OTHER: dict[str, tuple[Any, str]] = {
     "server.metrics_port": (9002, "9002"),
     "server.max_body_memory_bytes": (1 << 33, str(1 << 33)),
     "server.drain_timeout_s": (1.5, "1.5"),
+    "server.tls_certificate": ("cert.pem", "cert.pem"),
+    "server.tls_key": ("key.pem", "key.pem"),
+    "server.tokens": ("tokens", "tokens"),
+    "server.admin_tokens": ("admins", "admins"),
     "http.max_connections": (7, "7"),
     "http.max_body_bytes": (1000, "1000"),
     "http.max_header_bytes": (2000, "2000"),
@@ -222,3 +226,24 @@ def test_one_body_may_not_have_more_memory_than_all(key: str) -> None:
     with pytest.raises(ConfigError, match=f"{key} = 2000000000 is more than server.max_body_memory_bytes = 1073741824"):
         resolve({key: 2_000_000_000}, {})
     resolve({key: 2_000_000_000, "server.max_body_memory_bytes": 2_000_000_000}, {})
+
+
+@pytest.mark.parametrize(
+    ("flags", "refused"),
+    [
+        ({}, False),
+        ({"server.host": "localhost"}, False),
+        ({"server.host": "::1"}, False),
+        ({"server.host": "0.0.0.0"}, True),  # noqa: S104
+        ({"server.tokens": "tokens"}, True),
+        ({"server.host": "0.0.0.0", "server.admin_tokens": "admins"}, False),  # noqa: S104
+    ],
+)
+def test_loading_models_takes_a_token_of_its_own(flags: dict[str, object], refused: bool) -> None:
+    """Unless whoever reaches the server is a user of this machine, and nobody is asked for a token."""
+    flags = {"repository.folder": "/models", **flags}
+    if refused:
+        with pytest.raises(ConfigError, match=r"server\.admin_tokens"):
+            resolve(flags, {})
+    else:
+        assert resolve(flags, {}).config.repository.folder == "/models"

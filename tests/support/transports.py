@@ -21,7 +21,7 @@ from superserve.model_folder import DTYPES, ModelConfig, TensorSpec
 from superserve.protocol import messages
 from superserve.protocol.byte_strings import join, split
 from superserve.protocol.contents import FIELDS
-from superserve.serving.config import GrpcConfig, HttpConfig
+from superserve.serving.config import GrpcConfig, HttpConfig, ServerConfig
 from superserve.serving.dataplane import DataPlane
 from superserve.serving.fake_pool import FakePool
 from superserve.serving.router import Router
@@ -332,6 +332,7 @@ async def served(
     *others: ModelConfig,
     pool: FakePool | None = None,
     limits: Mapping[str, int] | None = None,
+    server: ServerConfig | None = None,
 ) -> AsyncIterator[Served]:
     """Models on real sockets behind workers that echo after 2 ms, or behind ``pool``."""
     clock = MonotonicClock(asyncio.get_running_loop())
@@ -342,7 +343,7 @@ async def served(
         router = make_router(shared, clock, profile=PROFILE, max_queued=3, config=model, number=number)
         models.append(make_model(router, config=model, slo_ms=2000.0))
     plane = DataPlane(models, version="9")
-    common = Common()
+    common = Common(server)
     http = HttpServer(V2Routes(plane), clock, msgspec.structs.replace(HttpConfig(), **(limits or {})), common)
     rpc = GrpcServer(plane, clock, GrpcConfig(max_message_bytes=1_000_000), common)
     await http.start("127.0.0.1", 0)

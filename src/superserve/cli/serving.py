@@ -120,8 +120,12 @@ def replay(
     slo_ms: SloMs = None,
     seed: Seed = 0,
     json_file: JsonFile = None,
+    ca_file: Annotated[str, typer.Option(help="Certificates (PEM) to trust instead of the system's.")] = "",
 ) -> None:
-    """Send a trace's requests to a server on schedule, whatever it answers, and report what came of them."""
+    """Send a trace's requests to a server on schedule, whatever it answers, and report what came of them.
+
+    A bearer token is taken from the environment, SUPERSERVE_TOKEN: command lines are for everybody to see.
+    """
     import uvloop
 
     from superserve.client.replay import replay_trace
@@ -134,7 +138,12 @@ def replay(
     allow_many_connections()
     gc.freeze()  # a collection over everything imported would pause the schedule
     with progress_bar("replay") as advance:
-        result = uvloop.run(replay_trace(loaded, url, model, slo_ms=slo_ms, seed=seed, on_progress=advance))
+        token = os.environ.get("SUPERSERVE_TOKEN", "")
+        result = uvloop.run(
+            replay_trace(
+                loaded, url, model, slo_ms=slo_ms, seed=seed, on_progress=advance, token=token, ca_file=ca_file
+            )
+        )
     row = summarise(
         result.log,
         policy="live",

@@ -18,7 +18,7 @@ from typing import Any, Final, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from superserve.client.address import GRPC, HTTP, Address
+from superserve.client.address import GRPC, GRPCS, HTTP, HTTPS, Address
 from superserve.client.calls import Ask, AsyncTransport, BlockingTransport, Call, Wording
 from superserve.client.deadline import Deadline
 from superserve.client.http_transports import AsyncHttp, BlockingHttp
@@ -40,10 +40,10 @@ T = TypeVar("T")
 class _Side:
     """What both clients know: where the server is, in which words to ask it, and how often."""
 
-    def __init__(self, url: str, timeout_s: float, retries: Retries, rng: np.random.Generator | None) -> None:
+    def __init__(self, address: Address, timeout_s: float, retries: Retries, rng: np.random.Generator | None) -> None:
         if not timeout_s > 0:
             raise ConfigError(f"timeout_s = {timeout_s}: must be a number of seconds above 0")
-        self.address = Address.parse(url, HTTP, GRPC)
+        self.address = address
         self.wording = _wording(self.address)
         self._timeout_ms = timeout_s * 1000
         self._retries = retries
@@ -60,8 +60,12 @@ class _Side:
         return Attempts(self._retries, self._budget, self._rng, deadline, is_idempotent=idempotent)
 
 
+def _address(url: str, token: str, ca_file: str) -> Address:
+    return Address.parse(url, HTTP, HTTPS, GRPC, GRPCS, token=token, ca_file=ca_file)
+
+
 def _wording(address: Address) -> Wording:
-    if address.scheme == HTTP:
+    if address.scheme in {HTTP, HTTPS}:
         return HttpWording(address)
     from superserve.client.grpc_wording import GrpcWording  # noqa: PLC0415  (gRPC takes 0.2 s and 20 MB)
 
@@ -69,7 +73,7 @@ def _wording(address: Address) -> Wording:
 
 
 def _blocking(address: Address) -> BlockingTransport:
-    if address.scheme == HTTP:
+    if address.scheme in {HTTP, HTTPS}:
         return BlockingHttp(address)
     from superserve.client.grpc_transports import BlockingGrpc  # noqa: PLC0415
 
@@ -77,7 +81,7 @@ def _blocking(address: Address) -> BlockingTransport:
 
 
 def _async(address: Address, max_connections: int) -> AsyncTransport:
-    if address.scheme == HTTP:
+    if address.scheme in {HTTP, HTTPS}:
         return AsyncHttp(address, max_connections)
     from superserve.client.grpc_transports import AsyncGrpc  # noqa: PLC0415
 
@@ -88,10 +92,12 @@ class Client:
     """A blocking client; thread-safe: connections are kept and shared.
 
     Args:
-        url: ``http://host:port`` or ``grpc://host:port``; without a port 8000 or 8001.
+        url: ``http://host:port`` or ``grpc://host:port``, ``https`` or ``grpcs`` for TLS; without a port 8000 or 8001.
         timeout_s: how long to wait for an answer where no ``slo_ms`` says so. The server is not told.
         retries: what to ask again, and how often.
         rng: draws the pauses before that; by default from the machine's entropy, as no two clients may agree.
+        token: bearer token, where the server asks for one; to another machine over TLS only.
+        ca_file: certificates (PEM) to trust instead of the system's.
         transport: carries the calls; by default made for the URL.
         clock: time and sleep.
 
@@ -106,10 +112,12 @@ class Client:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retries: Retries = _DEFAULT_RETRIES,
         rng: np.random.Generator | None = None,
+        token: str = "",
+        ca_file: str = "",
         transport: BlockingTransport | None = None,
         clock: SleepingClock = _MACHINE,
     ) -> None:
-        self._side = _Side(url, timeout_s, retries, rng)
+        self._side = _Side(_address(url, token, ca_file), timeout_s, retries, rng)
         self._transport = transport or _blocking(self._side.address)
         self._clock = clock
 
@@ -213,12 +221,14 @@ class AsyncClient:
     """An asyncio client, for one event loop.
 
     Args:
-        url: ``http://host:port`` or ``grpc://host:port``; without a port 8000 or 8001.
+        url: ``http://host:port`` or ``grpc://host:port``, ``https`` or ``grpcs`` for TLS; without a port 8000 or 8001.
         timeout_s: how long to wait for an answer where no ``slo_ms`` says so. The server is not told.
         max_connections: HTTP: how many requests may be on their way at once; further ones wait for their turn. gRPC
             sends them all over one connection.
         retries: what to ask again, and how often.
         rng: draws the pauses before that; by default from the machine's entropy, as no two clients may agree.
+        token: bearer token, where the server asks for one; to another machine over TLS only.
+        ca_file: certificates (PEM) to trust instead of the system's.
         transport: carries the calls; by default made for the URL.
         clock: time and timers; by default those of the running loop.
 
@@ -234,12 +244,14 @@ class AsyncClient:
         max_connections: int = 64,
         retries: Retries = _DEFAULT_RETRIES,
         rng: np.random.Generator | None = None,
+        token: str = "",
+        ca_file: str = "",
         transport: AsyncTransport | None = None,
         clock: Clock | None = None,
     ) -> None:
         if max_connections < 1:
             raise ConfigError(f"max_connections = {max_connections}: at least one is needed")
-        self._side = _Side(url, timeout_s, retries, rng)
+        self._side = _Side(_address(url, token, ca_file), timeout_s, retries, rng)
         self._transport = transport or _async(self._side.address, max_connections)
         self._clock = clock
 

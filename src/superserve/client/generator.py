@@ -48,6 +48,7 @@ class Generator:
         max_connections: int,
     ) -> None:
         self._address = address
+        self._tls = address.tls()
         self._arrivals = arrivals_ns
         self._render = render
         self._recorder = recorder
@@ -76,7 +77,7 @@ class Generator:
         for first in range(0, count, CONNECT_CHUNK):
             await asyncio.gather(*(self._connect() for _ in range(min(CONNECT_CHUNK, count - first))))
         if not self._idle:
-            raise UnreachableError(f"no connection to http://{self._address}: is the server running there?")
+            raise UnreachableError(f"no connection to {self._address.url}: is the server running there?")
 
     async def run(self, last_ns: int) -> None:
         """Send everything; return when all requests have ended, or at ``last_ns`` after the start."""
@@ -164,7 +165,7 @@ class Generator:
     async def _connect(self) -> None:
         try:
             _, connection = await self._loop.create_connection(
-                lambda: HttpConnection(self), self._address.host, self._address.port
+                lambda: HttpConnection(self), self._address.host, self._address.port, ssl=self._tls
             )
         except OSError:
             self._fail_stranded(connecting=1)

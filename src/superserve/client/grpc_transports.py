@@ -7,6 +7,7 @@ what fails before that was certainly not sent.
 import asyncio
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -37,6 +38,18 @@ _HOPELESS: Final = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConn
 
 def _unreachable(address: Address) -> UnreachableError:
     return UnreachableError(f"no connection to {address.url}: is the server running there?")
+
+
+def _credentials(address: Address) -> Any:
+    """For a channel; None without TLS."""
+    if address.tls() is None:
+        return None
+    return grpc.ssl_channel_credentials(Path(address.ca_file).read_bytes() if address.ca_file else None)
+
+
+def _metadata(address: Address, request: Request) -> tuple[tuple[str, str], ...]:
+    told = tuple(request.headers.items())
+    return (("authorization", f"Bearer {address.token}"), *told) if address.token else told
 
 
 def _headers(metadata: Any) -> dict[str, str]:
@@ -76,7 +89,7 @@ class BlockingGrpc:
             self._connect(deadline)
         request = render()
         try:
-            data, done = self._call(self._method(request.path), request, deadline.left_s())
+            data, done = self._call(self._method(request.path), request, deadline.left_s(), self._address)
         except grpc.RpcError as error:
             response = _refused(error)
             self._is_connected = response.status != 503 or RETRY_AFTER in response.headers
@@ -94,7 +107,12 @@ class BlockingGrpc:
     def _open(self) -> Any:
         with self._lock:
             if self._channel is None:
-                self._channel = grpc.insecure_channel(str(self._address), _OPTIONS)
+                credentials = _credentials(self._address)
+                self._channel = (
+                    grpc.insecure_channel(str(self._address), _OPTIONS)
+                    if credentials is None
+                    else grpc.secure_channel(str(self._address), credentials, _OPTIONS)
+                )
             return self._channel
 
     def _connect(self, deadline: Deadline) -> None:
@@ -114,8 +132,8 @@ class BlockingGrpc:
         return method
 
     @staticmethod
-    def _call(method: Any, request: Request, left_s: float) -> tuple[bytes, Any]:
-        data, metadata = b"".join(request.parts), tuple(request.headers.items())
+    def _call(method: Any, request: Request, left_s: float, address: Address) -> tuple[bytes, Any]:
+        data, metadata = b"".join(request.parts), _metadata(address, request)
         if request.is_bounded:
             answer, done = method.with_call(data, timeout=left_s, metadata=metadata)
             return answer, done
@@ -146,7 +164,7 @@ class AsyncGrpc:
             await self._connect()
             request = render()
             left_s = deadline.left_s() if request.is_bounded else None
-            metadata = tuple(request.headers.items())
+            metadata = _metadata(self._address, request)
             call = self._method(request.path)(b"".join(request.parts), timeout=left_s, metadata=metadata)
             try:
                 data = await call
@@ -168,7 +186,12 @@ class AsyncGrpc:
 
     async def _connect(self) -> None:
         if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(str(self._address), _OPTIONS)
+            credentials = _credentials(self._address)
+            self._channel = (
+                grpc.aio.insecure_channel(str(self._address), _OPTIONS)
+                if credentials is None
+                else grpc.aio.secure_channel(str(self._address), credentials, _OPTIONS)
+            )
         channel = self._channel
         while (state := channel.get_state(try_to_connect=True)) is not _READY:
             if state in _HOPELESS:

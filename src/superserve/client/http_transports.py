@@ -93,6 +93,7 @@ class BlockingHttp:
 
     def __init__(self, address: Address) -> None:
         self._address = address
+        self._tls = address.tls()
         self._idle: list[_BlockingConnection] = []  # appending and popping are atomic
 
     def exchange(self, render: Callable[[], Request], deadline: Deadline) -> Response:
@@ -127,7 +128,10 @@ class BlockingHttp:
             connection.close()
         left_s = deadline.left_s()
         try:
-            return _BlockingConnection(socket.create_connection((self._address.host, self._address.port), left_s))
+            connected = socket.create_connection((self._address.host, self._address.port), left_s)
+            if self._tls is not None:
+                connected = self._tls.wrap_socket(connected, server_hostname=self._address.host)
+            return _BlockingConnection(connected)
         except TimeoutError:
             raise
         except OSError as error:
@@ -144,6 +148,7 @@ class AsyncHttp:
 
     def __init__(self, address: Address, max_connections: int) -> None:
         self._address = address
+        self._tls = address.tls()
         self._turns = asyncio.Semaphore(max_connections)
         self._idle: list[HttpConnection] = []
         self._waiters: dict[HttpConnection, asyncio.Future[HttpResponse]] = {}
@@ -170,7 +175,7 @@ class AsyncHttp:
         loop = asyncio.get_running_loop()
         host, port = self._address.host, self._address.port
         try:
-            _, connection = await loop.create_connection(lambda: HttpConnection(self), host, port)
+            _, connection = await loop.create_connection(lambda: HttpConnection(self), host, port, ssl=self._tls)
         except OSError as error:
             raise _unreachable(self._address, error) from error
         if not connection.usable:

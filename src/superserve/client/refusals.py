@@ -9,11 +9,13 @@ from superserve.clock import epoch_ms
 from superserve.errors import (
     CancelledError,
     ExpiredError,
+    ForbiddenError,
     InfeasibleError,
     InvalidRequestError,
     PayloadTooLargeError,
     QueueFullError,
     SuperServeError,
+    UnauthorizedError,
     UnavailableError,
     UnknownModelError,
     WorkerError,
@@ -28,6 +30,8 @@ GRPC_STATUS: Final = "grpc-status"
 
 _CLASS_OF_STATUS: Final[dict[int, type[SuperServeError]]] = {
     400: InvalidRequestError,
+    401: UnauthorizedError,
+    403: ForbiddenError,
     404: UnknownModelError,
     413: PayloadTooLargeError,
     499: CancelledError,

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from superserve.client.address import Address
+from superserve.client.address import HTTP, HTTPS, Address
 from superserve.client.client import AsyncClient
 from superserve.client.examples import Examples, examples_for
 from superserve.client.generator import Generator
@@ -42,12 +42,14 @@ async def replay(
     subnet_ids: tuple[str, ...] = (),
     max_connections: int = 4096,
     drain_s: float = 10.0,
+    token: str = "",
+    ca_file: str = "",
 ) -> ReplayResult:
     """Send every request of a trace at its instant and say what came of each.
 
     Args:
         trace: arrivals; its own SLOs and priorities hold where it has them.
-        url: of the server, ``http://host:port``.
+        url: of the server, ``http://host:port`` or ``https://host:port``.
         model: its name there.
         examples: what to send; which one at which instant is drawn from ``seed``.
         slo_ms: deadline from the scheduled instant; None leaves it to the server. What a late sending has used up of
@@ -57,6 +59,8 @@ async def replay(
         subnet_ids: the front from least to most accurate, if known; otherwise the subnets that answered, so ordered.
         max_connections: bound of the pool; requests beyond it wait, which counts as lateness.
         drain_s: how long past the last deadline an answer is waited for; without one the request has failed.
+        token: bearer token, where the server asks for one.
+        ca_file: certificates (PEM) to trust instead of the system's.
 
     Raises:
         TraceError: for a trace without requests.
@@ -67,7 +71,7 @@ async def replay(
     slos = _slos(trace, slo_ms)
     drawn = np.random.default_rng(seed).integers(0, len(examples), len(trace))
     recorder = Recorder(trace.arrival_ns.tolist(), slos, examples.labels[drawn].tolist())
-    address = Address.parse(url)
+    address = Address.parse(url, HTTP, HTTPS, token=token, ca_file=ca_file)
     render = _renderer(trace, slos, _templates(address, model, examples, slos), drawn.tolist())
     generator = Generator(address, trace.arrival_ns.tolist(), render, recorder, max_connections)
     last_ns = int(trace.arrival_ns[-1])
@@ -90,6 +94,8 @@ async def replay_trace(
     slo_ms: float | None,
     seed: int,
     on_progress: Callable[[float, float], None] | None = None,
+    token: str = "",
+    ca_file: str = "",
 ) -> ReplayResult:
     """`replay` with what the server says of the model as the guide to what to send.
 
@@ -100,19 +106,23 @@ async def replay_trace(
         slo_ms: as for `replay`.
         seed: of the examples and of which is sent when.
         on_progress: told of seconds played and seconds in all.
+        token: as for `replay`.
+        ca_file: as for `replay`.
 
     Raises:
         UsageError: if the trace is empty, the model unknown to the server, or nothing can be made up for it.
         UnavailableError: if the server does not answer.
     """
-    async with AsyncClient(url) as client:
+    async with AsyncClient(url, token=token, ca_file=ca_file) as client:
         examples = examples_for(await client.metadata(model), np.random.default_rng(seed))
 
     def report(progress: Progress) -> None:
         if on_progress is not None:
             on_progress(progress.elapsed_s, progress.duration_s)
 
-    return await replay(trace, url, model, examples, slo_ms=slo_ms, seed=seed, on_progress=report)
+    return await replay(
+        trace, url, model, examples, slo_ms=slo_ms, seed=seed, on_progress=report, token=token, ca_file=ca_file
+    )
 
 
 def connections_ahead(arrival_ns: npt.NDArray[np.int64], slos_ns: list[int] | None, most: int) -> int:

@@ -105,6 +105,8 @@ def request_head(address: Address, path: str, body_length: int = 0, headers: Map
     lines = [f"{'POST' if body_length else 'GET'} {path} HTTP/1.1", f"Host: {address}"]
     if body_length:
         lines += ["Content-Type: application/octet-stream", f"Content-Length: {body_length}"]
+    if address.token:
+        lines.append(f"Authorization: Bearer {address.token}")
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 

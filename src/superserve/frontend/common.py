@@ -1,5 +1,6 @@
 """What the front ends of a server have in common."""
 
+from superserve.frontend.authorization import Access
 from superserve.frontend.body_memory import BodyMemory
 from superserve.frontend.request_ids import RequestIds
 from superserve.serving.config import ServerConfig
@@ -14,8 +15,14 @@ class Common:
     Attributes:
         ids: of requests.
         memory: of the bodies of requests.
+        access: what they ask of those who connect.
+
+    Raises:
+        ConfigError: if a file of tokens cannot be used.
     """
 
     def __init__(self, config: ServerConfig | None = None) -> None:
         self.ids = RequestIds()
-        self.memory = BodyMemory((config or ServerConfig()).max_body_memory_bytes)
+        config = config or ServerConfig()
+        self.memory = BodyMemory(config.max_body_memory_bytes)
+        self.access = Access.of(config)

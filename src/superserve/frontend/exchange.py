@@ -5,7 +5,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from superserve.errors import SuperServeError
+from superserve.errors import SuperServeError, UnauthorizedError
 from superserve.frontend.compression import choose, deflate
 from superserve.frontend.request_ids import is_sane
 from superserve.frontend.status import http_status, outcome_of, reason_phrase, retry_after
@@ -128,6 +128,8 @@ def error_headers(error: SuperServeError) -> bytes:
     """What the headers of an answer say of an error: how the request ended and why, and when to try again."""
     outcome, retry = outcome_of(error), retry_after(error)
     told = b"" if outcome is None else b"x-superserve-outcome: %b\r\n" % outcome.encode()
+    if isinstance(error, UnauthorizedError):
+        told += b"WWW-Authenticate: Bearer\r\n"
     if error.reason:
         told += b"x-superserve-reason: %b\r\n" % error.reason.encode()
     return told if retry is None else told + b"Retry-After: %d\r\nretry-after-ms: %d\r\n" % retry

@@ -13,6 +13,7 @@ import httptools
 
 from superserve.clock import NS_PER_S, Clock, Timer
 from superserve.errors import PayloadTooLargeError, SuperServeError
+from superserve.frontend.authorization import Access
 from superserve.frontend.body_memory import BodyMemory
 from superserve.frontend.compression import CODINGS, Inflater
 from superserve.frontend.exchange import Exchange, RequestHandler, error_headers
@@ -27,6 +28,7 @@ _logger = logging.getLogger(__name__)
 _KEPT: Final = frozenset(
     {
         b"accept-encoding",
+        b"authorization",
         b"content-encoding",
         b"content-length",
         b"connection",
@@ -51,6 +53,10 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 class Connections(Protocol):
     """Who knows all connections of a server."""
+
+    @property
+    def access(self) -> Access:
+        """What is asked of clients."""
 
     @property
     def heads(self) -> KnownHeads:
@@ -90,6 +96,7 @@ class HttpProtocol(asyncio.Protocol):
     def __init__(self, handler: RequestHandler, connections: Connections, clock: Clock, config: HttpConfig) -> None:
         self._handler = handler
         self._connections = connections
+        self._access = connections.access
         self._heads = connections.heads
         self._memory = connections.memory
         self.next_request_id = connections.next_request_id
@@ -228,6 +235,10 @@ class HttpProtocol(asyncio.Protocol):
         self._in_head = False
         exchange.method = parser.get_method()
         headers = exchange.headers
+        try:  # a head that is known has been allowed
+            self._access.check_path(exchange.url, headers.get(b"authorization"))
+        except SuperServeError as error:
+            self._refuse_with(error)
         length = headers.get(b"content-length")
         if length is not None and int(length) > self._config.max_body_bytes:
             self._refuse_body()

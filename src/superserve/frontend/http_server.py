@@ -2,14 +2,19 @@
 
 import asyncio
 import errno
+from typing import Final
 
 from superserve.clock import NS_PER_S, Clock
 from superserve.errors import ConfigError
+from superserve.frontend.authorization import Access
 from superserve.frontend.common import Common
 from superserve.frontend.exchange import RequestHandler
 from superserve.frontend.http import HttpProtocol
 from superserve.frontend.known_heads import KnownHeads
 from superserve.serving.config import HttpConfig
+
+#: Connections count against their limit from the end of their handshake on, which must not take long therefore.
+_HANDSHAKE_S: Final = 5.0
 
 
 class HttpServer:
@@ -20,6 +25,7 @@ class HttpServer:
         clock: time and timers.
         config: limits.
         common: what it shares with the server's other front ends; default: it has none.
+        access: what it asks of those who connect; default: what all front ends do.
     """
 
     def __init__(
@@ -28,6 +34,7 @@ class HttpServer:
         clock: Clock,
         config: HttpConfig,
         common: Common | None = None,
+        access: Access | None = None,
     ) -> None:
         self._handler = handler
         self._clock = clock
@@ -38,6 +45,8 @@ class HttpServer:
         self._all_closed: asyncio.Event | None = None
         common = common or Common()
         self._ids = common.ids
+        self.access = access or common.access
+        """What it asks of those who connect."""
         self.memory = common.memory
         """Of all bodies."""
         self.heads = KnownHeads()
@@ -54,11 +63,16 @@ class HttpServer:
         """Listen; ``flag`` is how a user says where.
 
         Raises:
-            ConfigError: if the address cannot be listened on; the message names it and the flag.
+            ConfigError: if the address cannot be listened on; the message names it and the flag. If the certificate
+                cannot be used.
         """
         loop = asyncio.get_running_loop()
+        tls = self.access.tls()
+        handshake_s = None if tls is None else min(self._config.read_timeout_s, _HANDSHAKE_S)
         try:
-            self._server = await loop.create_server(self.connection, host, port, backlog=1024)
+            self._server = await loop.create_server(
+                self.connection, host, port, backlog=1024, ssl=tls, ssl_handshake_timeout=handshake_s
+            )
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise ConfigError(

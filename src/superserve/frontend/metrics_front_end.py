@@ -29,7 +29,7 @@ class MetricsFrontEnd:
 
     def __init__(self, plane: DataPlane, clock: Clock, config: Config, common: Common) -> None:
         self._config = config
-        self._server = HttpServer(MetricsRoutes(plane, common.memory), clock, config.http)
+        self._server = HttpServer(MetricsRoutes(plane, common.memory), clock, config.http, access=common.access)
         self._listening = False
 
     @property

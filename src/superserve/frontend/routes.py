@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import msgspec
 
 from superserve.errors import CancelledError, SuperServeError, UnknownModelError
+from superserve.frontend.authorization import Access
 from superserve.frontend.exchange import Exchange
 from superserve.frontend.infer_reader import InferReader
 from superserve.frontend.openapi import describe
@@ -126,10 +127,14 @@ class V2Routes(RouteTable):
     Args:
         plane: what to serve.
         repository: what can be loaded; None: not even the paths for it are there.
+        access: says who may load; default: everybody.
     """
 
-    def __init__(self, plane: DataPlane, repository: ModelRepository | None = None) -> None:
+    def __init__(
+        self, plane: DataPlane, repository: ModelRepository | None = None, access: Access | None = None
+    ) -> None:
         super().__init__()
+        self._access = access or Access()
         self._plane = plane
         self._tasks: set[asyncio.Task[None]] = set()
         self._readers = PerModel(plane, InferReader)
@@ -202,10 +207,12 @@ class V2Routes(RouteTable):
 
     def _load(self, exchange: Exchange, path: PathArguments) -> None:
         assert path.model is not None
+        self._access.check_admin(exchange.headers.get(b"authorization"))
         self._answer(exchange, self._repository.load(path.model, RepositoryRequest.of(exchange.body).parameters))
 
     def _unload(self, exchange: Exchange, path: PathArguments) -> None:
         assert path.model is not None
+        self._access.check_admin(exchange.headers.get(b"authorization"))
         self._answer(exchange, self._repository.unload(path.model, RepositoryRequest.of(exchange.body).parameters))
 
     def _answer(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:

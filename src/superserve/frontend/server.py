@@ -22,6 +22,7 @@ from superserve.frontend.http_server import HttpServer
 from superserve.frontend.metrics_front_end import MetricsFrontEnd
 from superserve.frontend.repository import ModelRepository
 from superserve.frontend.routes import V2Routes
+from superserve.loopback import is_loopback
 from superserve.model_folder import write_json
 from superserve.serving.config import Config
 from superserve.serving.cores import available_cores, pinned, plan_cores
@@ -73,7 +74,8 @@ class Server:
             clock=clock,
         )
         common = Common(config.server)
-        self.http = HttpServer(V2Routes(self.plane, self.repository), clock, config.http, common)
+        self._access = common.access
+        self.http = HttpServer(V2Routes(self.plane, self.repository, common.access), clock, config.http, common)
         self.metrics = MetricsFrontEnd(self.plane, clock, config, common)
         self.grpc = GrpcFrontEnd(self.plane, clock, config, common, self.repository)
         self._config = config
@@ -92,7 +94,7 @@ class Server:
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"http://{self._host}:{self.http.port}"
+        return f"{self._scheme}://{self._host}:{self.http.port}"
 
     @property
     def grpc_address(self) -> str | None:
@@ -102,7 +104,11 @@ class Server:
     @property
     def metrics_url(self) -> str | None:
         """Where Prometheus reads; None if it cannot."""
-        return f"http://{self._host}:{self.metrics.port}/metrics" if self.metrics.port else None
+        return f"{self._scheme}://{self._host}:{self.metrics.port}/metrics" if self.metrics.port else None
+
+    @property
+    def _scheme(self) -> str:
+        return "https" if self._access.is_encrypted else "http"
 
     @property
     def _host(self) -> str:
@@ -135,6 +141,8 @@ class Server:
             f"metrics {self.metrics_url}" if self.metrics_url else "no metrics",
             self._pool.size,
         )
+        if not self._access.asks_for_tokens and not is_loopback(self._config.server.host):
+            _logger.warning("whoever reaches %s may use it: server.tokens asks for tokens", self._host)
         for model in self.models:
             _logger.info("serving %s", model)
 

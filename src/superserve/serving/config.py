@@ -16,6 +16,7 @@ from msgspec import Meta
 from superserve.clock import NS_PER_S
 from superserve.engine import Dtype, EngineName
 from superserve.errors import ConfigError
+from superserve.loopback import is_loopback
 from superserve.scheduling.policy import DEFAULT_POLICY, TimeoutAction, policy_names
 from superserve.serving.devices import CPU, CUDA, emulated_profile
 
@@ -30,7 +31,17 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """``[server]``: where it listens, and how it ends."""
 
     host: str = "127.0.0.1"
-    """Address to listen on."""
+    """Address to listen on; by default only this machine reaches it."""
+    tls_certificate: str | None = None
+    """Certificate chain (PEM) of all front ends, with ``tls_key``; default: no TLS."""
+    tls_key: str | None = None
+    """Its private key (PEM)."""
+    tokens: str | None = None
+    """File of bearer tokens, one a line, that only its owner may read; default: nobody is asked for one. Health is told
+    without."""
+    admin_tokens: str | None = None
+    """File of the tokens that may load and unload models; needed for that wherever others than this machine's users can
+    reach the server, or ``tokens`` are asked for."""
     http_port: _Port = 8000
     """Port of the HTTP front end; 0 takes a free one."""
     grpc_port: _Port | None = None
@@ -140,7 +151,7 @@ class RepositoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     folder: str | None = None
     """Folder of model folders, each named like its model; default: nobody may load or unload anything.
 
-    With one, whoever can reach the server can do both."""
+    Whoever can reach the server can do both, unless ``server.admin_tokens`` asks for a token."""
 
 
 class RecordConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -242,6 +253,7 @@ def resolve(flags: Mapping[str, object], environ: Mapping[str, str], file: Path 
             provenance[given.key] = given.source
     config = msgspec.convert(_tree(values), Config)
     _check_memory(config)
+    _check_access(config)
     return Resolved(config, provenance)
 
 
@@ -253,6 +265,17 @@ def _check_memory(config: Config) -> None:
     ):
         if one > most:
             raise ConfigError(f"{key} = {one} is more than server.max_body_memory_bytes = {most}: raise that, too")
+
+
+def _check_access(config: Config) -> None:
+    server = config.server
+    if config.repository.folder is None or server.admin_tokens is not None:
+        return
+    if server.tokens is not None or not is_loopback(server.host):
+        raise ConfigError(
+            "repository.folder: clients could load and unload models: give server.admin_tokens, a file of tokens that "
+            "allow it (or no repository)"
+        )
 
 
 def _forget_models(values: dict[str, object], provenance: dict[str, str], field: str) -> None:

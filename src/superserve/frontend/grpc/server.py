@@ -7,6 +7,7 @@ import grpc
 from superserve.clock import Clock
 from superserve.errors import ConfigError
 from superserve.frontend.common import Common
+from superserve.frontend.grpc.authorization import TokenInterceptor
 from superserve.frontend.grpc.health import HealthService
 from superserve.frontend.grpc.inference import InferenceService
 from superserve.frontend.grpc.reflection import reflection_handlers
@@ -39,6 +40,7 @@ class GrpcServer:
             HealthService(plane, common.ids).handlers(),
             *reflection_handlers(),
         )
+        self._access = common.access
         self._config = config
         self._server: Any = None
         self._port = 0
@@ -52,9 +54,10 @@ class GrpcServer:
         """Listen.
 
         Raises:
-            ConfigError: if the address cannot be listened on; the message names it and the flag.
+            ConfigError: if the address cannot be listened on; the message names it and the flag. If the certificate
+                cannot be used.
         """
-        config = self._config
+        config, pem = self._config, self._access.pem()
         server = grpc.aio.server(
             options=[
                 ("grpc.so_reuseport", 0),  # else two servers share a port, and each gets half of the calls
@@ -64,10 +67,15 @@ class GrpcServer:
                 ("grpc.max_concurrent_streams", config.max_streams_per_connection),
             ],
             maximum_concurrent_rpcs=config.max_calls,
+            interceptors=(TokenInterceptor(self._access),),
         )
         server.add_generic_rpc_handlers(self._handlers)
         try:
-            self._port = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+            address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            if pem is None:
+                self._port = server.add_insecure_port(address)
+            else:
+                self._port = server.add_secure_port(address, grpc.ssl_server_credentials([pem]))
         except RuntimeError:
             raise ConfigError(
                 f"cannot listen on {host}, port {port} for gRPC: choose another with --grpc-port (0 takes a free one)"

@@ -3,9 +3,12 @@
 import asyncio
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from superserve.client.client import AsyncClient, Client
@@ -22,7 +25,7 @@ pytestmark = [
 ]
 
 TOKEN = "a-token-of-the-tests"  # noqa: S105
-INPUTS = {"image": np.zeros((1, 2, 2), np.uint8), "scale": np.ones(1, np.float32)}
+INPUTS: Mapping[str, npt.NDArray[Any]] = {"image": np.zeros((1, 2, 2), np.uint8), "scale": np.ones(1, np.float32)}
 
 
 @pytest.fixture(scope="module")

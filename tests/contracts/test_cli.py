@@ -34,6 +34,7 @@ SURFACE = {
     "serve": {
         "MODEL", "--host", "--http-port", "--grpc-port", "--metrics-port", "--workers", "--policy", "--slo-ms",
         "--timeout-action", "--device", "--engine", "--dtype", "--profile", "--model-repository", "--record",
+        "--log-format",
         "--config", "--ready-file",
     },
     "simulate": {

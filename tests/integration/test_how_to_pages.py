@@ -1,5 +1,6 @@
 """Pages of docs/how-to that need no data, executed as written: files and commands, in an empty folder."""
 
+import json
 import os
 import re
 import shlex
@@ -100,3 +101,11 @@ def test_explain_a_request(tmp_path: Path) -> None:
     reader = work_through("explain-a-request.md", tmp_path)
     assert "the latest 3 requests" in reader.said
     assert '"outcome": "served"' in (tmp_path / "hurried.json").read_text()
+
+
+def test_ask_what_if(tmp_path: Path) -> None:
+    """A load is recorded, and asked about with other settings."""
+    work_through("ask-what-if.md", tmp_path)
+    same, more = (json.loads((tmp_path / name).read_bytes())["rows"][0] for name in ("same.json", "more.json"))
+    assert same["offered"] == more["offered"] > 1000
+    assert (same["workers"], more["workers"]) == (2, 3)

@@ -21,6 +21,7 @@ OTHER: dict[str, tuple[Any, str]] = {
     "server.grpc_port": (9001, "9001"),
     "server.metrics_port": (9002, "9002"),
     "server.max_body_memory_bytes": (1 << 33, str(1 << 33)),
+    "server.log_format": ("json", "json"),
     "server.drain_timeout_s": (1.5, "1.5"),
     "server.tls_certificate": ("cert.pem", "cert.pem"),
     "server.tls_key": ("key.pem", "key.pem"),

@@ -80,12 +80,14 @@ def serve(
         str | None,
         typer.Option(metavar="DIR", help="Record arrivals and outcomes here, for `superserve simulate DIR`."),
     ] = None,
+    log_format: Annotated[str | None, typer.Option(help="console, or json: an object a line.")] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML configuration.")] = None,
     ready_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Written with the URL and process id once ready.")
     ] = None,
 ) -> None:
     """Serve models over the Open Inference Protocol until told to stop."""
+    from superserve.cli.logs import log_to_stderr
     from superserve.frontend.deployment import deploy
     from superserve.frontend.server import serve_models
     from superserve.serving.config import resolve
@@ -101,12 +103,13 @@ def serve(
         "workers.dtype": dtype,
         "repository.folder": model_repository,
         "record.folder": record,
+        "server.log_format": log_format,
         "model.policy": policy,
         "model.slo_ms": slo_ms,
         "model.timeout_action": timeout_action,
     }
     settings = resolve(flags, os.environ, config).config
-    _log_to_stderr()
+    log_to_stderr(settings.server.log_format)
     with progress_bar("profile") as advance:
         deployments = deploy(models or (), settings, profile, advance)
     serve_models(deployments, settings, ready_file=ready_file)
@@ -172,9 +175,3 @@ def config_show(
     resolved = resolve({}, os.environ, config)
     rows = [[key, str(value), resolved.provenance[key]] for key, value in resolved.values.items()]
     print_table(out, "Configuration", ("key", "value", "from"), rows)
-
-
-def _log_to_stderr() -> None:
-    import logging
-
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

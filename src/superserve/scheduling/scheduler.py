@@ -166,6 +166,10 @@ class Scheduler:
         )
         return len(self._queue) + running
 
+    def running(self, worker: int) -> Launch | None:
+        """The batch of this model that a worker runs."""
+        return self._running.get(worker)
+
     def oldest_arrival_ns(self) -> int | None:
         """When the oldest request came that has not ended; None if all have. It looks at each of them."""
         running = (request for launch in self._running.values() for request in launch.requests)

@@ -51,6 +51,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_body_memory_bytes: _Count = 1024 * 1024 * 1024
     """Bytes of request bodies, of all clients of both front ends, that may be in memory at once. What would exceed them
     is answered with 503 or UNAVAILABLE. At least as much as one body may have."""
+    log_format: Literal["console", "json"] = "console"
+    """How lines of the log look: to be read, or a JSON object each, with the ids of requests as ``request_id``."""
     drain_timeout_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
     """How long a server that was told to stop waits for what it has admitted."""
 

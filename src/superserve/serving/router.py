@@ -28,6 +28,7 @@ from superserve.request import Outcome, Reason, Request, RequestState
 from superserve.scheduling.policy import Policy, TimeoutAction
 from superserve.scheduling.scheduler import Action, Finish, Launch, Scheduler
 from superserve.serving.decisions import DecisionLog, Ending
+from superserve.serving.incidents import Incidents
 from superserve.serving.inference import Answer, Responder
 from superserve.serving.pool import Batch, BatchResult, Buffer
 from superserve.serving.recorder import Recorder
@@ -119,6 +120,7 @@ class Router:
         self.statistics = Statistics()
         self.decisions = DecisionLog(decisions)
         self.recorder = recorder
+        self._incidents = Incidents()
         table = scheduler.policy.table
         self.telemetry = Telemetry(slo_ns, table.batches, len(table))
         self.watchers: set[Callable[[], object]] = set()
@@ -396,6 +398,7 @@ class Router:
             finish.prediction,
         )
         self.decisions.ended(ending)
+        self._incidents.ended(ending)
         if self.recorder is not None:
             self.recorder.ended(ending)
 

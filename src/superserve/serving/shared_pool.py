@@ -2,15 +2,17 @@
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from superserve.clock import Clock
+from superserve.request import RequestState
 from superserve.scheduling.scheduler import Scheduler
 from superserve.scheduling.workers import SharedWorkers
+from superserve.serving.incidents import log_waiting_again
 from superserve.serving.pool import Batch, BatchResult, WorkerPool
 
 if TYPE_CHECKING:
-    from superserve.serving.router import Router
+    from superserve.serving.router import Pending, Router
 
 _logger = logging.getLogger(__name__)
 
@@ -103,7 +105,13 @@ class SharedPool:
     def on_worker_lost(self, worker: int, reason: str) -> None:
         """See `PoolListener`."""
         _logger.error("worker %d is lost: %s", worker, reason)
-        for scheduler, actions in self.workers.on_worker_lost(self._clock.now_ns(), worker):
+        scheduler = self.workers.runs.get(worker)
+        launch = None if scheduler is None else scheduler.running(worker)
+        told = self.workers.on_worker_lost(self._clock.now_ns(), worker)
+        if launch is not None:
+            pending = cast("list[Pending]", launch.requests)
+            log_waiting_again(worker, [one.request_id for one in pending if one.state is not RequestState.DONE])
+        for scheduler, actions in told:
             self._routers[scheduler].act(actions)
         self._let_go()
         self._readiness_changed()

@@ -7,7 +7,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from deterministic.world import Scenery, live
+from deterministic.scenery import Scenery
+from deterministic.world import live
 
 
 def main() -> int:

@@ -22,7 +22,8 @@ class Ask:
 
     Attributes:
         arrival_ns: when the server had all of it; None until then.
-        status: of the response, 0 before it; ``outcome``: what its header says; it was written at ``answered_ns``.
+        status: of the response, 0 before it, like its ``body``; ``outcome``: what its header says; ``answered_ns``: when it
+            was written.
         gone_ns: when its client had left, or the connection was closed; None until then.
         launches: how many batches have run it; ``losses``: how many workers were lost with it.
         done_ns: when a worker had answered it, which its client may hear of later, behind earlier answers.
@@ -42,6 +43,7 @@ class Ask:
     status: int = 0
     outcome: str = ""
     answered_ns: int = 0
+    body: bytes = b""
     gone_ns: int | None = None
     launches: int = 0
     losses: int = 0

@@ -157,6 +157,6 @@ class Session:
         wrong = complaint(ask, response)
         if ask.status:
             wrong = "answered twice"
-        ask.status, ask.answered_ns = response.status, self._loop.now_ns
+        ask.status, ask.body, ask.answered_ns = response.status, response.body, self._loop.now_ns
         ask.outcome = response.headers.get(b"x-superserve-outcome", b"").decode()
         self._told(f"{self._name}: {ask.tag} gets {ask.status} {ask.outcome} {response.body!r}", wrong)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from deterministic.world import Scenery
+from deterministic.scenery import Scenery
 
 
 @pytest.fixture(scope="session")

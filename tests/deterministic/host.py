@@ -11,6 +11,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from deterministic.loop import VirtualLoop
 from deterministic.model import POISON, RAISES, compute, tags_of
@@ -29,6 +30,9 @@ from superserve.serving.ipc import (
     WorkerSpec,
     worker_channel,
 )
+
+#: Whoever sends garbage does not live much longer.
+_GARBAGE_NS: Final = 5 * NS_PER_MS
 
 Log = Callable[[str], None]
 
@@ -73,7 +77,7 @@ class Host:
     Args:
         loop: has the time.
         tables: latencies by the profile that a model's options name.
-        log: told of everything that happens.
+        log: told of everything that happens; ``broken``: of what should not.
         jitter: a factor of a batch's latency, drawn for each.
 
     Attributes:
@@ -83,11 +87,12 @@ class Host:
     """
 
     def __init__(
-        self, loop: VirtualLoop, tables: Mapping[str, LatencyTable], log: Log, jitter: Iterator[float]
+        self, loop: VirtualLoop, tables: Mapping[str, LatencyTable], log: Log, broken: Log, jitter: Iterator[float]
     ) -> None:
         self.loop = loop
         self.tables = tables
         self.log = log
+        self.broken = broken
         self.jitter = jitter
         self.costs = Costs()
         self.trouble: dict[int, deque[Trouble]] = defaultdict(deque)
@@ -311,6 +316,8 @@ class Process:
             self._next()
 
     def _answer(self, launch: Launch, taken_ns: int, trouble: Trouble | None) -> None:
+        if trouble in {Trouble.NONSENSE, Trouble.WRONG_SEQ, Trouble.WRONG_KIND}:
+            self._host.loop.after(_GARBAGE_NS, self._check_over)
         if trouble is Trouble.RAISES:
             self._send(Failed(launch.seq, "told to"))
         elif trouble is Trouble.NONSENSE:
@@ -324,6 +331,10 @@ class Process:
             slots = self._slots[launch.model]
             slots.answer(launch.seq, launch.rows, compute(slots.batch(launch.rows), launch.subnet))
             self._send(Done(launch.seq, taken_ns, 0))
+
+    def _check_over(self) -> None:
+        if self._status is None:
+            self._host.broken(f"worker {self.worker} has sent garbage, and lives")
 
     def _send(self, message: Started | Ready | StartFailed | Done | Failed) -> None:
         try:

@@ -52,13 +52,18 @@ class Network:
 
     def __init__(self, loop: VirtualLoop) -> None:
         self.loop = loop
+        self.open = 0
+        """Connections that the server has not been told the end of."""
         self.listeners: dict[int, Callable[[], asyncio.Protocol]] = {}
         loop.listen = self._listen
 
     def connect(self, port: int, peer: Peer) -> "Connection | None":
         """A connection to whoever listens; None if nobody does."""
         factory = self.listeners.get(port)
-        return None if factory is None else Connection(self.loop, factory(), peer)
+        if factory is None:
+            return None
+        self.open += 1
+        return Connection(self, factory(), peer)
 
     def _listen(self, factory: Callable[[], asyncio.Protocol], port: int) -> _Listener:
         port = port or 8_000 + len(self.listeners)
@@ -81,14 +86,15 @@ class Connection(asyncio.Transport):
     """One connection: the server's transport, and the client's handle.
 
     Args:
-        loop: has the time.
+        network: whose it is.
         protocol: the server's.
         peer: the client's.
     """
 
-    def __init__(self, loop: VirtualLoop, protocol: asyncio.Protocol, peer: Peer) -> None:
+    def __init__(self, network: Network, protocol: asyncio.Protocol, peer: Peer) -> None:
         super().__init__()
-        self._loop = loop
+        self._network = network
+        self._loop = network.loop
         self._protocol = protocol
         self._peer = peer
         self._up = _Uplink()
@@ -202,5 +208,6 @@ class Connection(asyncio.Transport):
     def _lose(self, error: Exception | None) -> None:
         if not self._gone:
             self._gone = True
+            self._network.open -= 1
             self._peer.on_closed()
             self._protocol.connection_lost(error)

@@ -16,7 +16,8 @@ from deterministic.client import Leaving, Sending, Visit
 from deterministic.host import StartTrouble, Trouble
 from deterministic.model import POISON
 from deterministic.plan import Event, Fault, Plan
-from deterministic.world import Life, Scenery, World
+from deterministic.scenery import Scenery
+from deterministic.world import Life, World
 from superserve.clock import NS_PER_MS, NS_PER_S
 
 Live = Callable[..., Life]
@@ -100,7 +101,6 @@ def test_a_worker_that_answers_garbage_is_ended(live: Live, what: Trouble) -> No
     ask = Ask(tag=1, model="one", timeout_us=300_000)
     live([one(ask)], trouble(what), workers=2)
     assert (ask.status, ask.losses) == (200, 1)
-    assert ask.answered_ns < ask.deadline_ns - 200 * NS_PER_MS
 
 
 def test_an_input_that_kills_is_given_up_after_its_second_victim(live: Live) -> None:

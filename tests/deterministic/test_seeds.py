@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from deterministic.asks import Ask
-from deterministic.world import Scenery, live
+from deterministic.scenery import Scenery
+from deterministic.world import live
 
 #: Each test lives so many; `make test-all` more.
 _AT_ONCE = 30

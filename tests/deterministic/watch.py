@@ -50,6 +50,11 @@ class WatchedPool:
         """See `WorkerPool.size`."""
         return self._pool.size
 
+    @property
+    def complete(self) -> bool:
+        """Whether every worker is there."""
+        return len(self._ready) == self.size
+
     async def start(self, listener: PoolListener) -> None:
         """See `WorkerPool.start`."""
         self._listener = listener
@@ -165,6 +170,10 @@ class WatchedPool:
                 self._broken(f"the deadline of {other.tag} is off by {waiting.deadline_ns - other.deadline_ns} ns")
             if other.deadline_ns < latest_ns and not other.losses:
                 self._broken(f"{other.tag} waits, and is more urgent than one of {[ask.tag for ask in asks]}")
+
+    def least_ns(self, ask: Ask) -> int:
+        """What a request takes at least, of a model that is served."""
+        return _least_ns(ask, self.server.plane.models[ask.model].router.table)
 
     def _has_time_alone(self, ask: Ask) -> bool:
         model = self.server.plane.models.get(ask.model)

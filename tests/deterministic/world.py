@@ -7,58 +7,27 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count, cycle
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
 from deterministic.asks import Ask
 from deterministic.client import Leaving, Sending, Session, Visit
 from deterministic.host import Host
-from deterministic.loop import DefectError, VirtualClock, VirtualLoop
-from deterministic.model import BATCHES, LATENCIES_MS, NAMES, write_model
+from deterministic.loop import VirtualClock, VirtualLoop
+from deterministic.model import BATCHES, NAMES
 from deterministic.network import Network
 from deterministic.plan import Event, Fault, Plan, draw
+from deterministic.scenery import HTTP, LIMITS, Scenery, configure
 from deterministic.watch import WatchedPool
-from superserve.clock import NS_PER_MS, NS_PER_S
-from superserve.engine import EngineChoice
+from superserve.clock import NS_PER_MS, NS_PER_S, NS_PER_US
 from superserve.errors import SuperServeError
-from superserve.frontend.deployment import Deployment
 from superserve.frontend.server import Server
-from superserve.model_folder import ModelFolder, write_json
-from superserve.profile import LatencyTable
 from superserve.request import Outcome
-from superserve.serving.config import (
-    Config,
-    GrpcConfig,
-    HttpConfig,
-    ModelSettings,
-    RepositoryConfig,
-    ServerConfig,
-    WorkerSettings,
-)
 from superserve.serving.devices import workers_for
 from superserve.serving.fork_server import Forks
 from superserve.serving.ipc import WorkerSpec
 from superserve.serving.local_pool import LocalPool
-from superserve.serving.supervisor import PoolLimits
-from superserve.serving.watchdog import AnswerLimits
-from support.profiles import make_profile
-
-LIMITS: Final = PoolLimits(
-    start_ns=NS_PER_S,
-    answer=AnswerLimits(unplanned_ns=NS_PER_S, least_ns=400 * NS_PER_MS, factor=12),
-    stop_ns=200 * NS_PER_MS,
-)
-
-_HTTP: Final = HttpConfig(
-    max_connections=60,
-    max_body_bytes=16_384,
-    max_pipelined=8,
-    read_timeout_s=0.5,
-    write_timeout_s=0.3,
-    idle_timeout_s=2.0,
-)
-_SERVER: Final = ServerConfig(http_port=0, metrics_port=0, max_body_memory_bytes=16_384, drain_timeout_s=1.0)
 
 #: Once nothing more goes wrong, everything is served again within that time: a hung worker is found, a worker starts
 #: after the longest delay between two starts.
@@ -66,30 +35,6 @@ _RECOVERY_NS: Final = 12 * NS_PER_S
 _PROBE_EVERY_NS: Final = 250 * NS_PER_MS
 
 _FLOOD_CONNECTIONS: Final = 70
-
-
-class Scenery(NamedTuple):
-    """What stands on disk; the same for all lives."""
-
-    deployments: list[Deployment]
-    profile: Path
-    """Of the device that loaded models run on."""
-    repository: Path
-    tables: dict[str, LatencyTable]
-
-    @classmethod
-    def make(cls, root: Path) -> "Scenery":
-        """Write it to an empty folder."""
-        deployments, tables = [], {}
-        for number, name in enumerate(NAMES):
-            latencies = [[value / (1 + number) for value in row] for row in LATENCIES_MS]
-            profile, file = make_profile(latencies, BATCHES, overhead_us=500.0), root / f"{name}.json"
-            write_json(file, profile)
-            where = root / "repository" if name == NAMES[-1] else root
-            folder = ModelFolder(write_model(where / name, name))
-            deployments.append(Deployment(folder, EngineChoice(f"emulated:{file}", "emulated", "none"), profile))
-            tables[str(file.resolve())] = LatencyTable(profile)
-        return cls(deployments[:-1], root / f"{NAMES[-1]}.json", root / "repository", tables)
 
 
 @dataclass
@@ -127,17 +72,19 @@ class World:
         self.network = Network(self.loop)
         skews = _drawn(rng.integers(-NS_PER_MS, NS_PER_MS, 512))
         clock = VirtualClock(self.loop, lambda: int(next(skews)))
-        self.host = Host(self.loop, scenery.tables, self.log, _drawn(rng.uniform(0.6, 1.0, 512)))
+        self.host = Host(self.loop, scenery.tables, self.log, self.broken, _drawn(rng.uniform(0.6, 1.0, 512)))
         deployments = scenery.deployments[: plan.models]
         self._names = [model.folder.config.name for model in deployments]
         specs = [workers_for(model.folder, model.choice) for model in deployments]
         pool = LocalPool(specs, range(plan.workers), clock, LIMITS, forks=self._forks)
         self.pool = WatchedPool(pool, self.loop, self.life.asks, self.broken)
-        self.server = Server(_config(plan, scenery), deployments, self.pool, clock)
+        self.server = Server(configure(plan, scenery), deployments, self.pool, clock)
         self.pool.server = self.server
         self._probes = count(1_000_000)
         self._sessions = count()
         self._tasks: list[asyncio.Task[None]] = []
+        blind = sum(visit.blind is not None for visit in plan.visits)
+        self._most_open = HTTP.max_connections + blind  # of these some may be refused, and not have read that yet
 
     def _forks(self, models: Mapping[int, WorkerSpec]) -> Forks:
         self.host.models = models
@@ -164,8 +111,8 @@ class World:
             with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
                 runner.run(self._live())
                 self._check_end()
-        except DefectError as error:
-            self.broken(str(error))
+        except Exception as error:  # noqa: BLE001  (whatever ends it is told with what led to it)
+            self.broken(f"a defect: {error!r}")
         for defect in self.loop.defects:
             self.broken(f"a defect: {defect}")
         if _open_descriptors() != self._descriptors:
@@ -253,12 +200,12 @@ class World:
         self.host.slow.clear()
 
     async def _recover(self) -> None:
-        """Every model serves again before long."""
+        """Every model is served again before long, by all workers."""
         until_ns = self.loop.now_ns + _RECOVERY_NS
         for model in self._names:
-            while not await self._probe(model):
+            while not (await self._probe(model) and self.pool.complete):
                 if self.loop.now_ns > until_ns:
-                    self.broken(f"{model} is not served again")
+                    self.broken(f"{model} is not served again, or not by all workers")
                     return
 
     async def _probe(self, model: str) -> bool:
@@ -288,6 +235,8 @@ class World:
         memory = self.server.http.memory
         if not 0 <= memory.held <= memory.limit:
             self.broken(f"bodies take {memory.held} bytes")
+        if self.network.open > self._most_open:
+            self.broken(f"{self.network.open} connections are open")
 
     def _check_end(self) -> None:
         """Nothing is left of anything."""
@@ -301,8 +250,8 @@ class World:
             if served < answered[name]:
                 self.broken(f"{answered[name]} answers of {name}, but {served} requests were answered")
         for ask in self.life.asks.values():
-            if ask.arrival_ns is not None and not ask.ended:
-                self.broken(f"{ask.tag} has no answer")
+            if wrong := self._wrong_end(ask):
+                self.broken(f"{ask.tag} {wrong}")
         left = {
             "bytes of bodies": self.server.http.memory.held,
             "processes": len(self.host.processes),
@@ -314,6 +263,18 @@ class World:
             if number:
                 self.broken(f"{number} {what} left: {self.loop.pending_timers()}")
 
+    def _wrong_end(self, ask: Ask) -> str:
+        """What should not have become of a request; empty if nothing is wrong."""
+        if ask.arrival_ns is None:
+            return ""
+        if not ask.ended:
+            return "has no answer"
+        known = ask.model in self._names and ask.floor <= 100 and ask.rows <= BATCHES[-1]
+        if ask.outcome == "expired" and known and ask.timeout_us * NS_PER_US <= self.pool.least_ns(ask):
+            return "was not refused when it came, though it could not be in time"
+        stopped = ask.status == 503 and b"stopping" in ask.body and ask.arrival_ns < self.life.stop_ns
+        return "was admitted, and dropped at the end" if stopped and not self.plan.hasty else ""
+
 
 def live(seed: int, scenery: Scenery) -> Life:
     """One life, which is a function of its seed."""
@@ -324,17 +285,6 @@ def live(seed: int, scenery: Scenery) -> Life:
 def _drawn(values: np.ndarray[Any, Any]) -> Iterator[Any]:
     """Random numbers, drawn beforehand: one by one they would take longer than what they are for."""
     return cycle(values.tolist())
-
-
-def _config(plan: Plan, scenery: Scenery) -> Config:
-    return Config(
-        server=_SERVER,
-        http=_HTTP,
-        grpc=GrpcConfig(enabled=False),
-        model=ModelSettings(policy=plan.policy, timeout_action=plan.timeout_action, max_queued=plan.max_queued),
-        workers=WorkerSettings(device=f"emulated:{scenery.profile}"),
-        repository=RepositoryConfig(folder=str(scenery.repository)),
-    )
 
 
 def _last_words(first_tag: int) -> Visit:

@@ -180,6 +180,7 @@ class Incarnation:
         self._cancel_timer()
         self._unmap()
         self._owner.on_exit(self, reason)
+        del self._process  # it refers back: without that both are freed at once, and need not wait for the collector
 
     def _map(self, memory_fd: int) -> None:
         for model, layout in self._layouts.items():

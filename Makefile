@@ -7,6 +7,7 @@
 #   MODELS_VENV  the environment of test-models
 #   BENCH_VENV   the environment of bench-subnetact
 #   FUZZ_VENV    the environment of fuzz-http
+#   SCAN_VENV    the environment of scan
 #   FUZZ_SECONDS for each target of fuzz-codec
 #   MINUTES      of soak
 PYTHON ?= python3
@@ -14,6 +15,7 @@ VENV ?= .venv
 MODELS_VENV ?= .venv-models
 BENCH_VENV ?= .venv-bench
 FUZZ_VENV ?= .venv-fuzz
+SCAN_VENV ?= .venv-scan
 FUZZ_SECONDS ?= 60
 MINUTES ?= 30
 PIP_ARGS ?=
@@ -21,7 +23,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help demo test test-all test-pages test-models mutants fuzz-http fuzz-codec check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-headline bench-soak soak chaos clean
+.PHONY: help demo test test-all test-pages test-models mutants fuzz-http fuzz-codec scan check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-headline bench-overload bench-soak soak chaos clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -117,6 +119,9 @@ bench-paper-scale: $(VENV)/.installed-core  ## Eight emulated workers, the paper
 bench-headline: $(VENV)/.installed-core  ## Each bundled model live under real traces, beside fixed subnets: docs/results.md (20 minutes; DATA=DIR)
 	$(BIN)/python benchmarks/headline.py --docs docs $(if $(DATA),--data $(DATA)) $(BENCH_ARGS)
 
+bench-overload: $(VENV)/.installed-core  ## Ten times too much for half a minute: what is promised then, and kept (a minute)
+	$(BIN)/python benchmarks/overload.py --figure docs/images/overload.png $(BENCH_ARGS)
+
 bench-soak: $(VENV)/.installed-core  ## A million requests, a fifth given up: memory has to stay as it is (5 minutes)
 	PYTHONPATH=benchmarks $(BIN)/python -m memory_soak --figure docs/images/memory-soak.png $(BENCH_ARGS)
 
@@ -136,5 +141,14 @@ bench-subnetact:  ## Subnets of a supernet beside extracted ones and static runt
 	@$(MAKE) --no-print-directory VENV=$(BENCH_VENV) $(BENCH_VENV)/.installed-bench
 	PYTHONPATH=benchmarks $(BENCH_VENV)/bin/python -m subnetact --json docs/subnetact.json --page docs/subnetact.md $(BENCH_ARGS)
 
+# An environment of its own: what is scanned is what the package's own environment holds.
+$(SCAN_VENV)/bin/pip-audit:
+	$(PYTHON) -m venv $(SCAN_VENV)
+	$(SCAN_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) 'pip-audit>=2.9,<3'
+
+scan: $(VENV)/.installed-test $(SCAN_VENV)/bin/pip-audit  ## Known weaknesses of every installed dependency (asks an advisory database)
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' > $(SCAN_VENV)/installed.txt
+	$(SCAN_VENV)/bin/pip-audit --requirement $(SCAN_VENV)/installed.txt --no-deps --disable-pip $(SCAN_ARGS)
+
 clean:  ## Remove the environment and everything generated
-	rm -rf $(VENV) $(MODELS_VENV) $(BENCH_VENV) $(FUZZ_VENV) .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(MODELS_VENV) $(BENCH_VENV) $(FUZZ_VENV) $(SCAN_VENV) .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

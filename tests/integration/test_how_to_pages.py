@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -109,3 +110,25 @@ def test_ask_what_if(tmp_path: Path) -> None:
     same, more = (json.loads((tmp_path / name).read_bytes())["rows"][0] for name in ("same.json", "more.json"))
     assert same["offered"] == more["offered"] > 1000
     assert (same["workers"], more["workers"]) == (2, 3)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="the page makes its certificate with it")
+def test_secure_the_server(tmp_path: Path) -> None:
+    """The whole page in one shell, which fails where a command does: strangers and clients get what they should."""
+    script = ["set -e", "trap 'kill $server 2> /dev/null' EXIT"]
+    for language, content in blocks("secure-the-server.md"):
+        script.append(content if language == "bash" else f"python3 - <<'PYTHON'\n{content}PYTHON\n")
+    reader = Reader(tmp_path)
+    bash = shutil.which("bash")
+    assert bash is not None
+    ran = subprocess.run(
+        [bash, "-c", "\n".join(script)],
+        cwd=tmp_path,
+        env=reader._environment,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}\n{(tmp_path / 'server.log').read_text()}"
+    assert ran.stdout.count("401\n") == 1
+    assert ran.stdout.count("403\n") == 1

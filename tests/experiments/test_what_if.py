@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from superserve.cli import app
-from superserve.clock import NS_PER_MS, NS_PER_S, NS_PER_US
+from superserve.clock import NS_PER_MS, NS_PER_S
 from superserve.errors import ConfigError, TraceError
 from superserve.experiments.setting import Setting, Wishes
-from superserve.experiments.what_if import difference, most_changed, observed_profile, with_patience
+from superserve.experiments.what_if import difference, most_changed, with_patience
 from superserve.metrics import OUTCOME_CODES, RunLog
 from superserve.profile import Profile
 from superserve.request import Outcome
@@ -86,11 +86,12 @@ def test_unchanged_settings_give_the_recorded_run_again(tmp_path: Path) -> None:
     folder = record(tmp_path, trace, log, batches)
     found = Setting.of(folder, Wishes())
     assert found.recorded is not None
+    assert found.times is not None
     assert (found.policy, found.workers, found.slo_ms, found.limits.max_queued) == ("drainfit", 2, 40.0, 500)
     again = simulate(
         found.trace,
         found.profile,
-        drawn=found.drawn,
+        times=found.times,
         policy=found.policy,
         workers=found.workers,
         slo_ms=found.slo_ms,
@@ -99,46 +100,6 @@ def test_unchanged_settings_give_the_recorded_run_again(tmp_path: Path) -> None:
     diff = difference(found.recorded.log, again)
     assert (diff.now_in_time, diff.now_missed, diff.more_accurate, diff.less_accurate) == (0, 0, 0, 0)
     assert most_changed(found.recorded.log, again, PROFILE, 10) == []
-
-
-def test_another_machine_is_learned_from_the_batches() -> None:
-    """A worker that takes half as long again, in one cell twice: the observed profile says so; plans do not."""
-    rng = np.random.default_rng(3)
-    rows = rng.choice([1, 4], 4000).astype(np.int32)
-    subnet = rng.choice([0, 1], 4000).astype(np.int16)
-    planned_us = np.array([[0, 2000, 0, 0, 4000], [0, 6000, 0, 0, 12000]])[subnet, rows]
-    factor = np.where((subnet == 1) & (rows == 4), 2.0, 1.5) * np.where(rng.random(4000) < 0.04, 3.0, 1.0)
-    overhead_us = rng.exponential(500.0, 4000)
-    batches: Columns = {
-        "launched_ns": np.arange(4000),
-        "worker": np.zeros(4000, np.int32),
-        "subnet": subnet,
-        "rows": rows,
-        "taken_ns": (planned_us * factor * NS_PER_US).astype(np.int64),
-        "overhead_ns": (overhead_us * NS_PER_US).astype(np.int64),
-    }
-    found = observed_profile(PROFILE, batches)
-    np.testing.assert_allclose([one.p50_us for one in found.subnets], [[3000, 6000], [9000, 24000]])
-    assert found.subnets[1].p95_us[1] == pytest.approx(24000)
-    assert found.subnets[1].p99_us[1] == pytest.approx(72000)
-    assert found.dispatch_overhead_mean_us == pytest.approx(500, rel=0.1)
-    assert found.dispatch_overhead_p99_us == pytest.approx(500 * np.log(100), rel=0.15)
-    few = {name: column[:20] for name, column in batches.items()}
-    assert observed_profile(PROFILE, few) is PROFILE
-
-
-def test_cells_that_hardly_ran_are_like_the_others() -> None:
-    """Without batches of its own a cell takes over its subnet's factor, a subnet that of all."""
-    batches: Columns = {
-        "launched_ns": np.arange(100),
-        "worker": np.zeros(100, np.int32),
-        "subnet": np.zeros(100, np.int16),
-        "rows": np.ones(100, np.int32),
-        "taken_ns": np.full(100, 3 * NS_PER_MS),
-        "overhead_ns": np.full(100, NS_PER_MS),
-    }
-    found = observed_profile(PROFILE, batches)
-    assert [one.p50_us for one in found.subnets] == [(3000.0, 6000.0), (9000.0, 18000.0)]
 
 
 def log_of(outcomes: list[Outcome], subnets: list[int]) -> RunLog:

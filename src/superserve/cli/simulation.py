@@ -115,15 +115,15 @@ def simulate(
             conditions=conditions,
             recording=files.recording,
             on_progress=advance,
-            drawn=setting.drawn,
+            times=setting.times,
         )
     row = summarise(
         log, policy=setting.policy, trace=loaded.name, seed=seed, workers=setting.workers, slo_ms=setting.slo_ms
     )
     if bound and len(loaded) > MOST_REQUESTS:
         out.print(f"no bound for more than {MOST_REQUESTS:,} requests: it would take too much memory", highlight=False)
-    elif bound:
-        row = with_bound(row, loaded, setting.drawn, overhead_ms=overhead_ms, conditions=conditions)
+    elif bound and setting.times is None:  # it is priced at profiled medians
+        row = with_bound(row, loaded, setting.profile, overhead_ms=overhead_ms, conditions=conditions)
     classes = by_class(log, loaded.request_class, row)
     was = [] if recorded is None else [recorded_row(recorded)]
     title = f"{loaded.name}, simulated: {row.offered} requests, {setting.workers} workers"

@@ -7,9 +7,9 @@ import numpy as np
 
 from superserve.clock import NS_PER_MS
 from superserve.errors import ConfigError
-from superserve.experiments.what_if import observed_profile
 from superserve.profile import Profile
 from superserve.scheduling import SchedulerLimits, TimeoutAction
+from superserve.simulator.recorded_times import ENOUGH, RecordedTimes
 from superserve.traces.readers.segments import load_trace
 from superserve.traces.recording import Recorded, RecordedSettings, load_recorded
 from superserve.traces.trace import Trace
@@ -40,11 +40,11 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Setting:
-    """Everything that a run needs. ``drawn`` is what latencies come from, if not from the profile that plans."""
+    """Everything that a run needs. ``times`` is what batches take, if that was recorded and is to be so again."""
 
     trace: Trace
     profile: Profile
-    drawn: Profile
+    times: RecordedTimes | None
     slo_ms: float
     policy: str
     workers: int
@@ -66,11 +66,13 @@ class Setting:
             trace, filled = load_trace(path), wishes
         else:
             trace, filled = _with_slo(recorded, wishes.slo_ms), wishes.filled(recorded.settings)
+        times = None
         if wishes.profile is not None:
-            planned = drawn = Profile.load(wishes.profile)
+            planned = Profile.load(wishes.profile)
         elif recorded is not None:
             planned = recorded.settings.profile
-            drawn = observed_profile(planned, recorded.batches)
+            if len(recorded.batches["rows"]) >= ENOUGH:
+                times = RecordedTimes(planned, recorded.batches)
         else:
             raise _missing("--profile")
         if filled.slo_ms is None:
@@ -78,7 +80,7 @@ class Setting:
         return cls(
             trace=trace,
             profile=planned,
-            drawn=drawn,
+            times=times,
             slo_ms=filled.slo_ms,
             policy=filled.policy or "default",
             workers=filled.workers or 1,

@@ -1,28 +1,27 @@
 """What would have come of recorded requests under other settings: the recording beside its simulation.
 
 The recorded arrivals, deadlines, priorities, floors and rows are played again, clients that gave up give up again after
-the same time, and batches take what they took: the plans are made with the server's profile, and latencies are drawn
-from it as the recorded batches correct it (`observed_profile`).
+the same time, and plans are made with the server's profile. Batches take what the recorded ones took about that time
+(`RecordedTimes`).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Final
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from superserve.clock import NS_PER_MS, NS_PER_S, NS_PER_US
+from superserve.clock import NS_PER_MS, NS_PER_S
 from superserve.metrics import NO_SUBNET, ResultRow, RunLog, summarise
-from superserve.profile import Profile, SubnetProfile
+from superserve.profile import Profile
 from superserve.request import Outcome
 from superserve.simulator import Conditions
-from superserve.traces.recording import Columns, Recorded
+from superserve.traces.recording import Recorded
 
-#: Fewer batches say nothing of a p95.
-_ENOUGH = 50
 #: A client that did not give up waits for longer than anything takes.
-_PATIENT_NS = 1 << 62
+_PATIENT_NS: Final = 1 << 62
 
 
 class Changed(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,43 +53,6 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     less_accurate: int
     accuracy_change: float | None
     """Mean over those in time in both, in points; null if there are none."""
-
-
-def observed_profile(profile: Profile, batches: Columns) -> Profile:
-    """A profile as a server's batches turned out.
-
-    Each median is multiplied by the quantiles of time taken over the profile's median at the batch's rows: those of the
-    cell, if it has enough batches, else of its subnet, else of all. The dispatch overhead is the observed one.
-
-    Args:
-        profile: what was planned with.
-        batches: recorded `BATCH_COLUMNS`.
-    """
-    subnet, rows = batches["subnet"], batches["rows"]
-    if len(subnet) < _ENOUGH:
-        return profile
-    medians_us = np.array(
-        [np.interp(np.arange(profile.batches[-1] + 1), profile.batches, one.p50_us) for one in profile.subnets]
-    )
-    ratio = batches["taken_ns"] / NS_PER_US / medians_us[subnet, rows]
-    cell = np.searchsorted(profile.batches, rows)
-    subnets = []
-    for number, one in enumerate(profile.subnets):
-        columns = []
-        for size, median_us in enumerate(one.p50_us):
-            masks = ((subnet == number) & (cell == size), subnet == number, np.ones(len(subnet), bool))
-            known = next(ratio[mask] for mask in masks if mask.sum() >= _ENOUGH)
-            columns.append(median_us * np.quantile(known, (0.5, 0.95, 0.99)))
-        p50, p95, p99 = (tuple(column.tolist()) for column in np.array(columns).T)
-        subnets.append(SubnetProfile(id=one.id, accuracy=one.accuracy, p50_us=p50, p95_us=p95, p99_us=p99))
-    overhead_us = batches["overhead_ns"] / NS_PER_US
-    return msgspec.structs.replace(
-        profile,
-        subnets=tuple(subnets),
-        dispatch_overhead_us=float(np.quantile(overhead_us, 0.95)),
-        dispatch_overhead_mean_us=float(overhead_us.mean()),
-        dispatch_overhead_p99_us=float(np.quantile(overhead_us, 0.99)),
-    )
 
 
 def with_patience(conditions: Conditions, recorded: Recorded) -> Conditions:

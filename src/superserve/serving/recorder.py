@@ -69,7 +69,7 @@ class _Piece:
         columns["subnet"].fromlist([subnet] * number)
         columns["batch_rows"].fromlist([batch_rows] * number)
 
-    def add_batch(self, launch: Launch, overhead_ns: int) -> None:
+    def add_batch(self, launch: Launch) -> None:
         """A batch that was answered."""
         columns = self.batches
         columns["launched_ns"].append(launch.launched_ns)
@@ -77,7 +77,7 @@ class _Piece:
         columns["subnet"].append(launch.subnet)
         columns["rows"].append(launch.rows)
         columns["taken_ns"].append(launch.taken_ns)
-        columns["overhead_ns"].append(overhead_ns)
+        columns["overhead_ns"].append(launch.ended_ns - launch.launched_ns - launch.taken_ns)
 
 
 class Recorder:
@@ -133,12 +133,12 @@ class Recorder:
         self._hand_over()
         await asyncio.to_thread(self._finish, thread)
 
-    def answered(self, launch: Launch, requests: Sequence[Request], overhead_ns: int) -> None:
-        """A batch has answered these of its requests, and took ``overhead_ns`` outside of the worker."""
+    def answered(self, launch: Launch, requests: Sequence[Request]) -> None:
+        """A batch has answered these of its requests."""
         ended_ns = launch.ended_ns
         outcomes = [_SERVED if ended_ns <= request.deadline_ns else _LATE for request in requests]
         self._piece.add(requests, outcomes, ended_ns, launch.subnet, launch.rows)
-        self._piece.add_batch(launch, overhead_ns)
+        self._piece.add_batch(launch)
         self._grown()
 
     def ended(self, ending: Ending) -> None:

@@ -313,7 +313,7 @@ class Router:
         overhead_ns = now_ns - launch.launched_ns - times.infer_ns
         self._scheduler.observe_overhead(overhead_ns)
         if self.recorder is not None:
-            self.recorder.answered(launch, answered, overhead_ns)
+            self.recorder.answered(launch, answered)
         arrivals_ns = [request.arrival_ns for request in answered]
         telemetry, launched_ns = self.telemetry, launch.launched_ns
         telemetry.decode.observe_all([request.decoded_ns - request.arrival_ns for request in answered])

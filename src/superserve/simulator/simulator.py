@@ -17,6 +17,7 @@ from superserve.profile import LatencyTable, Profile
 from superserve.request import Reason, Request, RequestState
 from superserve.scheduling import Action, Launch, Scheduler, SchedulerLimits, TimeoutAction, create_policy
 from superserve.simulator.conditions import ORDINARY, Conditions, WorkerEvent
+from superserve.simulator.recorded_times import RecordedTimes
 from superserve.simulator.recording import BatchRecord, Recording
 from superserve.simulator.results import LogWriter
 from superserve.traces.trace import Trace
@@ -99,6 +100,11 @@ class Simulation:
         self._now_ns = 0
         self._log = LogWriter(trace.arrival_ns, scheduler.policy.table.accuracies)
 
+    @property
+    def now_ns(self) -> int:
+        """The virtual time."""
+        return self._now_ns
+
     def run(self) -> RunLog:
         """Play the whole trace and everything it leaves waiting. What no worker is left to serve has failed."""
         with _rare_collections():
@@ -114,6 +120,7 @@ class Simulation:
         for request in self._requests():
             arrival_ns = request.arrival_ns
             self._advance(arrival_ns)
+            self._now_ns = arrival_ns
             self._apply(arrival_ns, scheduler.on_arrival(arrival_ns, request))
             if patience_ns is not None and request.state is not RequestState.DONE:
                 self._foresee(arrival_ns + int(patience_ns[request.id]), _Kind.CANCEL, request)
@@ -258,7 +265,7 @@ def simulate(
     conditions: Conditions = ORDINARY,
     recording: Recording | None = None,
     on_progress: OnProgress | None = None,
-    drawn: Profile | None = None,
+    times: RecordedTimes | None = None,
 ) -> RunLog:
     """Simulate one policy on one trace.
 
@@ -276,7 +283,7 @@ def simulate(
         conditions: failures, slow workers, switching costs, impatient clients.
         recording: filled in with every batch, if given.
         on_progress: called now and then with (requests that have arrived, requests of the trace).
-        drawn: what latencies and overheads are drawn from instead of ``profile``; it has the same cells.
+        times: what batches take, instead of draws from ``profile``; ``overhead_ms`` beats its overhead.
 
     Returns:
         One entry per request of the trace.
@@ -288,21 +295,26 @@ def simulate(
     if overhead_ms is not None:
         planned_ns = taken_ns = round(overhead_ms * NS_PER_MS)
     else:
-        overheads = OverheadSampler(drawn or profile, np.random.default_rng((seed, 1)))
+        overheads = OverheadSampler(profile, np.random.default_rng((seed, 1)))
         planned_ns = round(profile.dispatch_overhead_us * NS_PER_US)
         taken_ns = overheads.sample_ns if overheads.varies else overheads.sample_ns()
     scheduler = Scheduler(
         create_policy(policy, LatencyTable(profile), timeout_action), overhead_ns=planned_ns, limits=limits
     )
-    sampler = LatencySampler(drawn or profile, np.random.default_rng(seed))
-    return Simulation(
+    latency_ns = LatencySampler(profile, np.random.default_rng(seed)).sample_ns
+    if times is not None:
+        latency_ns = lambda subnet, rows: times.latency_ns(simulation.now_ns, subnet, rows)  # noqa: E731
+        if overhead_ms is None:
+            taken_ns = lambda: times.overhead_ns(simulation.now_ns)  # noqa: E731
+    simulation = Simulation(
         trace,
         scheduler,
         workers=workers,
         slo_ns=round(slo_ms * NS_PER_MS),
-        latency_ns=sampler.sample_ns,
+        latency_ns=latency_ns,
         overhead_ns=taken_ns,
         conditions=conditions,
         recording=recording,
         on_progress=on_progress,
-    ).run()
+    )
+    return simulation.run()

@@ -37,7 +37,8 @@ REQUEST_COLUMNS: Final[Mapping[str, str]] = {
     "subnet": "h",
     "batch_rows": "i",
 }
-#: The same of a batch that was answered: ``taken_ns`` in the worker, ``overhead_ns`` everything else.
+#: The same of a batch that was answered: ``taken_ns`` in the worker, ``overhead_ns`` everything else from the launch to
+#: the instant at which the worker could have its next batch. Answers are written after that.
 BATCH_COLUMNS: Final[Mapping[str, str]] = {
     "launched_ns": "q",
     "worker": "i",

@@ -1,5 +1,7 @@
 """Simulated batches take what recorded ones took at that time."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -18,7 +20,7 @@ def recorded(
     subnet: npt.ArrayLike, rows: npt.ArrayLike, taken_ms: npt.ArrayLike, launched_s: npt.ArrayLike
 ) -> RecordedTimes:
     launched_ns = (np.asarray(launched_s) * NS_PER_S).astype(np.int64)
-    batches = {
+    batches: dict[str, npt.NDArray[Any]] = {
         "launched_ns": launched_ns,
         "subnet": np.asarray(subnet, np.int16),
         "rows": np.asarray(rows, np.int32),
@@ -67,7 +69,7 @@ def test_a_run_takes_them() -> None:
         log: RunLog = simulate(
             trace, PROFILE, policy="fixed:smallest", workers=1, slo_ms=50.0, times=times, overhead_ms=overhead_ms
         )
-        return ((log.end_ns - log.arrival_ns) / NS_PER_MS).tolist()
+        return [float(value) / NS_PER_MS for value in log.end_ns - log.arrival_ns]
 
     assert taken_ms(None) == [4.0 + 3.0, 8.0 + 7.0]
     assert taken_ms(0.5) == [4.5, 8.5]

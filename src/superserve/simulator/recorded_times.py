@@ -43,8 +43,8 @@ class RecordedTimes:
         medians_ns = NS_PER_US * np.array([np.interp(all_rows, profile.batches, one.p50_us) for one in profile.subnets])
         columns["factor"] = columns["taken_ns"] / medians_ns[subnet, rows]
         size = np.searchsorted(profile.batches, rows)
-        self._medians_ns = medians_ns.tolist()
-        self._size = np.searchsorted(profile.batches, all_rows).tolist()
+        self._medians_ns: list[list[float]] = medians_ns.tolist()
+        self._size: list[int] = np.searchsorted(profile.batches, all_rows).tolist()
         self._all = _known(columns, np.ones(len(rows), bool))
         self._cells: list[list[_Known]] = []
         for number in range(len(profile.subnets)):

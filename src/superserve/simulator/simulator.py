@@ -50,7 +50,7 @@ class Simulation:
         scheduler: fresh; driven as the live router drives it.
         workers: how many there are at time 0, all ready.
         slo_ns: deadline of requests to which the trace gives none, from arrival.
-        latency_ns: time of a batch, by (subnet, rows).
+        latency_ns: time of a batch, by (instant of its launch, subnet, rows).
         overhead_ns: dispatch overhead that a batch takes beyond its latency, all alike; or draws of it, which are told
             to the scheduler as the router tells it what it observes.
         conditions: failures, slow workers, switching costs, impatient clients.
@@ -68,8 +68,8 @@ class Simulation:
         *,
         workers: int,
         slo_ns: int,
-        latency_ns: Callable[[int, int], int],
-        overhead_ns: int | Callable[[], int],
+        latency_ns: Callable[[int, int, int], int],
+        overhead_ns: int | Callable[[int], int],
         conditions: Conditions = ORDINARY,
         recording: Recording | None = None,
         on_progress: OnProgress | None = None,
@@ -83,7 +83,7 @@ class Simulation:
         self._workers = workers
         self._slo_ns = slo_ns
         self._latency_ns = latency_ns
-        self._overhead_ns = overhead_ns if callable(overhead_ns) else lambda: overhead_ns
+        self._overhead_ns = overhead_ns if callable(overhead_ns) else lambda _: overhead_ns
         self._tells_overhead = callable(overhead_ns)
         self._conditions = conditions
         self._plain = not conditions.slowdown and not conditions.actuation_ns
@@ -100,11 +100,6 @@ class Simulation:
         self._now_ns = 0
         self._log = LogWriter(trace.arrival_ns, scheduler.policy.table.accuracies)
 
-    @property
-    def now_ns(self) -> int:
-        """The virtual time."""
-        return self._now_ns
-
     def run(self) -> RunLog:
         """Play the whole trace and everything it leaves waiting. What no worker is left to serve has failed."""
         with _rare_collections():
@@ -120,7 +115,6 @@ class Simulation:
         for request in self._requests():
             arrival_ns = request.arrival_ns
             self._advance(arrival_ns)
-            self._now_ns = arrival_ns
             self._apply(arrival_ns, scheduler.on_arrival(arrival_ns, request))
             if patience_ns is not None and request.state is not RequestState.DONE:
                 self._foresee(arrival_ns + int(patience_ns[request.id]), _Kind.CANCEL, request)
@@ -206,13 +200,13 @@ class Simulation:
 
     def _begin(self, now_ns: int, launch: Launch) -> None:
         worker = launch.worker
-        time_ns = self._latency_ns(launch.subnet, launch.rows)
+        time_ns = self._latency_ns(now_ns, launch.subnet, launch.rows)
         if not self._plain:
             time_ns = int(time_ns * self._conditions.factor(worker))
             if self._active.setdefault(worker, launch.subnet) != launch.subnet:
                 time_ns += self._conditions.actuation_ns
                 self._active[worker] = launch.subnet
-        overhead_ns = self._overhead_ns()
+        overhead_ns = self._overhead_ns(now_ns)
         end_ns = now_ns + overhead_ns + time_ns
         self._foresee(end_ns, _Kind.BATCH, worker)
         self._running[worker] = (self._number, time_ns, overhead_ns)
@@ -291,30 +285,27 @@ def simulate(
     Raises:
         ConfigError: for an unknown policy, or conditions that do not fit.
     """
-    taken_ns: int | Callable[[], int]
+    taken_ns: int | Callable[[int], int]
     if overhead_ms is not None:
         planned_ns = taken_ns = round(overhead_ms * NS_PER_MS)
     else:
         overheads = OverheadSampler(profile, np.random.default_rng((seed, 1)))
         planned_ns = round(profile.dispatch_overhead_us * NS_PER_US)
-        taken_ns = overheads.sample_ns if overheads.varies else overheads.sample_ns()
+        taken_ns = (lambda _: overheads.sample_ns()) if overheads.varies else overheads.sample_ns()
+        if times is not None:
+            taken_ns = times.overhead_ns
     scheduler = Scheduler(
         create_policy(policy, LatencyTable(profile), timeout_action), overhead_ns=planned_ns, limits=limits
     )
-    latency_ns = LatencySampler(profile, np.random.default_rng(seed)).sample_ns
-    if times is not None:
-        latency_ns = lambda subnet, rows: times.latency_ns(simulation.now_ns, subnet, rows)  # noqa: E731
-        if overhead_ms is None:
-            taken_ns = lambda: times.overhead_ns(simulation.now_ns)  # noqa: E731
-    simulation = Simulation(
+    sampler = LatencySampler(profile, np.random.default_rng(seed))
+    return Simulation(
         trace,
         scheduler,
         workers=workers,
         slo_ns=round(slo_ms * NS_PER_MS),
-        latency_ns=latency_ns,
+        latency_ns=times.latency_ns if times else lambda _, subnet, rows: sampler.sample_ns(subnet, rows),
         overhead_ns=taken_ns,
         conditions=conditions,
         recording=recording,
         on_progress=on_progress,
-    )
-    return simulation.run()
+    ).run()

@@ -22,8 +22,7 @@ class Ask:
 
     Attributes:
         arrival_ns: when the server had all of it; None until then.
-        status: of the response, 0 before it, like its ``body``; ``outcome``: what its header says; ``answered_ns``: when it
-            was written.
+        status: of the response, 0 before it, like ``body``; ``outcome``: what its header says; ``answered_ns``: when.
         gone_ns: when its client had left, or the connection was closed; None until then.
         launches: how many batches have run it; ``losses``: how many workers were lost with it.
         done_ns: when a worker had answered it, which its client may hear of later, behind earlier answers.

@@ -27,15 +27,14 @@ def test_nobody_is_forgotten(first: int, scenery: Scenery) -> None:
 
 
 def test_a_seed_is_lived_again_to_the_byte(scenery: Scenery) -> None:
-    """In one process, where addresses differ, and in others, where hashes do."""
+    """In one process, where addresses differ, and in another, where hashes do."""
     seeds = (3, 9, 60, 108)
     first, again = ([live(seed, scenery).text() for seed in seeds] for _ in range(2))
     assert first == again
-    for hashes in ("1", "2"):
-        environment = {**os.environ, "PYTHONHASHSEED": hashes, "PYTHONPATH": os.pathsep.join(sys.path)}
-        command = [sys.executable, "-m", "deterministic", str(seeds[0])]
-        told = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True).stdout
-        assert told.startswith(first[0])
+    environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "deterministic", str(seeds[0])]
+    told = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True).stdout
+    assert told.startswith(first[0])
 
 
 def test_lives_are_full(scenery: Scenery) -> None:

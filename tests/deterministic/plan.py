@@ -10,8 +10,8 @@ import numpy as np
 
 from deterministic.asks import Ask
 from deterministic.client import Leaving, Sending, Visit
-from deterministic.host import StartTrouble, Trouble
 from deterministic.model import BATCHES, NAMES, POISON, RAISES
+from deterministic.trouble import StartTrouble, Trouble
 from superserve.clock import NS_PER_MS, NS_PER_US
 from superserve.scheduling.policy import TimeoutAction
 

@@ -13,10 +13,10 @@ import pytest
 
 from deterministic.asks import Ask
 from deterministic.client import Leaving, Sending, Visit
-from deterministic.host import StartTrouble, Trouble
 from deterministic.model import POISON
 from deterministic.plan import Event, Fault, Plan
 from deterministic.scenery import Scenery
+from deterministic.trouble import StartTrouble, Trouble
 from deterministic.world import Life, World
 from superserve.clock import NS_PER_MS, NS_PER_S
 

@@ -101,7 +101,9 @@ def test_explain_a_request(tmp_path: Path) -> None:
     """Three requests that end differently, each explained."""
     reader = work_through("explain-a-request.md", tmp_path)
     assert "the latest 3 requests" in reader.said
-    assert '"outcome": "served"' in (tmp_path / "hurried.json").read_text()
+    told = json.loads((tmp_path / "hurried.json").read_bytes())
+    assert told["outcome"] in {"served", "late"}  # 5 ms are little on a machine that is busy with tests
+    assert told["attempts"][0]["bound"] == "slack"
 
 
 def test_ask_what_if(tmp_path: Path) -> None:

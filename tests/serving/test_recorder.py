@@ -225,6 +225,20 @@ async def test_a_folder_that_cannot_be_used_is_refused_at_the_start(tmp_path: Pa
     await bench.router.stop()
 
 
+async def test_only_what_comes_while_it_serves_is_recorded(tmp_path: Path) -> None:
+    """Requests that are refused before the start and after the end leave nothing behind."""
+    bench = Bench(tmp_path)
+    bench.submit()
+    bench.clock.advance(3600 * NS_PER_S)
+    await bench.started()
+    bench.serve()
+    found = await bench.recorded()
+    bench.submit()
+    bench.clock.advance(3600 * NS_PER_S)
+    assert len(found.trace) == 1
+    assert bench.recorder.lost == 0
+
+
 async def test_nothing_is_written_without_requests(tmp_path: Path) -> None:
     """Settings alone; a trace that is empty is none."""
     bench = await Bench(tmp_path).started()

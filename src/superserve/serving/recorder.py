@@ -109,15 +109,14 @@ class Recorder:
         """Requests that could not be recorded."""
         return self._dropped + (0 if self._writer is None else self._writer.lost)
 
-    def start(self, scheduler: Scheduler) -> None:
+    async def start(self, scheduler: Scheduler) -> None:
         """Begin to record the requests of a scheduler, whose workers are there.
 
         Raises:
             ConfigError: if the folder cannot be used.
         """
         try:
-            writer = SegmentWriter(self._folder, self._config.max_bytes)
-            writer.write_settings(msgspec.structs.replace(self._settings, workers=scheduler.workers))
+            writer = await asyncio.to_thread(self._open, scheduler.workers)
         except (OSError, TraceError) as error:
             raise ConfigError(f"--record (record.folder): {self._folder} cannot be used: {error}") from None
         self._scheduler, self._writer = scheduler, writer
@@ -142,9 +141,16 @@ class Recorder:
         self._grown()
 
     def ended(self, ending: Ending) -> None:
-        """A request ended without an answer."""
+        """A request ended without an answer. Those that come before the start or after the stop are not recorded."""
+        if self._thread is None:
+            return
         self._piece.add((ending.request,), [OUTCOME_CODES[ending.outcome]], ending.at_ns, NO_SUBNET, 0)
         self._grown()
+
+    def _open(self, workers: int) -> SegmentWriter:
+        writer = SegmentWriter(self._folder, self._config.max_bytes)
+        writer.write_settings(msgspec.structs.replace(self._settings, workers=workers))
+        return writer
 
     def _grown(self) -> None:
         if len(self._piece) >= _MOST_REQUESTS:

@@ -191,7 +191,7 @@ class Router:
         """
         await self._pool.enter(self)
         if self.recorder is not None:
-            self.recorder.start(self._scheduler)
+            await self.recorder.start(self._scheduler)
         self._admitting = True
         self.readiness_changed()
 

@@ -41,7 +41,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """The loop; `network` decides what listening means in it, threads run at once.
 
     Attributes:
-        defects: what callbacks and tasks raised and nobody caught.
+        on_defect: told of what callbacks and tasks raised and nobody caught.
         on_quiet: called whenever everything that was due has been done, before time goes on.
     """
 
@@ -51,7 +51,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         selector.loop = self
         super().__init__(selector)
         self._descriptors = selector
-        self.defects: list[str] = []
+        self.on_defect: Callable[[str], None] = lambda _: None
         self.on_quiet: Callable[[], None] = lambda: None
         self.listen: Callable[[Callable[[], asyncio.Protocol], int], Any] | None = None
         self._spins = 0
@@ -118,7 +118,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return done
 
     def _on_defect(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        self.defects.append(f"{context.get('message')}: {context.get('exception')!r}")
+        self.on_defect(f"a defect: {context.get('message')}: {context.get('exception')!r}")
 
 
 class VirtualClock:

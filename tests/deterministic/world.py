@@ -69,6 +69,7 @@ class World:
         self.plan = plan
         self.life = Life()
         self.loop = VirtualLoop()
+        self.loop.on_defect = self.broken
         self.network = Network(self.loop)
         skews = _drawn(rng.integers(-NS_PER_MS, NS_PER_MS, 512))
         clock = VirtualClock(self.loop, lambda: int(next(skews)))
@@ -113,8 +114,6 @@ class World:
                 self._check_end()
         except Exception as error:  # noqa: BLE001  (whatever ends it is told with what led to it)
             self.broken(f"a defect: {error!r}")
-        for defect in self.loop.defects:
-            self.broken(f"a defect: {defect}")
         if _open_descriptors() != self._descriptors:
             gc.collect()  # memory that is mapped has one, and cycles may hold it
             if _open_descriptors() != self._descriptors:

@@ -198,7 +198,9 @@ class Process:
 
     def _answer(self, launch: Launch, taken_ns: int, trouble: Trouble | None) -> None:
         if trouble in {Trouble.NONSENSE, Trouble.WRONG_SEQ, Trouble.WRONG_KIND}:
-            self._host.loop.after(_GARBAGE_NS, self._check_over)
+            loop = self._host.loop
+            # Twice: the router may have been asleep when it was sent.
+            loop.after(_GARBAGE_NS, loop.after, _GARBAGE_NS, self._check_over)
         if trouble is Trouble.RAISES:
             self._send(Failed(launch.seq, "told to"))
         elif trouble is Trouble.NONSENSE:

@@ -73,7 +73,7 @@ def _page(results: Sequence[Result]) -> Iterator[str]:
     yield _HEAD
     for result in results:
         title, numbers, *_ = lines(result)
-        yield f"## {result.title}\n\n{title.partition(': ')[2].capitalize()}. {numbers[0].upper()}{numbers[1:]}.\n"
+        yield f"## {result.title}\n\n{title.removeprefix(f'{result.title}: ')}. {numbers[0].upper()}{numbers[1:]}.\n"
         yield "| promise | seen | kept |\n|---|---|---|"
         for promise in result.promises:
             yield f"| {promise.words} | {promise.seen} | {'yes' if promise.kept else '**no**'} |"

@@ -421,6 +421,15 @@ async def test_what_became_of_requests_of_lost_workers_is_counted() -> None:
     assert bench.router.launched_too_late == 0
 
 
+async def test_a_request_that_is_launched_after_its_end_is_counted() -> None:
+    """As by a scheduler that had lost track of it; ours does not."""
+    bench = await Bench().started()
+    ended = bench.submit(Recorder())
+    bench.pool.finish(0)
+    bench.router.act(bench.router.scheduler.on_arrival(bench.clock.now_ns(), ended))
+    assert bench.router.launched_too_late == 1
+
+
 async def test_a_request_that_is_launched_too_late_is_counted() -> None:
     """Where late ones are to be served."""
     bench = await Bench(timeout_action="delay").started()

@@ -345,7 +345,7 @@ class Router:
             pending.offset = rows
             rows += pending.rows
             inputs.append(pending.inputs)
-            if pending.deadline_ns < launch.launched_ns or pending.state is not RequestState.RUNNING:
+            if pending.deadline_ns < launch.launched_ns or pending.responder is _NOBODY:
                 self.launched_too_late += 1
         self.decisions.launched(launch)
         planned_ns = self._latency_ns[launch.subnet][rows]

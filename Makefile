@@ -148,7 +148,7 @@ $(SCAN_VENV)/bin/pip-audit:
 
 scan: $(VENV)/.installed-test $(SCAN_VENV)/bin/pip-audit  ## Known weaknesses of every installed dependency (asks an advisory database)
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' > $(SCAN_VENV)/installed.txt
-	$(SCAN_VENV)/bin/pip-audit --requirement $(SCAN_VENV)/installed.txt --no-deps --disable-pip $(SCAN_ARGS)
+	$(SCAN_VENV)/bin/pip-audit --requirement $(SCAN_VENV)/installed.txt --no-deps --disable-pip --strict $(SCAN_ARGS)
 
 clean:  ## Remove the environment and everything generated
 	rm -rf $(VENV) $(MODELS_VENV) $(BENCH_VENV) $(FUZZ_VENV) $(SCAN_VENV) .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

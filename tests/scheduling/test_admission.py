@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 
-from superserve.clock import NS_PER_MS
+from superserve.clock import NS_PER_MS, NS_PER_S
 from superserve.profile import LatencyTable, Profile
 from superserve.request import Outcome, Reason, Request
 from superserve.scheduling import Finish, Launch, Scheduler, create_policy
@@ -231,6 +231,22 @@ def with_jitter(profile: Profile) -> Profile:
             for each in profile.subnets
         ),
     )
+
+
+def test_service_is_normal_soon_after_an_overload() -> None:
+    """Half a second after two seconds of ten times too much, all are served, as accurately as before."""
+    profile, capacity, rng = Profile.load("r-profile"), 1e3 * 16 / 8.35, np.random.default_rng(0)
+    parts = [
+        gamma(part * capacity, 1.0, 1.0, rng).arrival_ns + number * NS_PER_S
+        for number, part in enumerate((0.3, 10.0, 10.0, 0.3, 0.3))
+    ]
+    trace = Trace("overload", np.concatenate(parts))
+    log = simulate(trace, profile, policy="drainfit", workers=1, slo_ms=36, overhead_ms=1.0)
+    served = log.is_outcome(Outcome.SERVED)
+    before, after = trace.arrival_ns < NS_PER_S, trace.arrival_ns > 3.5 * NS_PER_S
+    assert served[before].all()
+    assert served[after].all()
+    assert log.accuracy[after].mean() > log.accuracy[before].mean() - 0.5
 
 
 @pytest.mark.parametrize("kind", ["alike", "jitter", "mixed deadlines", "mixed priorities"])

@@ -2,12 +2,13 @@
 
 import asyncio
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from superserve.clock import NS_PER_S, NS_PER_US
 from superserve.profile import Profile
@@ -58,6 +59,16 @@ def overhead_in(page: str) -> ObservedOverhead | None:
         planned_us=found["superserve_planned_overhead_seconds"] * to_us,
         mean_us=found["superserve_overhead_duration_seconds_sum"] / batches * to_us,
     )
+
+
+async def metrics_of(metrics_url: str) -> Sequence[Sample]:
+    """Everything that a server counts: name, labels, value.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    page = await asyncio.to_thread(_read, metrics_url)
+    return [sample for family in text_string_to_metric_families(page) for sample in family.samples]
 
 
 def _read(url: str) -> str:

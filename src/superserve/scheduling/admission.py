@@ -7,13 +7,15 @@ from typing import Final, NamedTuple
 
 from superserve.clock import NS_PER_MS
 from superserve.request import Request
-from superserve.scheduling.arrivals import ArrivalEstimate
+from superserve.scheduling.arrivals import WINDOW_SPAN, WINDOWS, ArrivalEstimate
 from superserve.scheduling.commitments import Commitments
 from superserve.scheduling.efficient import Batch, EfficientBatches
 from superserve.scheduling.policy import Policy, SchedulerView
 from superserve.scheduling.victims import level
 from superserve.scheduling.waiting import WaitingQueue
 
+#: How long `ArrivalEstimate` remembers bursts, in usual deadlines.
+_MEMORY: Final = WINDOWS * WINDOW_SPAN
 #: Levels of priority whose arrivals are told apart; larger ones count as this one.
 _LEVELS: Final = 8
 #: Those behind a newcomer are looked at in distances that grow by this factor.
@@ -108,6 +110,7 @@ class Admission:
         self._planned = EfficientBatches(policy.table.batches, policy.table.latency_ns)
         self._overhead_ns = view.overhead_ns
         self._short_since_ns = self._short_until_ns = 0
+        self._has_lasted = False
         self._arrivals: dict[int, ArrivalEstimate] = {}
         self._counted = (-1, 0, 0, 0, 0)
 
@@ -124,11 +127,20 @@ class Admission:
         if now_ns > self._short_until_ns:
             self._short_since_ns = now_ns
         self._short_until_ns = max(self._short_until_ns, now_ns + request.deadline_ns - request.arrival_ns)
+        lasted_ns = _MEMORY * (request.deadline_ns - request.arrival_ns)
+        self._has_lasted = self._has_lasted or now_ns - self._short_since_ns > lasted_ns
 
     def is_overloaded(self, now_ns: int, request: Request) -> bool:
         """Whether others have been refused or given up, all through the time that a request has."""
         span_ns = request.deadline_ns - request.arrival_ns
         return self._short_since_ns + span_ns <= now_ns <= self._short_until_ns
+
+    def has_recovered(self, now_ns: int) -> bool:
+        """Whether an overload that outlasted the memory for bursts has ended since this was last asked."""
+        if self._short_until_ns >= now_ns or not self._has_lasted:
+            return False
+        self._has_lasted = False
+        return True
 
     def refusal(self, now_ns: int, request: Request, share: float = 1.0) -> Prediction | None:
         """Why a request cannot be admitted; None if it can.

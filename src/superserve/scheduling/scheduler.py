@@ -13,6 +13,7 @@ from typing import Final
 from superserve.clock import NS_PER_S
 from superserve.request import Outcome, Reason, Request, RequestState
 from superserve.scheduling.admission import Admission, Prediction
+from superserve.scheduling.arrivals import ArrivalEstimate
 from superserve.scheduling.drift import DriftEstimate
 from superserve.scheduling.expiry import ExpiryQueue
 from superserve.scheduling.overhead import OverheadEstimate
@@ -224,6 +225,9 @@ class Scheduler:
     def on_arrival(self, now_ns: int, request: Request) -> Sequence[Action]:
         """A request came in; ``request.rows`` is at most the table's ``max_rows``."""
         if self._observes:
+            if self._admission.has_recovered(now_ns):
+                # All that is remembered came beyond all capacity: accuracy would suffer as long again.
+                self._view.arrivals = ArrivalEstimate()
             self._view.arrivals.observe(now_ns, request.rows, request.deadline_ns - now_ns)
         refused = self._refusal(now_ns, request)
         if refused is not None:

@@ -39,7 +39,7 @@ def workers_for(folder: ModelFolder, choice: EngineChoice, seed: int = 0) -> Wor
         outputs=config.outputs,
         max_rows=config.max_batch_size,
         warm_batches=batch_grid(config.max_batch_size),
-        inheritable=choice.device == CPU,
+        inheritable=(choice.device, choice.engine) == (CPU, "eager"),  # of compiled code it has not been tried
     )
 
 

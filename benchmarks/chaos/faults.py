@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 
 from superserve.client.client import AsyncClient
+from superserve.client.reply import TensorMetadata
 from superserve.client.retries import Retries
 from superserve.errors import SuperServeError
 from superserve.serving.emulated import DEADLY, SLOWING
@@ -66,14 +67,17 @@ class Injector:
     async def run(self, seconds: float, every_s: float) -> None:
         """Do it every so many seconds, for so many; return when everything that was begun has ended."""
         began_s = time.monotonic()
-        for number, at_s in enumerate(due_s(seconds, every_s)):
-            await asyncio.sleep(max(0.0, began_s + at_s - time.monotonic()))
-            self._do(self._kinds[number % len(self._kinds)], time.monotonic() - began_s)
-        await asyncio.gather(*self._tasks)
+        # Connected before the load is at its height: while a worker hangs, that may take all connections there are.
+        async with AsyncClient(self._url, retries=Retries(max_attempts=1)) as client:
+            (tensor,) = (await client.metadata(self._model)).inputs
+            for number, at_s in enumerate(due_s(seconds, every_s)):
+                await asyncio.sleep(max(0.0, began_s + at_s - time.monotonic()))
+                self._do(self._kinds[number % len(self._kinds)], time.monotonic() - began_s, client, tensor)
+            await asyncio.gather(*self._tasks)
 
-    def _do(self, kind: Kind, at_s: float) -> None:
+    def _do(self, kind: Kind, at_s: float, client: AsyncClient, tensor: TensorMetadata) -> None:
         if kind in _INPUTS:
-            task = asyncio.ensure_future(self._send(kind, at_s))
+            task = asyncio.ensure_future(self._send(kind, at_s, client, tensor))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         elif pids := worker_pids(self._router):
@@ -81,16 +85,14 @@ class Injector:
             self.done.append(Fault(kind=kind, at_s=at_s, epoch_s=time.time(), pid=pid))
             os.kill(pid, _SIGNALS[kind])
 
-    async def _send(self, kind: Kind, at_s: float) -> None:
+    async def _send(self, kind: Kind, at_s: float, client: AsyncClient, tensor: TensorMetadata) -> None:
         epoch_s, answer = time.time(), ""
-        async with AsyncClient(self._url, retries=Retries(max_attempts=1)) as client:
-            (tensor,) = (await client.metadata(self._model)).inputs
-            row = np.zeros([max(1, size) for size in tensor.shape], np.uint8)
-            row.reshape(-1)[: len(DEADLY)] = list(_INPUTS[kind])
-            try:
-                await client.infer(self._model, {tensor.name: row}, slo_ms=_SLO_MS)
-            except SuperServeError as error:
-                answer = str(error)
+        row = np.zeros([max(1, size) for size in tensor.shape], np.uint8)
+        row.reshape(-1)[: len(DEADLY)] = list(_INPUTS[kind])
+        try:
+            await client.infer(self._model, {tensor.name: row}, slo_ms=_SLO_MS)
+        except SuperServeError as error:
+            answer = str(error)
         self.done.append(Fault(kind=kind, at_s=at_s, epoch_s=epoch_s, answer=answer))
 
 

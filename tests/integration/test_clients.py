@@ -206,16 +206,18 @@ async def test_closing_tells_those_who_wait(scheme: str) -> None:
 
 @on_all_four
 async def test_what_the_scheduler_refuses_is_told_and_asked_again_in_time(kind: Any, scheme: str) -> None:
-    """A full queue: too near a deadline leaves no second attempt; the server's second is waited for."""
+    """A full queue: when to ask again is told in milliseconds; some attempts are made, and later there is room."""
     pool = FakePool()
     async with served("http", MODEL, pool=pool) as server, Either(kind, url_of(scheme, server)) as client:
         first = [asyncio.ensure_future(client("infer", "tiny", TINY, slo_ms=8000)) for _ in range(4)]
         await until(lambda: server.router.unfinished == 4)
         with pytest.raises(QueueFullError) as caught:
             await client("infer", "tiny", TINY, slo_ms=900)
-        assert caught.value.retry_after_s == 1
+        assert 0 < caught.value.retry_after_s < 0.1
+        refused = server.router.outcomes[Outcome.REJECTED]
+        assert refused > 1
         again = asyncio.ensure_future(client("infer", "tiny", TINY, slo_ms=6000))
-        await until(lambda: server.router.outcomes[Outcome.REJECTED] == 2)
+        await until(lambda: server.router.outcomes[Outcome.REJECTED] > refused)
         while pool.running:
             pool.finish(0)
         assert len(await asyncio.gather(*first)) == 4

@@ -19,7 +19,7 @@ from superserve.experiments.demo import DemoOptions, fixed_policies, run_demo
 from superserve.model_folder import write_json
 from superserve.scheduling.policy import DEFAULT_POLICY
 from support.folders import write_digits_like_folder
-from support.processes import children_of_ours
+from support.processes import children_of_ours, command_line
 from support.profiles import make_profile
 
 pytestmark = pytest.mark.integration
@@ -117,7 +117,7 @@ def test_a_server_that_cannot_start_is_shown_with_its_own_words(options: DemoOpt
 
 def _has_child(words: str) -> Callable[[psutil.Process], bool]:
     def found(demo: psutil.Process) -> bool:
-        return any(words in " ".join(child.cmdline()) for child in demo.children(recursive=True))
+        return any(words in " ".join(command_line(child)) for child in demo.children(recursive=True))
 
     return found
 

@@ -29,6 +29,7 @@ from superserve.serving.router import Router
 from superserve.serving.shared_pool import SharedPool
 from superserve.serving.supervisor import PoolLimits
 from superserve.serving.watchdog import AnswerLimits
+from support.processes import command_line
 from support.profiles import make_profile
 from support.serving import MODEL, make_router
 
@@ -223,7 +224,7 @@ def no_processes() -> Iterator[None]:
     """Nor any process; asked of a template that is gone."""
     refused = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     for child in psutil.Process().children():
-        if "superserve.serving.template" in child.cmdline():
+        if "superserve.serving.template" in command_line(child):
             child.kill()
     with mock.patch("subprocess.Popen", side_effect=refused):
         yield

@@ -17,6 +17,7 @@ from superserve.serving.cores import available_cores
 from superserve.serving.ipc import WorkerSpec
 from superserve.serving.local_pool import LocalPool
 from superserve.serving.pool import Batch, BatchResult
+from support.processes import command_line
 
 pytestmark = pytest.mark.integration
 
@@ -105,9 +106,7 @@ async def loaded_by(pool: LocalPool, listener: Listener, worker: int) -> tuple[i
 
 
 def template() -> psutil.Process:
-    # Processes whose own parents were killed by other tests may lie here, ended, and have no command line any more.
-    living = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
-    (found,) = [child for child in living if "superserve.serving.template" in child.cmdline()]
+    (found,) = [child for child in psutil.Process().children() if "superserve.serving.template" in command_line(child)]
     return found
 
 

@@ -16,6 +16,7 @@ import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
 from support.folders import write_digits_like_folder
+from support.processes import command_line
 from support.server_process import ServerProcess, serving
 
 pytestmark = pytest.mark.integration
@@ -228,4 +229,4 @@ def write_version(folder: Path, version: str) -> None:
 
 def workers(server: ServerProcess) -> list[Any]:
     """Its worker processes, those that are ending among them."""
-    return [child for child in server.children() if "superserve.serving.worker" in child.cmdline()]
+    return [child for child in server.children() if "superserve.serving.worker" in command_line(child)]

@@ -19,6 +19,7 @@ import pytest
 from superserve.model_folder import write_json
 from superserve.profile import Device, Profile, SubnetProfile
 from support.folders import write_digits_like_folder
+from support.processes import command_line
 from support.server_process import ServerProcess, serving
 
 pytestmark = pytest.mark.integration
@@ -117,7 +118,9 @@ async def test_a_second_signal_does_not_wait(folder: Path, tmp_path: Path, numbe
 def test_without_workers_it_says_so_and_is_back_with_them(folder: Path, tmp_path: Path) -> None:
     """It lives, is not ready, and refuses requests for a while; nobody has to start it again."""
     with serving(folder, "--workers", "2", "--slo-ms", "500", scratch=tmp_path) as server:
-        template, *workers = sorted(server.children(), key=lambda child: "superserve.serving.worker" in child.cmdline())
+        template, *workers = sorted(
+            server.children(), key=lambda child: "superserve.serving.worker" in command_line(child)
+        )
         template.suspend()  # there will be no others
         for worker in workers:
             worker.kill()

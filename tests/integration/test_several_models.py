@@ -11,6 +11,7 @@ import tritonclient.grpc
 import tritonclient.http
 
 from support.folders import write_digits_like_folder
+from support.processes import command_line
 from support.server_process import ServerProcess, serving
 
 pytestmark = pytest.mark.integration
@@ -82,7 +83,7 @@ def test_a_killed_worker_comes_back_with_every_model(server: ServerProcess) -> N
     """No request is lost by it."""
     ask = tritonclient.http.InferenceServerClient(server.address, concurrency=8)
     calls = [ask.async_infer(name, [image(tritonclient.http)]) for name in ("first", "second", "third") * 10]
-    victim = next(child for child in server.children() if "superserve.serving.worker" in child.cmdline())
+    victim = next(child for child in server.children() if "superserve.serving.worker" in command_line(child))
     victim.kill()
     assert all(call.get_result().as_numpy("logits").shape == (1, 10) for call in calls)
     until = time.monotonic() + 20

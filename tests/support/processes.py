@@ -12,8 +12,17 @@ def children_of_ours() -> list[psutil.Process]:
     return [child for child in psutil.Process().children(recursive=True) if _is_ours(child)]
 
 
-def _is_ours(process: psutil.Process) -> bool:
+def command_line(process: psutil.Process) -> list[str]:
+    """The words of a process's command line; none of one that has ended.
+
+    A process that has had a pool of workers adopts orphans: those of servers that other tests have killed lie here,
+    ended, until the end of the run.
+    """
     try:
-        return any(word == "superserve" or word.startswith("superserve.") for word in process.cmdline())
-    except psutil.NoSuchProcess:
-        return False
+        return list(process.cmdline())
+    except psutil.NoSuchProcess:  # or a zombie
+        return []
+
+
+def _is_ours(process: psutil.Process) -> bool:
+    return any(word == "superserve" or word.startswith("superserve.") for word in command_line(process))

@@ -148,6 +148,7 @@ class WorkerSupervisor:
         """
         self._stopping = True
         self._cancel_restart()
+        self._fail(self._prepared, "the pool stops")
         self._tell_swapped()
         for incarnation in (self._current, self._next, *self._old):
             if incarnation is None:

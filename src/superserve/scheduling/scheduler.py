@@ -141,7 +141,8 @@ class Scheduler:
         self._slow_after_ns = 0
         """Slow workers get nothing before."""
         fastest = policy.table.latency_ns[policy.subnets[0]]
-        self._fastest_ns = fastest[policy.table.batches[0]]
+        # Not 0: time has to pass until a slow worker is asked again.
+        self._fastest_ns = max(1, fastest[policy.table.batches[0]])
         self._pace_ns = min(fastest[rows] / rows for rows in policy.table.batches)
 
     @property

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import psutil
 from prometheus_client.samples import Sample
 
+from chaos.promises import Promise
 from superserve.clock import NS_PER_S
 from superserve.engine import EngineChoice
 from superserve.experiments.live import LiveSetup, replay_to
@@ -58,14 +59,6 @@ MOST_LOST_ACCURACY: Final = 0.5
 _LOOK_S: Final = 0.25
 
 
-class Promise(msgspec.Struct, frozen=True):
-    """Something that has to hold, and what was seen."""
-
-    name: str
-    kept: bool
-    seen: str
-
-
 class Seen(NamedTuple):
     """A run, as the client, the operating system and the server's own metrics tell it."""
 
@@ -98,36 +91,36 @@ def promises(seen: Seen) -> list[Promise]:
     return [
         Promise(
             "ten times too much was offered",
-            bool(during.sum() / span_s > 0.95 * OVERLOAD),
             f"{during.sum() / span_s:,.0f} requests/s, {served[during].sum() / span_s:,.0f} served",
+            bool(during.sum() / span_s > 0.95 * OVERLOAD),
         ),
         Promise(
             "the generator was on time",
-            lateness < MOST_LATENESS,
             f"send lateness p99 {seen.p99_lateness_ms:.2f} ms, {lateness:.1%} of the SLO",
+            lateness < MOST_LATENESS,
         ),
         Promise(
             "nothing was run that had expired",
-            seen.rows_run == seen.answered,
             f"{seen.rows_run:,.0f} rows run, {seen.answered:,.0f} requests of one row answered",
+            seen.rows_run == seen.answered,
         ),
         Promise(
             "refusals were told within 5 ms (p99)",
-            prompt >= 0.99,
             f"{prompt:.2%} of {seen.refusals:,.0f} within {MOST_REFUSAL_S * 1000:g} ms of being certain",
+            prompt >= 0.99,
         ),
         Promise(
-            "the admitted were served", admitted >= LEAST_ATTAINED, f"{admitted:.4f} of {count:,} admitted in time"
+            "the admitted were served", f"{admitted:.4f} of {count:,} admitted in time", admitted >= LEAST_ATTAINED
         ),
         Promise(
             "memory was bounded",
-            most_mb - first_mb <= MOST_GROWTH_MB,
             f"router {first_mb:.0f} MB before, at most {most_mb:.0f} MB",
+            most_mb - first_mb <= MOST_GROWTH_MB,
         ),
         Promise(
             "service was normal a second later",
-            recovered >= LEAST_ATTAINED and accuracy_after >= accuracy_before - MOST_LOST_ACCURACY,
             f"{recovered:.4f} in time at {accuracy_after:.2f} % (before: {accuracy_before:.2f} %)",
+            recovered >= LEAST_ATTAINED and accuracy_after >= accuracy_before - MOST_LOST_ACCURACY,
         ),
     ]
 
@@ -227,7 +220,7 @@ def main() -> int:
     seen = asyncio.run(measure(options.seconds))
     found = promises(seen)
     for promise in found:
-        print(f"{'kept  ' if promise.kept else 'BROKEN'}  {promise.name}: {promise.seen}")
+        print(f"{'kept  ' if promise.kept else 'BROKEN'}  {promise.words}: {promise.seen}")
     if options.json is not None:
         options.json.write_bytes(msgspec.json.format(msgspec.json.encode({"promises": found})) + b"\n")
     if options.figure is not None:

@@ -1,14 +1,11 @@
 """What a running server has counted, as it tells Prometheus."""
 
-import asyncio
-import urllib.request
 from collections import Counter
-from typing import Final
 
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
-_TIMEOUT_S: Final = 10.0
+from superserve.experiments.observed import page_of
 
 
 class Counters(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +26,7 @@ async def read_counters(metrics_url: str) -> Counters:
     Raises:
         OSError: if the server does not tell.
     """
-    return parse(await asyncio.to_thread(_read, metrics_url))
+    return parse(await page_of(metrics_url))
 
 
 def parse(page: str) -> Counters:
@@ -50,9 +47,3 @@ def parse(page: str) -> Counters:
 
 def _by_outcome(found: Counter[tuple[str, str]], wanted: str) -> dict[str, int]:
     return {outcome: count for (name, outcome), count in found.items() if name == wanted}
-
-
-def _read(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:  # noqa: S310  (of a server that we started)
-        content: bytes = response.read()
-    return content.decode()

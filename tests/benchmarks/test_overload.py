@@ -25,7 +25,7 @@ def good() -> Seen:
 
 
 def broken(seen: Seen) -> list[str]:
-    return [promise.name for promise in promises(seen) if not promise.kept]
+    return [promise.words for promise in promises(seen) if not promise.kept]
 
 
 def with_outcome(outcome: Outcome, every: int, from_s: float = 0.0) -> Seen:

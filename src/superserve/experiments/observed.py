@@ -45,7 +45,7 @@ async def observed_overhead(metrics_url: str) -> ObservedOverhead | None:
     Raises:
         OSError: if it cannot be read.
     """
-    return overhead_in(await asyncio.to_thread(_read, metrics_url))
+    return overhead_in(await page_of(metrics_url))
 
 
 def overhead_in(page: str) -> ObservedOverhead | None:
@@ -61,13 +61,22 @@ def overhead_in(page: str) -> ObservedOverhead | None:
     )
 
 
+async def page_of(metrics_url: str) -> str:
+    """What stands at a server's address for metrics.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    return await asyncio.to_thread(_read, metrics_url)
+
+
 async def metrics_of(metrics_url: str) -> Sequence[Sample]:
     """Everything that a server counts: name, labels, value.
 
     Raises:
         OSError: if it cannot be read.
     """
-    page = await asyncio.to_thread(_read, metrics_url)
+    page = await page_of(metrics_url)
     return [sample for family in text_string_to_metric_families(page) for sample in family.samples]
 
 

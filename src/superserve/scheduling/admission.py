@@ -1,6 +1,6 @@
 """Who is admitted: what can be in time behind everything that waits."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from math import ceil
 from typing import Final, NamedTuple
@@ -99,13 +99,22 @@ class Admission:
         queue: what waits.
         view: the scheduler's.
         soonest: when busy workers are typically free. In ``view`` stands when they are by plan.
+        share: of the workers' time that this model may count on, by instant; asked for in overload only.
     """
 
-    def __init__(self, policy: Policy, queue: WaitingQueue, view: SchedulerView, soonest: Commitments) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        queue: WaitingQueue,
+        view: SchedulerView,
+        soonest: Commitments,
+        share: Callable[[int], float] = lambda _: 1.0,
+    ) -> None:
         self._policy = policy
         self._queue = queue
         self._view = view
         self._soonest = soonest
+        self._share = share
         self._typical = EfficientBatches(policy.table.batches, policy.table.typical_ns)
         self._planned = EfficientBatches(policy.table.batches, policy.table.latency_ns)
         self._overhead_ns = view.overhead_ns
@@ -142,13 +151,12 @@ class Admission:
         self._has_lasted = False
         return True
 
-    def refusal(self, now_ns: int, request: Request, share: float = 1.0) -> Prediction | None:
+    def refusal(self, now_ns: int, request: Request) -> Prediction | None:
         """Why a request cannot be admitted; None if it can.
 
         Args:
             now_ns: its arrival.
             request: there is still time for it to run alone: its ``latest_start_ns`` has not passed.
-            share: of the workers' time that this model may count on.
         """
         if self._arrivals or request.priority > 1:
             self._observe(now_ns, request)
@@ -158,9 +166,7 @@ class Admission:
             refused = self._late(now_ns, request, fastest)
         else:
             self._planned.price(view.drift, view.overhead_ns)
-            refused = self._late_in_batch(now_ns, request, fastest, share) or self._late_others(
-                now_ns, request, fastest
-            )
+            refused = self._late_in_batch(now_ns, request, fastest) or self._late_others(now_ns, request, fastest)
         if refused is not None:
             self.given_up(now_ns, request)
         return refused
@@ -182,14 +188,14 @@ class Admission:
         batch_ns = round(row_ns * batch.rows)
         return Prediction(Promise.OWN, rows, batch.rows, batch_ns, workers, due_ns + late_ns, due_ns)
 
-    def _late_in_batch(self, now_ns: int, request: Request, fastest: int, share: float) -> Prediction | None:
+    def _late_in_batch(self, now_ns: int, request: Request, fastest: int) -> Prediction | None:
         """Whether it would be late in an efficient batch, behind others of them."""
         left_ns = request.deadline_ns - now_ns
         batch, own = self._planned.best(fastest, left_ns), self._planned.best(fastest, int(left_ns * _OWN_PART))
         latest_ns = min(request.latest_start_ns, request.deadline_ns - own.time_ns - 1)
         rows, row_ns = self._ahead(self._planned, now_ns, request, batch)
         rows += self._expected(now_ns, request, latest_ns)
-        batch_ns = round(batch.rows * row_ns / share)
+        batch_ns = round(batch.rows * row_ns / self._share(now_ns))
         workers = len(self._view.workers)
         started, next_ns = self._started(now_ns, workers, latest_ns, batch_ns)
         missing = rows // batch.rows + 1 - started

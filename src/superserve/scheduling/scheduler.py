@@ -130,7 +130,7 @@ class Scheduler:
             workers=self._workers.live,
             idle=self._idle,
         )
-        self._admission = Admission(policy, self._queue, self._view, self._workers.soonest)
+        self._admission = Admission(policy, self._queue, self._view, self._workers.soonest, self._share)
         self._expiry = ExpiryQueue()
         self._wake_ns: int | None = None
         self._observes = policy.observes_arrivals
@@ -234,7 +234,7 @@ class Scheduler:
         if refused is not None:
             return (self._finish(request, Outcome.REJECTED, refused),)
         if self._expires and (self._queue or not self._idle):
-            prediction = self._admission.refusal(now_ns, request, self._share(now_ns))
+            prediction = self._admission.refusal(now_ns, request)
             if prediction is not None:
                 return (self._finish(request, Outcome.REJECTED, Reason.PREDICTED_LATE, prediction=prediction),)
         self._enqueue(request)

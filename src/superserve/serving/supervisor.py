@@ -187,10 +187,8 @@ class WorkerSupervisor:
         self._in_flight.ended()
         self._proven = True
         outputs = incarnation.outputs()
-        if (
-            self._swapped is not None and not self._in_flight
-        ):  # whatever the listener launches next is for the new process
-            self._swap()
+        if self._swapped is not None and not self._in_flight:
+            self._swap()  # whatever the listener launches next is for the new process
         if isinstance(answer, Done):
             result = BatchResult(outputs, answer.infer_ns, answer.actuate_ns)
             self._listener.on_batch_done(self._number, result)

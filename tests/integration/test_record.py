@@ -51,4 +51,6 @@ def test_a_recorded_run_is_played_again(tmp_path: Path) -> None:
     difference = again["difference"]
     assert difference["in_time_in_both"] + difference["now_missed"] == was["served"]
     (best,) = told("simulate", recorded, "--policy", "fixed:largest", "--workers", "8")["rows"]
-    assert best["mean_serving_accuracy"] > row["mean_serving_accuracy"]
+    (least,) = told("simulate", recorded, "--policy", "fixed:smallest")["rows"]
+    assert (best["workers"], least["workers"]) == (8, 2)
+    assert best["mean_serving_accuracy"] > least["mean_serving_accuracy"]

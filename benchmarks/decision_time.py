@@ -1,4 +1,4 @@
-"""What a scheduling decision costs, by policy, queue depth and number of subnets; and what a simulated request costs.
+"""What the scheduler costs: a decision, by policy, queue depth and number of subnets; an arrival; a simulated request.
 
 Run: ``python benchmarks/decision_time.py [--json FILE]``.
 """
@@ -12,7 +12,7 @@ from side_by_side import json_argument, measure, table, write
 from superserve.clock import NS_PER_MS, NS_PER_S
 from superserve.profile import LatencyTable, Profile, SubnetProfile
 from superserve.request import Request
-from superserve.scheduling import EDFQueue, SchedulerView, create_policy
+from superserve.scheduling import EDFQueue, Scheduler, SchedulerView, create_policy
 from superserve.scheduling.policy import DEFAULT_POLICY
 from superserve.simulator import simulate
 from superserve.traces.arrivals import base_plus_gamma
@@ -23,6 +23,7 @@ POLICIES = tuple(
     )
 )
 DECISIONS = 500
+ARRIVALS = 100
 #: The head's slack goes from the largest of these down to the smallest.
 SLACKS_MS = (35, 5)
 RATE = 7000.0
@@ -71,8 +72,22 @@ def decisions(policy_name: str, profile: Profile, depth: int) -> Callable[[], in
     return work
 
 
+def arrivals(policy_name: str, profile: Profile, slo_ms: int) -> Callable[[], int]:
+    """Let requests arrive at a scheduler with one worker, which is busy: each is looked at, admitted and queued."""
+    policy = create_policy(policy_name, LatencyTable(profile))
+
+    def work() -> int:
+        scheduler = Scheduler(policy, overhead_ns=0)
+        scheduler.on_worker_ready(0, 0)
+        for number in range(ARRIVALS):
+            scheduler.on_arrival(number, Request(number, number, number + slo_ms * NS_PER_MS))
+        return ARRIVALS
+
+    return work
+
+
 def main() -> None:
-    """Print microseconds per decision, and simulated requests per second."""
+    """Print microseconds per decision and arrival, and simulated requests per second."""
     path = json_argument(main.__doc__ or "")
     tables = []
     for subnets in (6, 1000):
@@ -81,6 +96,8 @@ def main() -> None:
             alternatives = {name: decisions(name, profile, depth) for name in POLICIES}
             tables.append(table(f"one decision, {subnets} subnets, depth {depth}", measure(alternatives)))
     profile = Profile.load("r-profile")
+    deadlines = {f"{slo_ms} ms": arrivals(DEFAULT_POLICY, profile, slo_ms) for slo_ms in (1000, 36)}
+    tables.append(table(f"one arrival, {DEFAULT_POLICY}, up to {ARRIVALS} waiting, by deadline", measure(deadlines)))
     trace = base_plus_gamma(1500, 5550, 8, 10, np.random.default_rng(0))
     for policy in POLICIES:
         start = time.perf_counter()

@@ -114,6 +114,20 @@ def test_nobody_is_refused_whom_a_schedule_serves_with_all_others(
         assert not instance.some_schedule_serves([*instance.waiting, request])
 
 
+@given(whole_profiles(), ends_ms, st.lists(st.integers(1, 25), max_size=12), st.integers(5, 25))
+@example(PAIRS, [0], [12] * 7, 11)
+def test_whoever_is_certain_to_be_late_is_refused(
+    profile: Profile, ends: list[int], waiting: list[int], newcomer: int
+) -> None:
+    """The bound, worked out in full: the shortcut for those who are far from it lets nobody by."""
+    instance = Instance(profile, ends, [Job(due_ms) for due_ms in waiting])
+    ahead = 1 + sum(due_ms <= newcomer for due_ms in waiting)
+    times_ms = [(size, instance.table.latency_ns[0][size] / NS_PER_MS) for size in instance.table.batches]
+    need_ms = ahead * min(time_ms / size for size, time_ms in times_ms if time_ms < newcomer)
+    if need_ms > sum(max(0, newcomer - end) for end in ends) + 1e-6:
+        assert instance.refusal(Job(newcomer)) is not None
+
+
 @given(ends_ms, st.lists(jobs, max_size=8), st.lists(jobs, max_size=8), jobs)
 def test_the_less_urgent_do_not_count(
     ends: list[int], waiting: list[Job], background: list[Job], newcomer: Job

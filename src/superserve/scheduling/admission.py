@@ -117,15 +117,17 @@ class Admission:
         self._share = share
         self._typical = EfficientBatches(policy.table.batches, policy.table.typical_ns)
         self._planned = EfficientBatches(policy.table.batches, policy.table.latency_ns)
-        self._overhead_ns = view.overhead_ns
+        self.price(view.overhead_ns)
         self._short_since_ns = self._short_until_ns = 0
         self._has_lasted = False
         self._arrivals: dict[int, ArrivalEstimate] = {}
         self._counted = (-1, 0, 0, 0, 0)
 
     def price(self, overhead_ns: int) -> None:
-        """What the dispatch of a batch typically takes."""
+        """What the dispatch of a batch typically takes; to be called when what is planned with has changed, too."""
         self._overhead_ns = overhead_ns
+        self._typical.price(self._view.drift, overhead_ns)
+        self._planned.price(self._view.drift, self._view.overhead_ns)
 
     def typical_ns(self, subnet: int, rows: int, drift: float) -> int:
         """What a batch typically takes on a worker of such a drift, dispatch included."""
@@ -141,8 +143,8 @@ class Admission:
 
     def is_overloaded(self, now_ns: int, request: Request) -> bool:
         """Whether others have been refused or given up, all through the time that a request has."""
-        span_ns = request.deadline_ns - request.arrival_ns
-        return self._short_since_ns + span_ns <= now_ns <= self._short_until_ns
+        since_ns = now_ns - request.deadline_ns + request.arrival_ns
+        return now_ns <= self._short_until_ns and self._short_since_ns <= since_ns
 
     def has_recovered(self, now_ns: int) -> bool:
         """Whether an overload that outlasted the memory for bursts has ended since this was last asked."""
@@ -160,12 +162,10 @@ class Admission:
         """
         if self._arrivals or request.priority > 1:
             self._observe(now_ns, request)
-        view, fastest = self._view, self._policy.usable(request.min_accuracy)[0]
+        fastest = self._policy.usable(request.min_accuracy)[0]
         if not self.is_overloaded(now_ns, request):
-            self._typical.price(view.drift, self._overhead_ns)
             refused = self._late(now_ns, request, fastest)
         else:
-            self._planned.price(view.drift, view.overhead_ns)
             refused = self._late_in_batch(now_ns, request, fastest) or self._late_others(now_ns, request, fastest)
         if refused is not None:
             self.given_up(now_ns, request)
@@ -174,10 +174,13 @@ class Admission:
     def _late(self, now_ns: int, request: Request, fastest: int) -> Prediction | None:
         """Whether it is certain to be late."""
         deadline_ns, latest_ns = request.deadline_ns, request.latest_start_ns
-        batch = self._typical.best(fastest, deadline_ns - now_ns)
+        batch, workers = self._typical.best(fastest, deadline_ns - now_ns), len(self._view.workers)
+        # Usually all that waits could be served in what is left once every worker is free, and nothing else matters.
+        need_ns = (self._queue.rows + request.rows) * batch.time_ns / batch.rows
+        if now_ns <= latest_ns - need_ns / workers >= self._soonest.latest_ns and not self._queue.is_mixed:
+            return None
         rows, row_ns = self._ahead(self._typical, now_ns, request, batch)
         need_ns = (rows + request.rows) * row_ns
-        workers = len(self._view.workers)
         free_ns = self._soonest.free_sum_ns(now_ns, workers)
         if workers * latest_ns >= free_ns and workers * deadline_ns - free_ns >= need_ns:
             return None

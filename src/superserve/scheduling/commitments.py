@@ -16,10 +16,13 @@ class Commitments:
         self._pending = 0
         self.changes = 0
         """Grows whenever a batch is added or removed."""
+        self.latest_ns = 0
+        """No batch that runs, or ran, is predicted to end later."""
 
     def add(self, worker: int, end_ns: int) -> None:
         """A worker took a batch that is predicted to end at ``end_ns``."""
         self.changes += 1
+        self.latest_ns = max(self.latest_ns, end_ns)
         self._end_ns[worker] = end_ns
         heapq.heappush(self._ends, (end_ns, worker))
         self._sum_ns += end_ns

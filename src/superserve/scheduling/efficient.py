@@ -40,10 +40,10 @@ class EfficientBatches:
         if table is None:
             table = self._tables[subnet] = self._made(self._latency_ns[subnet])
         times, best = table
-        return best[max(0, bisect_left(times, span_ns) - 1)]
+        return best[bisect_left(times, span_ns)]
 
     def _made(self, latency_ns: Sequence[int]) -> tuple[list[int], list[Batch]]:
-        """Times of all sizes, and for each size the best up to it."""
+        """Times of all sizes but the smallest, and for each size the best up to it."""
         drift, overhead_ns = self._prices
         best: list[Batch] = []
         times: list[int] = []
@@ -52,4 +52,4 @@ class EfficientBatches:
             times.append(this.time_ns)
             better = not best or this.time_ns * best[-1].rows < best[-1].time_ns * this.rows
             best.append(this if better else best[-1])
-        return times, best
+        return times[1:], best

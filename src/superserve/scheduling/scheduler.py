@@ -233,7 +233,7 @@ class Scheduler:
         refused = self._refusal(now_ns, request)
         if refused is not None:
             return (self._finish(request, Outcome.REJECTED, refused),)
-        if self._expires and (self._queue or not self._idle):
+        if self._expires and (not self._idle or self._queue):
             prediction = self._admission.refusal(now_ns, request)
             if prediction is not None:
                 return (self._finish(request, Outcome.REJECTED, Reason.PREDICTED_LATE, prediction=prediction),)
@@ -269,6 +269,7 @@ class Scheduler:
         launch.taken_ns = taken_ns
         self._drift.observe(worker, taken_ns, self.policy.table.latency_ns[launch.subnet][launch.rows], now_ns)
         self._view.drift = self._drift.planned
+        self._admission.price(self._overhead.typical_ns)
         actions: list[Action] = []
         for request in launch.requests:
             if request.state is RequestState.RUNNING:

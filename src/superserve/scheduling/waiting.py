@@ -44,7 +44,7 @@ class WaitingQueue(EDFQueue):
                 for waiting in self:
                     self._of(waiting).push(waiting)
             self._of(request).push(request)
-        super().push(request)
+        EDFQueue.push(self, request)  # `super()` would add a tenth to an arrival
 
     def pop(self) -> Request:
         """See `EDFQueue.pop`."""

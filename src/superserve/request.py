@@ -1,6 +1,6 @@
 """One client query on its way to exactly one outcome."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -69,7 +69,7 @@ class Request:
     rows: int = 1
     min_accuracy: float = 0.0
     priority: int = 0
-    latest_start_ns: int = 0
-    state: RequestState = RequestState.NEW
-    losses: int = 0
-    alone: bool = False
+    latest_start_ns: int = field(default=0, init=False)
+    state: RequestState = field(default=RequestState.NEW, init=False)
+    losses: int = field(default=0, init=False)
+    alone: bool = field(default=False, init=False)

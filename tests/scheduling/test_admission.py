@@ -63,7 +63,9 @@ class Instance:
         deadline_ns = now_ns + job.due_ms * NS_PER_MS
         floor = min(job.floor, self.best)
         latest_ns = deadline_ns - self.table.latency_ns[self.policy.usable(floor)[0]][job.rows] - 1
-        return Request(number, now_ns, deadline_ns, job.rows, floor, job.priority, latest_ns)
+        request = Request(number, now_ns, deadline_ns, job.rows, floor, job.priority)
+        request.latest_start_ns = latest_ns
+        return request
 
     def refusal(self, job: Job, now_ns: int = 0) -> Prediction | None:
         """Why one is refused; without time to run alone, it is refused without any prediction."""

@@ -8,7 +8,9 @@ from superserve.scheduling.expiry import ExpiryQueue
 
 
 def waiting(number: int, latest_ns: int) -> Request:
-    return Request(number, 0, latest_ns, latest_start_ns=latest_ns, state=RequestState.QUEUED)
+    request = Request(number, 0, latest_ns)
+    request.latest_start_ns, request.state = latest_ns, RequestState.QUEUED
+    return request
 
 
 @given(st.lists(st.tuples(st.sampled_from(["push", "pop", "stop"]), st.integers(0, 20))))

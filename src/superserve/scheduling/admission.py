@@ -117,6 +117,7 @@ class Admission:
         self._share = share
         self._typical = EfficientBatches(policy.table.batches, policy.table.typical_ns)
         self._planned = EfficientBatches(policy.table.batches, policy.table.latency_ns)
+        self._prices = (0.0, 0, 0)
         self.price(view.overhead_ns)
         self._short_since_ns = self._short_until_ns = 0
         self._has_lasted = False
@@ -125,9 +126,15 @@ class Admission:
 
     def price(self, overhead_ns: int) -> None:
         """What the dispatch of a batch typically takes; to be called when what is planned with has changed, too."""
+        drift, planned_ns = self._view.drift, self._view.overhead_ns
+        if self._prices == (drift, overhead_ns, planned_ns):
+            return
+        self._prices = (drift, overhead_ns, planned_ns)
         self._overhead_ns = overhead_ns
-        self._typical.price(self._view.drift, overhead_ns)
-        self._planned.price(self._view.drift, self._view.overhead_ns)
+        self._typical.price(drift, overhead_ns)
+        self._planned.price(drift, planned_ns)
+        smallest = self._typical.best(self._policy.subnets[0], 0)
+        self._row_ns = smallest.time_ns / smallest.rows
 
     def typical_ns(self, subnet: int, rows: int, drift: float) -> int:
         """What a batch typically takes on a worker of such a drift, dispatch included."""
@@ -162,6 +169,8 @@ class Admission:
         """
         if self._arrivals or request.priority > 1:
             self._observe(now_ns, request)
+        if now_ns > self._short_until_ns and self._has_room(now_ns, request):
+            return None
         fastest = self._policy.usable(request.min_accuracy)[0]
         if not self.is_overloaded(now_ns, request):
             refused = self._late(now_ns, request, fastest)
@@ -171,16 +180,22 @@ class Admission:
             self.given_up(now_ns, request)
         return refused
 
+    def _has_room(self, now_ns: int, request: Request) -> bool:
+        """Whether all that waits could be served row by row in what is left once every worker is free.
+
+        Then `_late` has nothing to find, and it takes several times as long.
+        """
+        queue = self._queue
+        start_ns = request.latest_start_ns - (queue.rows + request.rows) * self._row_ns / len(self._view.workers)
+        return now_ns <= start_ns >= self._soonest.latest_ns and request.min_accuracy <= 0.0 and not queue.is_mixed
+
     def _late(self, now_ns: int, request: Request, fastest: int) -> Prediction | None:
         """Whether it is certain to be late."""
         deadline_ns, latest_ns = request.deadline_ns, request.latest_start_ns
-        batch, workers = self._typical.best(fastest, deadline_ns - now_ns), len(self._view.workers)
-        # Usually all that waits could be served in what is left once every worker is free, and nothing else matters.
-        need_ns = (self._queue.rows + request.rows) * batch.time_ns / batch.rows
-        if now_ns <= latest_ns - need_ns / workers >= self._soonest.latest_ns and not self._queue.is_mixed:
-            return None
+        batch = self._typical.best(fastest, deadline_ns - now_ns)
         rows, row_ns = self._ahead(self._typical, now_ns, request, batch)
         need_ns = (rows + request.rows) * row_ns
+        workers = len(self._view.workers)
         free_ns = self._soonest.free_sum_ns(now_ns, workers)
         if workers * latest_ns >= free_ns and workers * deadline_ns - free_ns >= need_ns:
             return None

@@ -31,16 +31,14 @@ class WaitingQueue(EDFQueue):
         super().__init__()
         self._fastest = fastest
         self._kinds: dict[Kind, EDFQueue] = {}
-
-    @property
-    def is_mixed(self) -> bool:
+        self.is_mixed = False
         """Whether requests of other kinds than the plain one wait."""
-        return bool(self._kinds)
 
     def push(self, request: Request) -> None:
         """See `EDFQueue.push`."""
-        if self._kinds or request.priority > 1 or request.min_accuracy > 0.0:
-            if not self._kinds:
+        if self.is_mixed or request.priority > 1 or request.min_accuracy > 0.0:
+            if not self.is_mixed:
+                self.is_mixed = True
                 for waiting in self:
                     self._of(waiting).push(waiting)
             self._of(request).push(request)
@@ -49,14 +47,14 @@ class WaitingQueue(EDFQueue):
     def pop(self) -> Request:
         """See `EDFQueue.pop`."""
         request = super().pop()
-        if self._kinds:
+        if self.is_mixed:
             self._gone(request)
         return request
 
     def take(self, max_rows: int, max_floor: float) -> list[Request]:
         """See `EDFQueue.take`."""
         taken = super().take(max_rows, max_floor)
-        if self._kinds:
+        if self.is_mixed:
             for request in taken:
                 self._gone(request)
         return taken
@@ -64,7 +62,7 @@ class WaitingQueue(EDFQueue):
     def remove(self, request: Request) -> bool:
         """See `EDFQueue.remove`."""
         found = super().remove(request)
-        if found and self._kinds:
+        if found and self.is_mixed:
             self._gone(request)
         return found
 
@@ -88,3 +86,4 @@ class WaitingQueue(EDFQueue):
             queue.remove(request)
         if not queue:
             del self._kinds[Kind(level(request), self._fastest(request.min_accuracy))]
+            self.is_mixed = bool(self._kinds)

@@ -164,16 +164,9 @@ class ServedModel:
 
     def submit(self, checked: Checked, arrival_ns: int, responder: Responder, request_id: bytes = b"") -> Pending:
         """Offer a checked request to the router; ``responder`` hears of its end, perhaps before this returns."""
-        return self.router.submit(
-            arrival_ns=arrival_ns,
-            deadline_ns=arrival_ns + checked.timeout_ns,
-            rows=checked.rows,
-            min_accuracy=checked.min_accuracy,
-            priority=checked.priority,
-            inputs=checked.inputs,
-            responder=responder,
-            request_id=request_id,
-        )
+        rows, timeout_ns, min_accuracy, priority, inputs = checked
+        deadline_ns = arrival_ns + timeout_ns
+        return self.router.submit(arrival_ns, deadline_ns, rows, min_accuracy, priority, inputs, responder, request_id)
 
     def explain(self, request_id: bytes) -> Explanation | None:
         """What became of a request and why; None if it is none of the latest ones of this model."""

@@ -116,7 +116,8 @@ bench-peers: $(VENV)/.installed-core  ## SuperServe beside other servers: docs/p
 bench-paper-scale: $(VENV)/.installed-core  ## Eight emulated workers, the paper's loads over HTTP: docs/paper-scale.md (5 minutes; DATA=DIR)
 	$(BIN)/python benchmarks/paper_scale.py --docs docs $(if $(DATA),--data $(DATA)) $(BENCH_ARGS)
 
-bench-headline: $(VENV)/.installed-core  ## Each bundled model live under real traces, beside fixed subnets: docs/results.md (20 minutes; DATA=DIR)
+bench-headline: $(VENV)/.installed-core  ## Each bundled model live under real traces, beside fixed subnets and other servers: docs/results.md (35 minutes; DATA=DIR)
+	PYTHONPATH=benchmarks $(BIN)/python -m peers.traces $(if $(DATA),--data $(DATA)) $(BENCH_ARGS)
 	$(BIN)/python benchmarks/headline.py --docs docs $(if $(DATA),--data $(DATA)) $(BENCH_ARGS)
 
 bench-overload: $(VENV)/.installed-core  ## Ten times too much for half a minute: what is promised then, and kept (a minute)

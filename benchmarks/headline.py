@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,13 +24,15 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from headline_loads import TRACES, mean_rate, nearest_subnet, slo_ms
+from peers import traces as peer_traces
 from superserve.client.result import Progress
 from superserve.engine import EngineChoice
 from superserve.experiments.demo import until_signalled
 from superserve.experiments.live import LiveRun, LiveSetup, run_live
-from superserve.experiments.load import LOAD_FACTOR, SLO_FACTOR, full_batch_rate
+from superserve.experiments.load import LOAD_FACTOR, SLO_FACTOR
 from superserve.experiments.observed import with_observed
-from superserve.experiments.reproduction.loads import Azure, AzureLlm, Steady, WorldCup
+from superserve.experiments.reproduction.loads import Steady
 from superserve.experiments.scenario import TraceSource
 from superserve.metrics import ResultRow, summarise
 from superserve.model_folder import TEST_FILE, ModelFolder, bundled_models, write_json
@@ -46,12 +48,6 @@ from superserve.traces.trace import Trace
 from superserve.training.recipes import examples_of, has_examples
 
 FIGURE: Final = "headline.png"
-#: By name, from data folder, mean requests/s and seconds.
-TRACES: Final[Mapping[str, Callable[[Path, float, float], TraceSource]]] = {
-    "azure": Azure,
-    "azure-llm": AzureLlm,
-    "worldcup98": WorldCup,
-}
 #: Attainments no further apart are equal.
 EQUAL: Final = 0.005
 _REHEARSAL_SECONDS: Final = 10.0
@@ -68,6 +64,17 @@ inputs are labelled test examples, drawn at random. *Late*: what cannot be in ti
 under another load.
 
     python benchmarks/headline.py --data DIR        # make bench-headline DATA=DIR
+"""
+
+
+_BESIDE: Final = """## Beside other servers with fixed subnets
+
+The same traces for {seconds:g} s each, under the conditions of [peers.md](peers.md): all processes of a server on one
+core, a compiled generator on the other, eager torch everywhere. The peers batch, and answer everything, late where they
+must; which subnets they serve is chosen in their favour: the smallest, and the one that is nearest to SuperServe's
+accuracy in that very run. Accuracy is that of the subnets that answered, on the validation split.
+
+    PYTHONPATH=benchmarks python -m peers.traces --data DIR        # part of make bench-headline DATA=DIR
 """
 
 
@@ -130,18 +137,13 @@ class Bench:
 
     @property
     def slo_ms(self) -> float:
-        """As in the demo."""
-        return SLO_FACTOR * self.profile.largest_cell_ms()
+        """See `headline_loads.slo_ms`."""
+        return slo_ms(self.profile)
 
     @property
     def rate(self) -> float:
-        """Mean requests per second, as in the demo."""
+        """See `headline_loads.mean_rate`."""
         return mean_rate(self.profile)
-
-
-def mean_rate(profile: Profile) -> float:
-    """Requests per second that the middle subnet just carries, on average."""
-    return LOAD_FACTOR * full_batch_rate(profile, len(profile.subnets) // 2)
 
 
 def main() -> int:
@@ -157,7 +159,8 @@ def main() -> int:
     found = [cell for name in names if (cell := _read(runs, *name, options.seconds)) is not None]
     print("\n".join(summary(found)))
     if options.docs is not None:
-        write_page(found, options.docs)
+        beside = [other for name in names if (other := peer_traces.read(runs, *name)) is not None]
+        write_page(found, beside, options.docs)
     return 1 if any(one.void for cell in found for one in cell.contenders) else 0
 
 
@@ -210,11 +213,6 @@ async def _cell(bench: Bench, name: str, source: TraceSource, seconds: float) ->
         slo_ms=bench.slo_ms,
         contenders=contenders,
     )
-
-
-def nearest_subnet(profile: Profile, accuracy: float) -> str:
-    """The subnet whose accuracy is nearest."""
-    return min(profile.subnets, key=lambda subnet: abs(subnet.accuracy - accuracy)).id
 
 
 async def _contender(bench: Bench, name: str, trace: Trace, policy: str, action: TimeoutAction) -> Measured:
@@ -295,7 +293,7 @@ def table(found: Sequence[Cell]) -> Iterator[str]:
             )
 
 
-def write_page(found: Sequence[Cell], docs: Path) -> None:
+def write_page(found: Sequence[Cell], beside: Sequence[peer_traces.PeerCell], docs: Path) -> None:
     """``results.md``, ``results.json`` and the figure."""
     (docs / "images").mkdir(parents=True, exist_ok=True)
     (docs / "images" / FIGURE).write_bytes(_figure(found))
@@ -305,8 +303,11 @@ def write_page(found: Sequence[Cell], docs: Path) -> None:
     loads = dict.fromkeys(f"{cell.model}: {cell.rate:.0f} requests/s, SLO {cell.slo_ms:.1f} ms" for cell in found)
     parts = [head, *summary(found), "", f"![Attainment and accuracy per model and trace](images/{FIGURE})", ""]
     parts += ["## Every run", "", f"{'; '.join(loads)}.", "", *table(found)]
+    if beside:
+        parts += ["", _BESIDE.format(seconds=beside[0].seconds), *peer_traces.table(beside)]
     (docs / "results.md").write_text("\n".join(parts) + "\n")
-    (docs / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode({"rows": found})) + b"\n")
+    written = msgspec.json.encode({"rows": found, "peers": beside})
+    (docs / "results.json").write_bytes(msgspec.json.format(written) + b"\n")
 
 
 def _figure(found: Sequence[Cell]) -> bytes:

@@ -39,11 +39,11 @@ def base64_json(job: Job, field: str, path: str, *, as_list: bool = False) -> by
 
 def v2_binary(job: Job, slo_ms: float | None = None) -> bytes:
     """V2 with the binary tensor extension, as tritonclient words it."""
-    data = job.row().tobytes()
+    data = job.wire()
     tensor = {
         "name": job.input_name,
-        "shape": [1, *job.row_shape],
-        "datatype": "UINT8",
+        "shape": job.wire_shape(),
+        "datatype": job.datatype,
         "parameters": {"binary_data_size": len(data)},
     }
     head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}, separators=(",", ":")).encode()

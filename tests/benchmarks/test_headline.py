@@ -4,7 +4,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from headline import FIGURE, Cell, Measured, nearest_subnet, summary, write_page
+from headline import FIGURE, Cell, Measured, summary, write_page
+from headline_loads import nearest_subnet
+from peers.traces import PeerCell, PeerRun
 from superserve.metrics import ResultRow, RunLog, summarise
 from superserve.profile import Profile
 
@@ -68,9 +70,18 @@ def test_the_nearest_subnet_is_nearest_in_accuracy() -> None:
 
 def test_the_page_has_every_run_and_the_figure(tmp_path: Path) -> None:
     """A line per contender, and a picture."""
-    write_page([cell()], tmp_path)
+    runs = (
+        PeerRun(server="SuperServe", subnet="drainfit", in_time=0.998, accuracy=95.0, p99_ms=20.0, late_ms=0.1),
+        PeerRun(server="Other", subnet="s3", in_time=0.41, accuracy=95.1, p99_ms=900.0, late_ms=30.0),
+    )
+    beside = PeerCell(model="digits", trace="azure", seconds=15.0, rate=300.0, slo_ms=36.0, runs=runs)
+    write_page([cell()], [beside], tmp_path)
     page = (tmp_path / "results.md").read_text()
     assert "digits: 300 requests/s, SLO 36.0 ms." in page
     assert "| digits | azure | fixed:s3, late | 0.1000 | 0.0900 |" in page
+    assert "| digits | azure | 300 | 36.0 | SuperServe | drainfit | 0.9980 | 95.00 | 20.0 | yes |" in page
+    assert "| Other | s3 | 0.4100 | 95.10 | 900.0 | void |" in page
     assert (tmp_path / "images" / FIGURE).read_bytes().startswith(b"\x89PNG")
     assert len(msgspec.json.decode((tmp_path / "results.json").read_bytes())["rows"]) == 1
+    write_page([cell()], [], tmp_path)
+    assert "other servers" not in (tmp_path / "results.md").read_text()

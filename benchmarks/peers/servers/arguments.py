@@ -4,7 +4,7 @@ import argparse
 import gc
 from dataclasses import dataclass
 
-from peers.jobs import JOBS, Job
+from peers.jobs import Job, job_named
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,12 @@ class Arguments:
 def parse() -> Arguments:
     """The arguments of this process."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--job", choices=JOBS, required=True)
+    parser.add_argument("--job", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--rows", type=int, required=True, help="rows of the largest batch")
     parser.add_argument("--wait-us", type=int, required=True, help="how long a batch may wait to be filled")
     options, _ = parser.parse_known_args()  # servers with a command line of their own read the same one
-    return Arguments(JOBS[options.job], options.port, options.rows, options.wait_us)
+    return Arguments(job_named(options.job), options.port, options.rows, options.wait_us)
 
 
 def settle() -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import bentoml
 import numpy as np
 
-from peers.jobs import JOBS
+from peers.jobs import job_named
 from peers.model import load_model
 
-JOB = JOBS[os.environ["PEER_JOB"]]
+JOB = job_named(os.environ["PEER_JOB"])
 ROWS = int(os.environ["PEER_ROWS"])
 LATENCY_MS = 10_000
 

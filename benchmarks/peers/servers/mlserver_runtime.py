@@ -5,7 +5,7 @@ from mlserver import MLModel
 from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 
-from peers.jobs import JOBS, OUTPUT_NAME
+from peers.jobs import OUTPUT_NAME, job_named
 from peers.model import load_model
 
 
@@ -14,7 +14,7 @@ class Inference(MLModel):
 
     async def load(self) -> bool:
         """Load it."""
-        self.run = load_model(JOBS[self.settings.parameters.extra["job"]])
+        self.run = load_model(job_named(self.settings.parameters.extra["job"]))
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:

@@ -9,7 +9,7 @@ from ray import serve
 from starlette.requests import Request
 from starlette.responses import Response
 
-from peers.jobs import JOBS
+from peers.jobs import job_named
 from peers.model import load_model
 from peers.servers.arguments import parse
 
@@ -22,7 +22,7 @@ class Inference:
     """The model."""
 
     def __init__(self, job_name: str, rows: int, wait_us: int) -> None:
-        job = JOBS[job_name]
+        job = job_named(job_name)
         self.shape = job.row_shape
         self.model = load_model(job)
         self.run.set_max_batch_size(rows)

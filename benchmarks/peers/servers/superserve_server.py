@@ -13,7 +13,7 @@ from pathlib import Path
 
 import uvloop
 
-from peers.jobs import CNN, OUTPUT_NAME, OUTPUT_VALUES
+from peers.jobs import OUTPUT_NAME, OUTPUT_VALUES
 from peers.servers.arguments import Arguments, parse
 from superserve.clock import MonotonicClock
 from superserve.engine import EngineChoice
@@ -36,11 +36,11 @@ NOOP = EngineChoice("cpu", "noop", "float32")
 def main() -> None:
     """Serve until told to stop."""
     given = parse()
-    if given.job is CNN:
-        policy = os.environ.get("PEER_POLICY", "fixed:middle")
+    if given.job.subnet:
+        policy = os.environ.get("PEER_POLICY", f"fixed:{given.job.subnet}")
         http_port, grpc_port = ports(given)
         command = ["-m", "superserve", "serve", given.job.model, "--http-port", str(http_port)]
-        command += ["--grpc-port", str(grpc_port)]
+        command += ["--grpc-port", str(grpc_port), "--metrics-port", str(given.port + 2)]
         if policy != "default":
             command += ["--policy", policy]
         # Eager torch as the peers have it, unless compiled code is what is to be measured.

@@ -7,7 +7,7 @@ from pytriton.decorators import batch
 from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
 from pytriton.triton import Triton, TritonConfig
 
-from peers.jobs import OUTPUT_NAME, OUTPUT_VALUES
+from peers.jobs import OUTPUT_NAME
 from peers.model import load_model
 from peers.servers.arguments import parse
 
@@ -33,7 +33,7 @@ def main() -> None:
             model_name=job.model,
             infer_func=infer,
             inputs=[Tensor(name=job.input_name, dtype=np.uint8, shape=job.row_shape)],
-            outputs=[Tensor(name=OUTPUT_NAME, dtype=np.float32, shape=(OUTPUT_VALUES,))],
+            outputs=[Tensor(name=OUTPUT_NAME, dtype=np.float32, shape=(job.values,))],
             config=ModelConfig(
                 max_batch_size=given.rows, batcher=DynamicBatcher(max_queue_delay_microseconds=given.wait_us)
             ),

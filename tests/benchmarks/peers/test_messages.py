@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 
 from peers import messages
-from peers.jobs import CNN, JOBS, NOOP, Job
+from peers.jobs import CNN, JOBS, NOOP, Job, job_named
+from peers.model import load_model
+from peers.subnet_jobs import subnet_job
 from superserve.frontend.v2 import decode_infer
+from superserve.model_folder import ModelFolder
+from superserve.serving.byte_strings import to_cells
 
 
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
@@ -20,6 +24,18 @@ def test_v2_requests_are_what_our_own_codec_reads(job: Job, word: object) -> Non
     (tensor,) = decoded.request.inputs
     assert (tensor.name, tensor.datatype, list(tensor.shape)) == (job.input_name, "UINT8", [1, *job.row_shape])
     assert bytes(tensor.data) == job.row().tobytes()
+
+
+def test_a_text_is_on_the_wire_what_our_workers_find_in_its_cell() -> None:
+    """Servers but ours are sent the cell; its model answers with all of the model's classes."""
+    job = subnet_job("intents", "s0", "what is my balance")
+    assert job_named(job.name) == job
+    headers, body = _split(messages.v2_binary(job))
+    (tensor,) = decode_infer(body, headers["inference-header-content-length"].encode()).request.inputs
+    assert (tensor.name, tensor.datatype, list(tensor.shape)) == ("text", "BYTES", [1, 1])
+    (spec,) = ModelFolder.resolve("intents").config.inputs
+    assert bytes(to_cells(tensor.data, 1, spec)) == job.row().tobytes()
+    assert load_model(job)(job.row().copy()).shape == (1, 228)
 
 
 def test_a_deadline_goes_into_a_header() -> None:

@@ -51,9 +51,14 @@ def monotonic_ns() -> int:
     return time.monotonic_ns()
 
 
+def epoch_ns() -> int:
+    """The date as nanoseconds since 1970, for protocols that tell it. It may jump: never measure with it."""
+    return time.time_ns()
+
+
 def epoch_ms() -> int:
-    """The date as milliseconds since 1970, for protocols that tell it. It may jump: never measure with it."""
-    return time.time_ns() // NS_PER_MS
+    """The same in milliseconds."""
+    return epoch_ns() // NS_PER_MS
 
 
 def process_cpu_ns() -> int:

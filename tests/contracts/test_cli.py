@@ -34,7 +34,7 @@ SURFACE = {
     "serve": {
         "MODEL", "--host", "--http-port", "--grpc-port", "--metrics-port", "--workers", "--policy", "--slo-ms",
         "--timeout-action", "--device", "--engine", "--dtype", "--profile", "--model-repository", "--record",
-        "--log-format",
+        "--otel-endpoint", "--otel-sampled", "--log-format",
         "--config", "--ready-file",
     },
     "simulate": {

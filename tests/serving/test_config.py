@@ -49,6 +49,8 @@ OTHER: dict[str, tuple[Any, str]] = {
     "record.folder": ("/record", "/record"),
     "record.max_bytes": (1000, "1000"),
     "record.segment_s": (1.5, "1.5"),
+    "otel.endpoint": ("http://collector:4318", "http://collector:4318"),
+    "otel.sampled": (0.5, "0.5"),
     "workers.count": (3, "3"),
     "workers.device": ("emulated:r-profile", "emulated:r-profile"),
     "workers.engine": ("compiled", "compiled"),

@@ -15,6 +15,7 @@ from superserve.serving.inference import Answer
 from superserve.serving.recorder import Recorder as RunRecorder
 from superserve.serving.router import Router
 from superserve.serving.shared_pool import SharedPool
+from superserve.serving.tracing import RequestTracer
 from support.profiles import make_profile
 
 #: Two subnets: batch 1 takes 1 or 4 ms, batch 4 takes 2 or 8 ms.
@@ -46,6 +47,7 @@ def make_router(
     number: int = 0,
     decisions: int = 100,
     recorder: RunRecorder | None = None,
+    tracer: RequestTracer | None = None,
 ) -> Router:
     """A router of `MODEL`, on a pool of its own or one that it shares; a `FakePool` echoes the inputs."""
     shared = pool if isinstance(pool, SharedPool) else SharedPool(pool, clock)
@@ -63,6 +65,7 @@ def make_router(
         number=number,
         decisions=decisions,
         recorder=recorder,
+        tracer=tracer,
     )
 
 

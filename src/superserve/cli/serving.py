@@ -80,6 +80,12 @@ def serve(
         str | None,
         typer.Option(metavar="DIR", help="Record arrivals and outcomes here, for `superserve simulate DIR`."),
     ] = None,
+    otel_endpoint: Annotated[
+        str | None, typer.Option(metavar="URL", help="Send traces to this OpenTelemetry collector (OTLP over HTTP).")
+    ] = None,
+    otel_sampled: Annotated[
+        float | None, typer.Option(help="Share of requests that are traced unless their client says; default: 0.01.")
+    ] = None,
     log_format: Annotated[str | None, typer.Option(help="console, or json: an object a line.")] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML configuration.")] = None,
     ready_file: Annotated[
@@ -103,6 +109,8 @@ def serve(
         "workers.dtype": dtype,
         "repository.folder": model_repository,
         "record.folder": record,
+        "otel.endpoint": otel_endpoint,
+        "otel.sampled": otel_sampled,
         "server.log_format": log_format,
         "model.policy": policy,
         "model.slo_ms": slo_ms,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from superserve.clock import NS_PER_MS, NS_PER_US, Clock
 from superserve.engine import EngineChoice
 from superserve.errors import ConfigError, ProfileError
+from superserve.frontend.tracing import Tracing
 from superserve.model_folder import ModelFolder
 from superserve.profile import LatencyTable, Profile
 from superserve.scheduling import Scheduler, SchedulerLimits, create_policy
@@ -38,7 +39,9 @@ class Deployment(NamedTuple):
     profile: Profile
     """Its subnets are those of the workers, in the same order."""
 
-    def served(self, config: Config, pool: SharedPool, clock: Clock, number: int) -> ServedModel:
+    def served(
+        self, config: Config, pool: SharedPool, clock: Clock, number: int, tracing: Tracing | None = None
+    ) -> ServedModel:
         """The model behind a router of its own, scheduled as configured.
 
         Args:
@@ -46,6 +49,7 @@ class Deployment(NamedTuple):
             pool: the workers, which hold the model.
             clock: time and timers.
             number: the pool's number of the model.
+            tracing: makes the spans of its requests, if there are to be any.
 
         Raises:
             ConfigError: if the policy refuses its argument.
@@ -81,6 +85,7 @@ class Deployment(NamedTuple):
             slo_ns=round(slo_ms * NS_PER_MS),
             decisions=settings.decisions,
             recorder=recorder,
+            tracer=None if tracing is None else tracing.of(model.name, scheduler.policy.table),
         )
         return ServedModel(
             model,

@@ -34,6 +34,7 @@ _KEPT: Final = frozenset(
         b"connection",
         b"expect",
         b"inference-header-content-length",
+        b"traceparent",
         b"transfer-encoding",
         b"upgrade",
         b"x-request-id",

@@ -27,6 +27,7 @@ from superserve.errors import (
 )
 from superserve.frontend.deployment import Deployment, kept_profile
 from superserve.frontend.self_check import check
+from superserve.frontend.tracing import Tracing
 from superserve.model_folder import CONFIG_FILE, ModelFolder
 from superserve.profile import LatencyTable
 from superserve.scheduling import create_policy
@@ -66,6 +67,7 @@ class ModelRepository:
         pool: the workers.
         shared: the same, as routers share it.
         clock: time and timers.
+        tracing: makes the spans of requests, if there are to be any.
 
     Raises:
         ConfigError: if the repository's folder is none.
@@ -80,6 +82,7 @@ class ModelRepository:
         pool: WorkerPool,
         shared: SharedPool,
         clock: Clock,
+        tracing: Tracing | None = None,
     ) -> None:
         self._config = config
         self._plane = plane
@@ -87,6 +90,7 @@ class ModelRepository:
         self._pool = pool
         self._shared = shared
         self._clock = clock
+        self._tracing = tracing
         self._served = dict(served)
         """By name: the pool's number, and where it came from."""
         self._changing: dict[str, str] = {}
@@ -205,7 +209,7 @@ class ModelRepository:
             number = await self._pool.add(workers_for(folder, deployment.choice))
         except WorkerError as error:
             raise LoadError(f"model {name!r} cannot be loaded: {error}") from error
-        model = deployment.served(self._config, self._shared, self._clock, number)
+        model = deployment.served(self._config, self._shared, self._clock, number, self._tracing)
         try:
             await model.router.start()
         except BaseException as error:

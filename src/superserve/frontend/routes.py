@@ -24,6 +24,7 @@ from superserve.frontend.v2_response import ResponsePlan
 from superserve.serving.dataplane import DataPlane, ServedModel
 from superserve.serving.inference import Answer
 from superserve.serving.router import Pending
+from superserve.serving.tracing import HTTP
 
 _logger = logging.getLogger(__name__)
 
@@ -238,7 +239,9 @@ class V2Routes(RouteTable):
         checked, plan, request_id = self._readers.of(model).read(exchange.body, exchange.headers)
         call = _InferCall(exchange, plan, request_id, model)
         exchange.work = call
-        pending = model.submit(checked, exchange.arrival_ns, call, exchange.request_id())
+        traceparent = exchange.headers.get(b"traceparent")
+        origin = HTTP if traceparent is None else HTTP.within(traceparent.decode("latin-1"))
+        pending = model.submit(checked, exchange.arrival_ns, call, exchange.request_id(), origin)
         if exchange.response is None:
             call.pending = pending
 

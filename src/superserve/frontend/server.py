@@ -22,6 +22,7 @@ from superserve.frontend.http_server import HttpServer
 from superserve.frontend.metrics_front_end import MetricsFrontEnd
 from superserve.frontend.repository import ModelRepository
 from superserve.frontend.routes import V2Routes
+from superserve.frontend.tracing import Tracing, open_tracing
 from superserve.loopback import is_loopback
 from superserve.model_folder import write_json
 from superserve.serving.config import Config
@@ -59,11 +60,20 @@ class Server:
         models: what it serves; their names differ.
         pool: the workers, which hold these models in this order; started and stopped with the server.
         clock: time and timers.
+        tracing: makes the spans of requests, if there are to be any; stopped with the server.
     """
 
-    def __init__(self, config: Config, models: Sequence[Deployment], pool: WorkerPool, clock: Clock) -> None:
+    def __init__(
+        self,
+        config: Config,
+        models: Sequence[Deployment],
+        pool: WorkerPool,
+        clock: Clock,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._shared = SharedPool(pool, clock)
-        served = [model.served(config, self._shared, clock, number) for number, model in enumerate(models)]
+        self._tracing = tracing
+        served = [model.served(config, self._shared, clock, number, tracing) for number, model in enumerate(models)]
         self.plane = DataPlane(served, version=__version__)
         self.repository = ModelRepository(
             config,
@@ -72,6 +82,7 @@ class Server:
             pool=pool,
             shared=self._shared,
             clock=clock,
+            tracing=tracing,
         )
         common = Common(config.server)
         self._access = common.access
@@ -154,6 +165,9 @@ class Server:
         await self.metrics.stop()
         await self.http.stop()
         await self._stop_routers()
+        if self._tracing is not None:
+            tracing, self._tracing = self._tracing, None
+            await tracing.stop()
 
     async def hasten(self) -> None:
         """Make a `stop` under way end now: what is unanswered fails."""
@@ -203,7 +217,8 @@ def serve_models(deployments: Sequence[Deployment], config: Config, *, ready_fil
         clock = MonotonicClock(asyncio.get_running_loop())
         specs = [workers_for(model.folder, model.choice) for model in deployments]
         pool = LocalPool(specs, plan.workers, clock)
-        await _until_signalled(Server(config, deployments, pool, clock), ready_file)
+        tracing = open_tracing(config.otel, clock)
+        await _until_signalled(Server(config, deployments, pool, clock, tracing), ready_file)
 
     with pinned(plan.router), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())

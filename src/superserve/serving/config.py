@@ -167,6 +167,16 @@ class RecordConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """What has ended in so many seconds makes a segment: what is lost if the server is killed."""
 
 
+class OtelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[otel]``: traces of single requests; what is not said here, the variables of OpenTelemetry (``OTEL_*``) say."""
+
+    endpoint: str | None = None
+    """URL of a collector that takes OTLP over HTTP, such as ``http://localhost:4318``; default: that of
+    ``OTEL_EXPORTER_OTLP_ENDPOINT``, or no traces. Needs the extra ``superserve[otel]``."""
+    sampled: Annotated[float, Meta(ge=0, le=1)] = 0.01
+    """Share of requests that are traced, of those whose client does not say; ``OTEL_TRACES_SAMPLER`` beats it."""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole tree."""
 
@@ -178,6 +188,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     workers: WorkerSettings = WorkerSettings()
     repository: RepositoryConfig = RepositoryConfig()
     record: RecordConfig = RecordConfig()
+    otel: OtelConfig = OtelConfig()
 
     def settings(self, name: str) -> NamedModelSettings:
         """What holds for a model."""
@@ -229,6 +240,8 @@ _FLAGS: Final = {
     "server.metrics_port": "--metrics-port",
     "repository.folder": "--model-repository",
     "record.folder": "--record",
+    "otel.endpoint": "--otel-endpoint",
+    "otel.sampled": "--otel-sampled",
 }
 
 

@@ -21,6 +21,7 @@ from superserve.serving.metadata import EXTENSIONS, ModelConfiguration, ModelMet
 from superserve.serving.pool import Buffer
 from superserve.serving.router import Pending, Router
 from superserve.serving.statistics import ModelStatistics, StatisticsReport
+from superserve.serving.tracing import HTTP, Origin
 
 #: No deadline lies farther ahead than a day: more is a mistake in the unit.
 MAX_TIMEOUT_US: Final = 24 * 3600 * 1_000_000
@@ -162,11 +163,20 @@ class ServedModel:
         rows, timeout_ns, min_accuracy, priority, _ = checked
         return Checked(rows, timeout_ns, min_accuracy, priority, inputs)
 
-    def submit(self, checked: Checked, arrival_ns: int, responder: Responder, request_id: bytes = b"") -> Pending:
+    def submit(
+        self,
+        checked: Checked,
+        arrival_ns: int,
+        responder: Responder,
+        request_id: bytes = b"",
+        origin: Origin = HTTP,
+    ) -> Pending:
         """Offer a checked request to the router; ``responder`` hears of its end, perhaps before this returns."""
         rows, timeout_ns, min_accuracy, priority, inputs = checked
         deadline_ns = arrival_ns + timeout_ns
-        return self.router.submit(arrival_ns, deadline_ns, rows, min_accuracy, priority, inputs, responder, request_id)
+        return self.router.submit(
+            arrival_ns, deadline_ns, rows, min_accuracy, priority, inputs, responder, request_id, origin
+        )
 
     def explain(self, request_id: bytes) -> Explanation | None:
         """What became of a request and why; None if it is none of the latest ones of this model."""

@@ -35,6 +35,7 @@ from superserve.serving.recorder import Recorder
 from superserve.serving.shared_pool import SharedPool
 from superserve.serving.statistics import BatchTimes, Statistics
 from superserve.serving.telemetry import DEFAULT_SLO_NS, Telemetry
+from superserve.serving.tracing import HTTP, Origin, RequestTracer
 
 _logger = logging.getLogger(__name__)
 
@@ -70,12 +71,14 @@ class Pending(Request):
     """A request with what the scheduler does not see of it: its tensors and who waits for its end.
 
     ``inputs`` is one buffer per input of the model; they were there at ``decoded_ns``. ``offset`` is its first row in
-    the batch that runs it. ``request_id`` is what its answer is known by outside (``x-request-id``).
+    the batch that runs it. ``request_id`` is what its answer is known by outside (``x-request-id``), ``origin`` what
+    traces are told of where it came from.
     """
 
     inputs: Sequence[Buffer] = ()
     responder: Responder = _NOBODY
     request_id: bytes = b""
+    origin: Origin = HTTP
     decoded_ns: int = 0
     offset: int = field(default=0, init=False)
 
@@ -94,6 +97,7 @@ class Router:
         slo_ns: the time that most requests have, for `telemetry`.
         decisions: how many are kept for `superserve why`; see `DecisionLog`.
         recorder: is told how requests end, if given; started and stopped with the router.
+        tracer: is told of each request that has ended, if given.
     """
 
     def __init__(
@@ -107,6 +111,7 @@ class Router:
         slo_ns: int = DEFAULT_SLO_NS,
         decisions: int = 0,
         recorder: Recorder | None = None,
+        tracer: RequestTracer | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
@@ -121,6 +126,7 @@ class Router:
         self.decisions = DecisionLog(decisions)
         self.recorder = recorder
         self._incidents = Incidents()
+        self._tracer = tracer
         table = scheduler.policy.table
         self.telemetry = Telemetry(slo_ns, table.batches, len(table))
         self.watchers: set[Callable[[], object]] = set()
@@ -238,6 +244,7 @@ class Router:
         inputs: Sequence[Buffer],
         responder: Responder,
         request_id: bytes = b"",
+        origin: Origin = HTTP,
     ) -> Pending:
         """Offer a request; its buffers must stay as they are until ``responder`` hears of its end.
 
@@ -256,6 +263,7 @@ class Router:
             inputs,
             responder,
             request_id,
+            origin,
             now_ns,
         )
         self._unfinished += 1
@@ -314,6 +322,8 @@ class Router:
         self._scheduler.observe_overhead(overhead_ns)
         if self.recorder is not None:
             self.recorder.answered(launch, answered)
+        if self._tracer is not None:
+            self._tracer.answered(launch, answered, now_ns)
         arrivals_ns = [request.arrival_ns for request in answered]
         telemetry, launched_ns = self.telemetry, launch.launched_ns
         telemetry.decode.observe_all([request.decoded_ns - request.arrival_ns for request in answered])
@@ -381,6 +391,8 @@ class Router:
             self.telemetry.refusal.observe(now_ns - pending.arrival_ns)
         elif finish.reason is Reason.EXPIRED:  # what is shed was not certain before the decision to do so
             self.telemetry.refusal.observe(now_ns - pending.latest_start_ns)
+        if self._tracer is not None:
+            self._tracer.refused(pending, finish.outcome, error, now_ns)
 
     def _note(self, pending: Pending, finish: Finish) -> None:
         """Keep how a request ended without an answer."""

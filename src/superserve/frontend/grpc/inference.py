@@ -26,6 +26,7 @@ from superserve.protocol import messages
 from superserve.protocol.messages import INFERENCE, message
 from superserve.serving.dataplane import MAX_TIMEOUT_US, DataPlane, ServedModel
 from superserve.serving.inference import Answer
+from superserve.serving.tracing import GRPC, GRPC_STREAM, Origin
 
 #: Requests of one stream that may wait for their answers; no more are read until the first is answered.
 _MAX_STREAMED: Final = 64
@@ -89,7 +90,7 @@ class InferenceService:
         return self._plane.model(name, version or None)
 
     async def _infer(self, data: bytes, context: Context, request_id: str) -> bytes:
-        call = self._submit(data, self._slo_ms(context), request_id)
+        call = self._submit(data, self._slo_ms(context), request_id, _origin(GRPC, context))
         try:
             return await call.answer
         except asyncio.CancelledError:  # the client has gone, or its deadline has passed
@@ -101,6 +102,7 @@ class InferenceService:
 
         The requests of the stream ID are known as ID.0, ID.1, and so on.
         """
+        origin = _origin(GRPC_STREAM, context)
         stream_id = self._ids.of(metadata_value(context, REQUEST_ID))
         context.set_trailing_metadata(((REQUEST_ID, stream_id),))
         numbers = itertools.count()
@@ -112,7 +114,7 @@ class InferenceService:
             async for data in requests:
                 await room.acquire()
                 request_id = f"{stream_id}.{next(numbers)}"
-                waiting.append(self._streamed(data, self._slo_ms(context), request_id))
+                waiting.append(self._streamed(data, self._slo_ms(context), request_id, origin))
                 arrived.set()
 
         reader = asyncio.ensure_future(read())
@@ -134,15 +136,15 @@ class InferenceService:
             for call in waiting:
                 call.cancel()
 
-    def _streamed(self, data: bytes, slo_ms: float, request_id: str) -> "_Call":
+    def _streamed(self, data: bytes, slo_ms: float, request_id: str, origin: Origin) -> "_Call":
         try:
-            return self._submit(data, slo_ms, request_id)
+            return self._submit(data, slo_ms, request_id, origin)
         except SuperServeError as error:
             refused = _Call(None, "", None)
             refused.refused(error)
             return refused
 
-    def _submit(self, data: bytes, slo_ms: float, request_id: str) -> "_Call":
+    def _submit(self, data: bytes, slo_ms: float, request_id: str, origin: Origin) -> "_Call":
         arrival_ns = self._clock.now_ns()
         decoded = decode_infer(data, slo_ms, self._elements_of)
         model = self._plane.model(decoded.model, decoded.version)
@@ -151,7 +153,7 @@ class InferenceService:
         if not self._memory.take(len(data)):
             raise self._memory.refusal()
         call.answer.add_done_callback(lambda _: self._memory.give_back(len(data)))
-        call.pending = model.submit(checked, arrival_ns, call, request_id.encode())
+        call.pending = model.submit(checked, arrival_ns, call, request_id.encode(), origin)
         return call
 
     def _elements_of(self, name: str) -> int:
@@ -168,6 +170,10 @@ class InferenceService:
         if remaining_s is None or remaining_s * 1e6 > MAX_TIMEOUT_US:
             return 0.0
         return float(max(remaining_s * 1000, 1e-3))
+
+
+def _origin(call: Origin, context: Context) -> Origin:
+    return call.within(metadata_value(context, "traceparent"))
 
 
 class _Call:

@@ -11,6 +11,9 @@ from superserve.metrics import RunLog
 from superserve.plots import LIGHT, NamedRun, dynamics_figure, figure_bytes
 
 _JSON: Final = "chaos.json"
+#: What the page and the terminal say of a promise: kept, broken, or not made.
+_ON_PAGE: Final = {True: "yes", False: "**no**", None: "not promised"}
+_SAID: Final = {True: "kept  ", False: "BROKEN", None: "told  "}
 _HEAD: Final = """# Promises under faults
 
 A real server, real processes and sockets, an open-loop load, and faults on a schedule (`benchmarks/chaos`):
@@ -19,10 +22,13 @@ A real server, real processes and sockets, an open-loop load, and faults on a sc
     make chaos CHAOS_ARGS="--only real --seconds 30"  # one of them, for a shorter time
 
 A worker that is lost takes the batch that it runs with it. Its requests wait again under their own deadlines; those
-that have less time left than the fastest cell and the dispatch overhead take fail at once, with the others the server
-has promised something. They are run alone, so that an input that workers die of is found; where there is no time for
-that, together. *Killed* is SIGKILL. *Stopped* is SIGSTOP: the worker is missed after two seconds. *Slow* is an
-emulated worker that takes ten times as long for four seconds. *Poison* is an input that emulated workers die of.
+that have less time left than the fastest cell and the dispatch overhead take fail at once. They are run alone, so that
+an input that workers die of is found; where there is no time for that, together. Where deadlines leave time for it,
+none of them is to be lost. With deadlines of 36 ms and batches of many, each may have had time left for itself, but not
+all of them together: there it is told how many were lost, and the promise is the share of all that are in time.
+
+*Killed* is SIGKILL. *Stopped* is SIGSTOP: the worker is missed after two seconds. *Slow* is an emulated worker that
+takes ten times as long for four seconds. *Poison* is an input that emulated workers die of.
 
 Two shared cores of an AMD EPYC; router, generator and all workers share them.
 """
@@ -43,7 +49,7 @@ def lines(result: Result) -> Iterator[str]:
     if result.void is not None:
         yield f"VOID: {result.void}"
     for promise in result.promises:
-        yield f"  {'kept  ' if promise.kept else 'BROKEN'}  {promise.words}: {promise.seen}"
+        yield f"  {_SAID[promise.kept]}  {promise.words}: {promise.seen}"
 
 
 def figure(result: Result, log: RunLog) -> bytes:
@@ -76,7 +82,7 @@ def _page(results: Sequence[Result]) -> Iterator[str]:
         yield f"## {result.title}\n\n{title.removeprefix(f'{result.title}: ')}. {numbers[0].upper()}{numbers[1:]}.\n"
         yield "| promise | seen | kept |\n|---|---|---|"
         for promise in result.promises:
-            yield f"| {promise.words} | {promise.seen} | {'yes' if promise.kept else '**no**'} |"
+            yield f"| {promise.words} | {promise.seen} | {_ON_PAGE[promise.kept]} |"
         if result.void is not None:
             yield f"\nVoid: {result.void}."
         yield f"\n![{result.title}: load, accuracy and misses over time](images/{_image(result)})\n"

@@ -5,37 +5,51 @@ from typing import Final
 
 import msgspec
 
+from chaos.accuracy import around
 from chaos.counters import Counters
 from chaos.faults import Fault
 from chaos.scenarios import Scenario
 from chaos.server_log import Event, replacement
-from superserve.metrics import ResultRow
+from superserve.metrics import ResultRow, RunLog
 
 #: From the kill of a worker until there is another one in its place.
 REPLACED_S: Final = 3.0
+#: Accuracy, in points, has recovered if it is not lower by more.
+_RECOVERED: Final = 0.1
 
 
 class Promise(msgspec.Struct, frozen=True):
-    """One of them, and what was seen of it."""
+    """One of them, and what was seen of it. ``kept``: None where it is not made, and only told."""
 
     words: str
     seen: str
-    kept: bool
+    kept: bool | None
 
 
 def promises(
-    scenario: Scenario, row: ResultRow, counters: Counters, faults: Sequence[Fault], log: Sequence[Event]
+    scenario: Scenario,
+    row: ResultRow,
+    course: RunLog,
+    counters: Counters,
+    *,
+    faults: Sequence[Fault],
+    log: Sequence[Event],
 ) -> list[Promise]:
     """All that hold in a scenario.
 
     Args:
         scenario: what was done.
         row: what came of the load, as its senders saw it.
+        course: the same, request by request.
         counters: of the server, when all was over.
         faults: what was done.
         log: what the server said of its workers.
     """
-    return [*_of_requests(scenario, row, counters, faults), *_of_workers(scenario, counters, faults, log)]
+    return [
+        *_of_requests(scenario, row, counters, faults),
+        *_of_service(scenario, row, course, faults),
+        *_of_workers(scenario, counters, faults, log),
+    ]
 
 
 def _of_requests(scenario: Scenario, row: ResultRow, counters: Counters, faults: Sequence[Fault]) -> Iterator[Promise]:
@@ -46,7 +60,7 @@ def _of_requests(scenario: Scenario, row: ResultRow, counters: Counters, faults:
     yield Promise(
         "no admitted request that had slack left when its worker was lost is lost",
         f"{rescued['served']} run again in time, {lost} lost; {row.failed} had no slack left",
-        lost == 0,
+        lost == 0 if scenario.rescues else None,
     )
     answered, asked = sum(counters.ended.values()), row.offered + sum(fault.pid is None for fault in faults)
     unanswered = row.failed - (counters.ended["failed"] - len(poisoned))
@@ -66,11 +80,23 @@ def _of_requests(scenario: Scenario, row: ResultRow, counters: Counters, faults:
             f"{len(given_up)} of {len(poisoned)}",
             len(given_up) == len(poisoned),
         )
+
+
+def _of_service(scenario: Scenario, row: ResultRow, course: RunLog, faults: Sequence[Fault]) -> Iterator[Promise]:
     if scenario.attained is not None:
         yield Promise(
             f"SLO attainment at least {scenario.attained:g}",
             f"{row.slo_attainment:.4f}",
             row.slo_attainment >= scenario.attained,
+        )
+    if scenario.recovers:
+        seen = around(course, [fault.at_s for fault in faults])
+        yield Promise(
+            "a lost worker costs accuracy, and that is back two seconds later",
+            "too little was served to tell"
+            if seen is None
+            else f"{seen.before:.2f} % in the second before, {seen.during:.2f} % after it, then {seen.after:.2f} %",
+            seen is not None and seen.after >= seen.before - _RECOVERED,
         )
 
 

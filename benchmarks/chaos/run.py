@@ -58,7 +58,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def kept(self) -> bool:
         """Whether every promise was, in a run that counts."""
-        return self.void is None and all(promise.kept for promise in self.promises)
+        return self.void is None and all(promise.kept is not False for promise in self.promises)
 
 
 class Load(NamedTuple):
@@ -113,7 +113,8 @@ async def run(scenario: Scenario, seed: int, scratch: Path) -> tuple[Result, Run
         slo_ms=load.slo_ms,
         emulated=result.emulated,
     )
-    found = promises(scenario, row, counters, injector.done, events(log_file.read_text(errors="replace").splitlines()))
+    said_of_workers = events(log_file.read_text(errors="replace").splitlines())
+    found = promises(scenario, row, result.log, counters, faults=injector.done, log=said_of_workers)
     outcome = Result(
         scenario=scenario.name,
         title=scenario.title,

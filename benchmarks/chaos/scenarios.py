@@ -11,7 +11,10 @@ class Scenario:
     """A run.
 
     ``load`` is a share of what the workers do at the middle subnet. ``slo_ms``: None leaves time for a request to lose
-    its worker once (`slo_ms_of`). ``attained``: the least SLO attainment, if it is a promise here.
+    its worker once (`slo_ms_of`). ``attained``: the least SLO attainment, if it is a promise here; ``recovers``:
+    whether it is one that accuracy does. ``rescues``: whether no request may be lost that had slack left for itself
+    when its worker was lost. Where deadlines are short and batches large, there may not be enough for all of a batch
+    together: what became of them is told.
     """
 
     name: str
@@ -24,6 +27,8 @@ class Scenario:
     load: float = 0.6
     slo_ms: float | None = None
     attained: float | None = None
+    recovers: bool = False
+    rescues: bool = True
 
 
 MODEL: Final = "digits"
@@ -44,6 +49,8 @@ SCENARIOS: Final = (
         kinds=("kill",),
         slo_ms=36.0,
         attained=0.98,
+        recovers=True,
+        rescues=False,
     ),
     Scenario(
         name="mixed",

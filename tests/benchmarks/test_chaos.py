@@ -56,7 +56,12 @@ def counters_of(served: int = 3, failed: int = 1, rescued_failed: int = 0, **res
 
 def broken(counters: Counters, *, faults: list[Fault] | None = None, log: list[Event] | None = None) -> list[str]:
     found = promises(
-        SCENARIO, row_of(LOAD), counters, [KILLED] if faults is None else faults, LOG if log is None else log
+        SCENARIO,
+        row_of(LOAD),
+        LOAD,
+        counters,
+        faults=[KILLED] if faults is None else faults,
+        log=LOG if log is None else log,
     )
     return [promise.words for promise in found if not promise.kept]
 
@@ -82,12 +87,35 @@ def test_what_is_broken_is_said(counters: Counters, words: str) -> None:
 
 
 def test_attainment_is_a_promise_where_one_was_made() -> None:
-    row = row_of(log_of(Outcome.SERVED, Outcome.EXPIRED))
+    log = log_of(Outcome.SERVED, Outcome.EXPIRED)
+    row = row_of(log)
     counters = msgspec.structs.replace(
         counters_of(served=1, failed=0), ended=dict(counters_of().ended, served=1, failed=0, expired=1)
     )
     for scenario, kept in ((SCENARIO, False), (replace(SCENARIO, attained=None), True)):
-        assert all(promise.kept for promise in promises(scenario, row, counters, [], LOG)) is kept
+        assert all(promise.kept for promise in promises(scenario, row, log, counters, faults=[], log=LOG)) is kept
+
+
+def test_where_no_rescue_is_promised_it_is_told_what_was_lost() -> None:
+    """Neither kept nor broken."""
+    scenario = replace(SCENARIO, rescues=False)
+    told, *others = promises(scenario, row_of(LOAD), LOAD, counters_of(rescued_failed=1), faults=[KILLED], log=LOG)
+    assert (told.kept, "1 lost" in told.seen) == (None, True)
+    assert all(promise.kept for promise in others)
+
+
+@pytest.mark.parametrize(("after", "kept"), [(80.0, True), (79.95, True), (79.0, False)])
+def test_accuracy_may_dip_and_has_to_recover(after: float, kept: bool) -> None:
+    """In the third second after the kill it is held against the last one before."""
+    log = log_of(*[Outcome.SERVED] * 6)
+    accuracy = np.array([70.0, 80.0, 75.0, 10.0, after, 10.0])  # one a second; the kill is at 2.0
+    log = replace(log, accuracy=accuracy)
+    scenario = replace(SCENARIO, recovers=True, attained=None)
+    killed = msgspec.structs.replace(KILLED, at_s=2.0)
+    found = promises(scenario, row_of(log), log, counters_of(served=6, failed=0), faults=[killed], log=LOG)
+    (said,) = [promise for promise in found if "accuracy" in promise.words]
+    assert said.kept is kept
+    assert said.seen == f"80.00 % in the second before, 75.00 % after it, then {after:.2f} %"
 
 
 def test_a_poisonous_input_is_to_be_given_up_and_counts_as_nothing_else() -> None:

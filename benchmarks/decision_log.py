@@ -13,13 +13,13 @@ from http_path import CONFIG, noop_profile, zeros
 from side_by_side import json_argument, measure, table, write
 from superserve.clock import NS_PER_S, MonotonicClock
 from superserve.errors import SuperServeError
-from superserve.frontend.server import settle_memory
 from superserve.profile import LatencyTable
 from superserve.scheduling import Scheduler, create_policy
 from superserve.serving.config import ModelSettings
 from superserve.serving.fake_pool import FakePool
 from superserve.serving.inference import Answer
 from superserve.serving.router import Router
+from superserve.serving.router_memory import settle_memory
 from superserve.serving.shared_pool import SharedPool
 
 #: More than are kept: what is measured is the steady state, in which the oldest go.

@@ -18,13 +18,14 @@ from peers.servers.arguments import Arguments, parse
 from superserve.clock import MonotonicClock
 from superserve.engine import EngineChoice
 from superserve.frontend.deployment import Deployment
-from superserve.frontend.server import Server, settle_memory
+from superserve.frontend.server import Server
 from superserve.model_folder import ModelConfig, ModelFolder, TensorSpec, write_json
 from superserve.profile import Device, Profile, SubnetProfile
 from superserve.serving.config import Config, ModelSettings, ServerConfig
 from superserve.serving.cores import available_cores, pinned, plan_cores
 from superserve.serving.ipc import WorkerSpec
 from superserve.serving.local_pool import LocalPool
+from superserve.serving.router_memory import settle_memory
 
 #: What a batch of the no-op takes, and what the router adds, in microseconds: planning needs some figure.
 BATCH_US = 20.0

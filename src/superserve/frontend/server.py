@@ -1,7 +1,6 @@
 """A server as a whole: models with their routers, workers, and the front ends."""
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -31,14 +30,12 @@ from superserve.serving.dataplane import DataPlane, ServedModel
 from superserve.serving.devices import CUDA, workers_for
 from superserve.serving.local_pool import LocalPool
 from superserve.serving.pool import WorkerPool
+from superserve.serving.router_memory import settle_memory, use_one_arena
 from superserve.serving.shared_pool import SharedPool
 
 _logger = logging.getLogger(__name__)
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-
-#: A collection of so many takes about a millisecond.
-_YOUNG_OBJECTS: Final = 20_000
 
 
 class ReadyNote(msgspec.Struct, frozen=True):
@@ -207,6 +204,7 @@ def serve_models(deployments: Sequence[Deployment], config: Config, *, ready_fil
         UsageError: if a model, the configuration or the port cannot be used.
         WorkerError: if a worker fails to start.
     """
+    use_one_arena()
     plan = plan_cores(available_cores(), config.workers.count or (1 if config.workers.device == CUDA else None))
     for model in deployments:
         _logger.info("workers run %s: %s", model.folder.config.name, model.choice)
@@ -252,18 +250,6 @@ async def _until_signalled(server: Server, ready_file: Path | None) -> None:
     finally:
         waiting.cancel()
         await asyncio.gather(waiting, *hasty, return_exceptions=True)
-
-
-def settle_memory() -> None:
-    """What lives now lives on: the garbage collector need not look at it again, and at what is new not so often.
-
-    A full collection over everything that was imported would stop the router for longer than an SLO allows. By default
-    the youngest objects are looked at whenever there are 700 more of them: requests under way alone are more than that,
-    and next to nothing of an answered one is left to be found.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS)
 
 
 def _settle(server: Server, ready_file: Path | None) -> None:

@@ -35,6 +35,10 @@ class Commitments:
         if end_ns >= 0:
             self._sum_ns -= end_ns
             self._pending -= 1
+        # Here, and not only where somebody asks: under light load, or by some policies, nobody ever does.
+        ends = self._ends
+        while ends and self._end_ns.get(ends[0][1]) != ends[0][0]:
+            heapq.heappop(ends)
 
     def free_sum_ns(self, now_ns: int, workers: int) -> int:
         """Sum over all ``workers`` of the instants at which they are free: now for idle and overdue ones."""

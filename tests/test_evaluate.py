@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from superserve.errors import ConfigError, UsageError
-from superserve.evaluate import accuracy_row, evaluate, wilson95
+from superserve.evaluate import accuracy_row, evaluate
 
 
 class FakeEngine:
@@ -53,15 +53,6 @@ def test_unknown_subnet() -> None:
 def test_examples_need_labels(inputs: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> None:
     with pytest.raises(UsageError, match="one label per example"):
         evaluate(FakeEngine(), inputs, labels)
-
-
-@pytest.mark.parametrize(
-    ("correct", "n", "low", "high"),
-    # Newcombe, "Two-sided confidence intervals for the single proportion", 1998, table I (method 3).
-    [(81, 263, 25.53, 36.62), (15, 148, 6.24, 16.05), (0, 20, 0.0, 16.11), (1, 29, 0.61, 17.18)],
-)
-def test_wilson_against_published_values(correct: int, n: int, low: float, high: float) -> None:
-    assert wilson95(correct, n) == pytest.approx((low, high), abs=0.01)
 
 
 @given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))

@@ -1,7 +1,6 @@
 """Accuracy of each subnet on labelled examples, with its confidence interval."""
 
 from collections.abc import Callable, Iterator, Sequence
-from math import sqrt
 from typing import Any
 
 import msgspec
@@ -9,11 +8,9 @@ import numpy as np
 
 from superserve.engine import Engine
 from superserve.errors import ConfigError, UsageError
+from superserve.intervals import wilson95
 
 Array = np.ndarray[Any, Any]
-
-#: Two-sided 95 % quantile of the normal distribution.
-_Z95 = 1.959963984540054
 
 
 class AccuracyRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,18 +23,6 @@ class AccuracyRow(msgspec.Struct, frozen=True, kw_only=True):
     """95 % Wilson interval, in per cent."""
     n: int
     """Number of examples."""
-
-
-def wilson95(correct: int, n: int) -> tuple[float, float]:
-    """95 % confidence interval of a share, in per cent.
-
-    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927. Unlike
-    the normal approximation it stays inside 0..100 and is sound near the ends.
-    """
-    share, z2 = correct / n, _Z95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z95 * sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
 
 
 def evaluate(

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from superserve.errors import ConfigError
-from superserve.evaluate import evaluate, wilson95
+from superserve.evaluate import evaluate
+from superserve.intervals import wilson95
 from superserve.model_folder import ModelFolder
 from superserve.supernet.engine import EagerEngine
 from superserve.supernet.macs import count_macs

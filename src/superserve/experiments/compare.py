@@ -8,9 +8,9 @@ from typing import Final
 from matplotlib.figure import Figure
 
 from superserve.errors import ConfigError
-from superserve.experiments.intervals import Estimate, estimate, paired
 from superserve.experiments.parallel import run_jobs
 from superserve.experiments.scenario import Job, Scenario, TraceFile, TraceSource, bounded_row
+from superserve.intervals import Estimate, estimate, paired
 from superserve.metrics import ResultRow
 from superserve.plots import Panel, Point, panels_figure
 from superserve.profile import LatencyTable, Profile

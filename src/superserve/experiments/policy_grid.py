@@ -7,7 +7,7 @@ import msgspec
 
 from superserve.experiments.grid_cells import Cell
 from superserve.experiments.grid_runs import OURS, SLACKFIT, Run
-from superserve.experiments.intervals import Estimate, estimate, paired
+from superserve.intervals import Estimate, estimate, paired
 
 #: Points of goodput-weighted accuracy that our policy may lose against the best of the others.
 TOLERANCE: Final = 0.1

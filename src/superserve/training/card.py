@@ -9,7 +9,7 @@ import msgspec
 import torch
 
 from superserve.errors import ModelFolderError
-from superserve.evaluate import wilson95
+from superserve.intervals import wilson95
 from superserve.model_folder import BYTES, NORMS_FILE, WEIGHTS_FILE, ModelConfig, ModelFolder, SubnetRecord, write_json
 from superserve.processor import cpu_name
 from superserve.supernet.engine import EagerEngine

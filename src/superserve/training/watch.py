@@ -5,7 +5,7 @@ from itertools import combinations
 
 import msgspec
 
-from superserve.evaluate import wilson95
+from superserve.intervals import wilson95
 from superserve.subnet import SearchSpace, SubnetSpec
 
 Watched = Mapping[str, SubnetSpec]

@@ -9,10 +9,10 @@ import msgspec
 from matplotlib.figure import Figure
 
 from superserve.errors import ConfigError
-from superserve.experiments.intervals import Estimate, estimate
 from superserve.experiments.kept import KeptResults
 from superserve.experiments.reproduction.finding import Table
 from superserve.experiments.scenario import BoundJob, Job, Scenario, TraceSource
+from superserve.intervals import Estimate, estimate
 from superserve.metrics import ResultRow
 from superserve.plots import Panel, Point, figure_bytes
 from superserve.profile import Profile

@@ -1,4 +1,4 @@
-"""Means over seeds with 95 % confidence intervals."""
+"""Means over seeds, and shares, with 95 % confidence intervals."""
 
 from collections.abc import Sequence
 from math import sqrt
@@ -13,7 +13,7 @@ _T_975: Final = (
     2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
     2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
-_NORMAL_975: Final = 1.960
+_NORMAL_975: Final = 1.959963984540054
 
 
 class Estimate(msgspec.Struct, frozen=True):
@@ -56,3 +56,15 @@ def estimate(values: Sequence[float]) -> Estimate:
 def paired(ours: Sequence[float], others: Sequence[float]) -> Estimate:
     """Mean difference of values in pairs (the same seed): what both owe to the seed cancels out."""
     return estimate([one - other for one, other in zip(ours, others, strict=True)])
+
+
+def wilson95(correct: int, n: int) -> tuple[float, float]:
+    """95 % confidence interval of a share, in per cent.
+
+    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927. Unlike
+    the normal approximation it stays inside 0..100 and is sound near the ends.
+    """
+    share, z2 = correct / n, _NORMAL_975**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _NORMAL_975 * sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)

@@ -26,6 +26,7 @@ SURFACE = {
         "FAMILY", "--out", "--checkpoint", "--folder", "--download", "--calibrate-with", "--data", "--subnets",
         "--seed", "--json",
     },
+    "ledger": {"--url", "--ca-file", "--json"},
     "models": {"--json"},
     "profile": {"MODEL", "--quick", "--device", "--engine", "--dtype", "--seed", "--json"},
     "replay": {"TRACE", "--url", "--model", "--slo-ms", "--seed", "--ca-file", "--json"},
@@ -34,7 +35,7 @@ SURFACE = {
     "serve": {
         "MODEL", "--host", "--http-port", "--grpc-port", "--metrics-port", "--workers", "--policy", "--slo-ms",
         "--timeout-action", "--device", "--engine", "--dtype", "--profile", "--model-repository", "--record",
-        "--otel-endpoint", "--otel-sampled", "--log-format",
+        "--otel-endpoint", "--otel-sampled", "--ledger", "--log-format",
         "--config", "--ready-file",
     },
     "simulate": {
@@ -50,7 +51,7 @@ SURFACE = {
         "--spike", "--slo-ms", "--seed",
     },
     "trace show": {"TRACE", "--figure", "--json"},
-    "why": {"REQUEST_ID", "--url", "--json"},
+    "why": {"REQUEST_ID", "--url", "--ca-file", "--json"},
     "train": {"RECIPE", "--out", "--data", "--seed", "--epochs", "--processes", "--resume", "--backbone"},
 }  # fmt: skip
 

@@ -57,6 +57,8 @@ class Plan:
     """How long things may go wrong at least."""
     hasty: bool = False
     """Whether the server is told to stop twice."""
+    ledger: float = 0.0
+    """The share of degraded requests that is run again in idle time."""
 
 
 _POLICIES: Final = ("drainfit", "drainfit", "slackfit", "fixed:smallest", "maxacc", "maxbatch")

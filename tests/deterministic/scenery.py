@@ -14,6 +14,7 @@ from superserve.serving.config import (
     Config,
     GrpcConfig,
     HttpConfig,
+    LedgerConfig,
     ModelSettings,
     RepositoryConfig,
     ServerConfig,
@@ -74,4 +75,5 @@ def configure(plan: Plan, scenery: Scenery) -> Config:
         model=ModelSettings(policy=plan.policy, timeout_action=plan.timeout_action, max_queued=plan.max_queued),
         workers=WorkerSettings(device=f"emulated:{scenery.profile}"),
         repository=RepositoryConfig(folder=str(scenery.repository)),
+        ledger=LedgerConfig(share=plan.ledger),
     )

@@ -9,6 +9,7 @@ from deterministic.loop import VirtualLoop
 from deterministic.model import tags_of
 from superserve.frontend.server import Server
 from superserve.profile import LatencyTable
+from superserve.scheduling import SharedWorkers
 from superserve.serving.dataplane import ServedModel
 from superserve.serving.ipc import WorkerSpec
 from superserve.serving.pool import Batch, BatchResult, PoolListener, WorkerPool
@@ -76,9 +77,15 @@ class WatchedPool:
 
     def launch(self, worker: int, batch: Batch) -> None:
         """See `WorkerPool.launch`."""
-        asks = [self._ask(inputs) for inputs in batch.inputs]
         if worker not in self._ready or worker in self._running:
             self._broken(f"launched on worker {worker}, which is not idle")
+        launch = self._workers.runs[worker].running(worker)
+        if launch is not None and not launch.requests:
+            self._check_idle_work()
+            self._running[worker] = []
+            self._pool.launch(worker, batch)
+            return
+        asks = [self._ask(inputs) for inputs in batch.inputs]
         if sum(ask.rows for ask in asks) != batch.rows:
             self._broken("a batch's rows are not those of its requests")
         model = self.server.plane.models.get(asks[0].model)
@@ -139,6 +146,19 @@ class WatchedPool:
                 self._broken(f"the timer of {model.config.name} is overdue")
             if router.queue_depth > router.max_queued + self._most_run_again(model):
                 self._broken(f"{router.queue_depth} requests of {model.config.name} wait")
+
+    @property
+    def _workers(self) -> SharedWorkers:
+        return self.server._shared.workers
+
+    def _check_idle_work(self) -> None:
+        """What no request waits for is run while none waits, one batch at a time, and leaves another worker idle."""
+        if any(model.router.queue_depth for model in self.server.plane.models.values()):
+            self._broken("idle work begins, and requests wait")
+        if [] in self._running.values():
+            self._broken("idle work begins, and other idle work runs")
+        if not self._workers.idle and len(self._ready) > 1:
+            self._broken("idle work takes the last idle worker")
 
     def _most_run_again(self, model: ServedModel) -> int:
         """Requests of lost workers wait beyond the limit: they have been admitted."""

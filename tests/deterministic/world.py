@@ -4,7 +4,7 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count, cycle
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +27,7 @@ from superserve.request import Outcome
 from superserve.serving.devices import workers_for
 from superserve.serving.fork_server import Forks
 from superserve.serving.ipc import WorkerSpec
+from superserve.serving.ledger import Ledger
 from superserve.serving.local_pool import LocalPool
 
 #: Once nothing more goes wrong, everything is served again within that time: a hung worker is found, a worker starts
@@ -245,6 +246,8 @@ class World:
             if router.unfinished or router.queue_depth:
                 self.broken(f"{router.unfinished} requests of {name} have no end")
             self.log(f"{name}: {', '.join(f'{number} {outcome}' for outcome, number in router.outcomes.items())}")
+            if router.ledger is not None:
+                self._check_ledger(name, router.ledger)
             served = router.outcomes[Outcome.SERVED] + router.outcomes[Outcome.LATE]
             if served < answered[name]:
                 self.broken(f"{answered[name]} answers of {name}, but {served} requests were answered")
@@ -261,6 +264,12 @@ class World:
         for what, number in left.items():
             if number:
                 self.broken(f"{number} {what} left: {self.loop.pending_timers()}")
+
+    def _check_ledger(self, name: str, ledger: Ledger) -> None:
+        """All subnets answer the same: what differs is another row's."""
+        self.log(f"{name}: {sum(ledger.compared)} answers compared, {ledger.dropped} samples given up")
+        if ledger.compared != ledger.agreed:
+            self.broken(f"of the answers of {name} that were compared, {ledger.compared} only {ledger.agreed} agree")
 
     def _wrong_end(self, ask: Ask) -> str:
         """What should not have become of a request; empty if nothing is wrong."""
@@ -279,7 +288,8 @@ class World:
 def live(seed: int, scenery: Scenery) -> Life:
     """One life, which is a function of its seed."""
     rng = np.random.default_rng(seed)
-    return World(draw(rng), rng, scenery).live()
+    plan = replace(draw(rng), ledger=0.0 if seed % 3 else 0.5)
+    return World(plan, rng, scenery).live()
 
 
 def _drawn(values: np.ndarray[Any, Any]) -> Iterator[Any]:

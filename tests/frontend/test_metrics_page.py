@@ -12,7 +12,7 @@ from superserve.serving.fake_pool import FakePool
 from superserve.serving.router import Router
 from superserve.serving.shared_pool import SharedPool
 from support.http_bench import GET, responses
-from support.serving import MODEL, Recorder, make_model, make_router, rename
+from support.serving import MODEL, Recorder, make_ledger, make_model, make_router, rename
 from support.transport import FakeTransport
 
 
@@ -22,7 +22,10 @@ class Bench:
     def __init__(self) -> None:
         self.clock, self.pool = ManualClock(), FakePool(2)
         shared = SharedPool(self.pool, self.clock)
-        self.routers = [make_router(shared, self.clock, number=number) for number in range(2)]
+        self.routers = [
+            make_router(shared, self.clock, number=number, ledger=make_ledger() if number else None)
+            for number in range(2)
+        ]
         models = [
             make_model(router, config=rename(MODEL, name))
             for router, name in zip(self.routers, ('q"uoted', "tiny"), strict=True)
@@ -31,11 +34,11 @@ class Bench:
         routes = MetricsRoutes(DataPlane(models, version="9"), self.memory)
         self.server = HttpServer(routes, self.clock, HttpConfig())
 
-    def submit(self, router: Router, rows: int = 1) -> None:
+    def submit(self, router: Router, rows: int = 1, timeout_ms: int = 50) -> None:
         now_ns = self.clock.now_ns()
         router.submit(
             arrival_ns=now_ns,
-            deadline_ns=now_ns + 50 * NS_PER_MS,
+            deadline_ns=now_ns + timeout_ms * NS_PER_MS,
             rows=rows,
             min_accuracy=0,
             priority=0,
@@ -98,6 +101,30 @@ async def test_everything_is_told_of_every_model() -> None:
     assert told["superserve_overhead_duration_seconds_sum", "tiny"] == 0.002
     assert told["superserve_planned_overhead_seconds", "tiny"] == tiny.scheduler.planned_overhead_ns / 1e9
     assert told["superserve_drift_ratio", "tiny"] == 1.0
+
+
+async def test_the_ledger_is_told_of_models_that_keep_one() -> None:
+    """By subnet: how many were answered, compared and agreed, and the interval's ends once there is one."""
+    bench = Bench()
+    for router in bench.routers:
+        await router.start()
+    for timeout_ms in (200, 200, 3):
+        bench.submit(bench.routers[1], timeout_ms=timeout_ms)
+        bench.pool.finish(*bench.pool.running)
+    told = bench.told()
+    assert told["superserve_ledger_answered_total", "tiny", "s0"] == 1
+    assert told["superserve_ledger_compared_total", "tiny", "s0"] == 0
+    assert ("superserve_ledger_agreement_ratio", "low", "tiny", "s0") not in told
+    bench.clock.advance(100 * NS_PER_MS)
+    bench.pool.finish(*bench.pool.running)
+    told = bench.told()
+    assert (
+        told["superserve_ledger_compared_total", "tiny", "s0"] == told["superserve_ledger_agreed_total", "tiny", "s0"]
+    )
+    low, high = (told["superserve_ledger_agreement_ratio", end, "tiny", "s0"] for end in ("low", "high"))
+    assert 0 < low < high == 1
+    assert told["superserve_ledger_dropped_total", "tiny"] == 0
+    assert not [key for key in told if key[0].startswith("superserve_ledger") and 'q"uoted' in key]
 
 
 def test_nothing_else_is_served_there() -> None:

@@ -18,7 +18,7 @@ from superserve.frontend.routes import V2Routes
 from superserve.model_folder import DTYPES
 from superserve.serving.dataplane import DataPlane
 from superserve.serving.fake_pool import FakePool
-from support.serving import make_model, make_router
+from support.serving import make_ledger, make_model, make_router
 
 TENSORS = [
     {"name": "image", "shape": [1, 2, 2], "datatype": "UINT8", "data": [1, 2, 3, 4]},
@@ -32,7 +32,7 @@ class Bench:
     def __init__(self) -> None:
         clock = ManualClock()
         self.pool = FakePool()
-        self.router = make_router(self.pool, clock)
+        self.router = make_router(self.pool, clock, ledger=make_ledger())
         # What could be loaded is not asked for here; that there is something gives the paths for it.
         self.routes = V2Routes(DataPlane([make_model(self.router)], version="9"), cast("ModelRepository", object()))
         self.response = b""

@@ -15,8 +15,9 @@ from superserve.request import Outcome
 from superserve.serving.config import HttpConfig
 from superserve.serving.dataplane import DataPlane
 from superserve.serving.fake_pool import FakePool
+from superserve.serving.ledger import Ledger
 from superserve.serving.router import Pending
-from support.serving import make_model, make_router
+from support.serving import make_ledger, make_model, make_router
 from support.transport import FakeTransport
 
 INFER = "/v2/models/tiny/infer"
@@ -30,10 +31,10 @@ TENSORS = [
 class Bench:
     """A whole server without sockets, processes or real time."""
 
-    def __init__(self, *, emulated: bool = False, max_queued: int = 100) -> None:
+    def __init__(self, *, emulated: bool = False, max_queued: int = 100, ledger: Ledger | None = None) -> None:
         self.clock = ManualClock()
         self.pool = FakePool()
-        self.router = make_router(self.pool, self.clock, max_queued=max_queued)
+        self.router = make_router(self.pool, self.clock, max_queued=max_queued, ledger=ledger)
         plane = DataPlane([make_model(self.router, emulated=emulated)], version="9")
         self.server = HttpServer(V2Routes(plane), self.clock, HttpConfig())
         self.protocol = self.server.connection()
@@ -390,3 +391,18 @@ async def test_a_request_is_explained_by_its_id() -> None:
     status, error = bench.ask("GET", "/v2/decisions/r:3")
     assert (status, "'r:3'" in error["error"]) == (404, True)
     assert bench.ask("POST", "/v2/decisions/r:1")[0] == 405
+
+
+async def test_the_ledger_is_told_if_it_is_kept() -> None:
+    """What degraded answers cost, after some idle time; without a ledger there is nothing to tell: 501."""
+    bench = await Bench(ledger=make_ledger()).started()
+    assert bench.ask("POST", INFER, {"inputs": TENSORS, "parameters": {"timeout": 3_000}})[0] == 200
+    bench.clock.advance(100 * NS_PER_MS)
+    assert bench.pool.running
+    bench.pool.finish(0)
+    status, (told,) = bench.ask("GET", "/v2/ledger")
+    assert (status, told["model"], told["reference"], told["waiting"]) == (200, "tiny", "s1", 0)
+    (row,) = told["rows"]
+    assert (row["subnet"], row["answered"], row["compared"], row["agreement"]) == ("s0", 1, 1, 100.0)
+    status, error = Bench().ask("GET", "/v2/ledger")
+    assert (status, "--ledger" in error["error"]) == (501, True)

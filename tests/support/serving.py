@@ -1,8 +1,10 @@
 """A served model without workers, sockets or real time."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
+import numpy as np
 
 from superserve.clock import Clock
 from superserve.errors import SuperServeError
@@ -11,10 +13,13 @@ from superserve.profile import LatencyTable, Profile
 from superserve.scheduling import Scheduler, SchedulerLimits, TimeoutAction, create_policy
 from superserve.serving.dataplane import ServedModel
 from superserve.serving.fake_pool import FakePool
+from superserve.serving.idle_work import IdleSource
 from superserve.serving.inference import Answer
+from superserve.serving.ledger import Ledger
 from superserve.serving.recorder import Recorder as RunRecorder
 from superserve.serving.router import Router
 from superserve.serving.shared_pool import SharedPool
+from superserve.serving.telemetry import DEFAULT_SLO_NS
 from superserve.serving.tracing import RequestTracer
 from support.profiles import make_profile
 
@@ -48,6 +53,9 @@ def make_router(
     decisions: int = 100,
     recorder: RunRecorder | None = None,
     tracer: RequestTracer | None = None,
+    ledger: Ledger | None = None,
+    idle_sources: Sequence[IdleSource] = (),
+    slo_ns: int = DEFAULT_SLO_NS,
 ) -> Router:
     """A router of `MODEL`, on a pool of its own or one that it shares; a `FakePool` echoes the inputs."""
     shared = pool if isinstance(pool, SharedPool) else SharedPool(pool, clock)
@@ -66,7 +74,15 @@ def make_router(
         decisions=decisions,
         recorder=recorder,
         tracer=tracer,
+        ledger=ledger,
+        idle_sources=idle_sources,
+        slo_ns=slo_ns,
     )
+
+
+def make_ledger(share: float = 1.0) -> Ledger:
+    """A ledger of `MODEL`, of all degraded requests by default."""
+    return Ledger(MODEL, LatencyTable(PROFILE), share=share, max_bytes=1 << 20, rng=np.random.default_rng(0))
 
 
 def make_model(

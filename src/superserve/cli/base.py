@@ -31,6 +31,7 @@ ModelNames = Annotated[
 TraceFile = Annotated[
     Path, typer.Argument(metavar="TRACE", help="A canonical trace (.npz), or a folder of recorded segments.")
 ]
+CaFile = Annotated[str, typer.Option(help="Certificates (PEM) to trust instead of the system's.")]
 SloMs = Annotated[float | None, typer.Option(min=0.001, help="Deadline of each request, milliseconds from arrival.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or emulated:PROFILE for workers that only pretend.")]
 EngineWish = Annotated[str, typer.Option("--engine", help="eager, compiled (see `superserve compile`), or auto.")]

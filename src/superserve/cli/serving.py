@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from superserve.cli.base import (
+    CaFile,
     Device,
     DtypeWish,
     EngineWish,
@@ -86,6 +87,10 @@ def serve(
     otel_sampled: Annotated[
         float | None, typer.Option(help="Share of requests that are traced unless their client says; default: 0.01.")
     ] = None,
+    ledger: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Of degraded requests, to run again in idle time: see `superserve ledger`."),
+    ] = None,
     log_format: Annotated[str | None, typer.Option(help="console, or json: an object a line.")] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML configuration.")] = None,
     ready_file: Annotated[
@@ -111,6 +116,7 @@ def serve(
         "record.folder": record,
         "otel.endpoint": otel_endpoint,
         "otel.sampled": otel_sampled,
+        "ledger.share": ledger,
         "server.log_format": log_format,
         "model.policy": policy,
         "model.slo_ms": slo_ms,
@@ -131,7 +137,7 @@ def replay(
     slo_ms: SloMs = None,
     seed: Seed = 0,
     json_file: JsonFile = None,
-    ca_file: Annotated[str, typer.Option(help="Certificates (PEM) to trust instead of the system's.")] = "",
+    ca_file: CaFile = "",
 ) -> None:
     """Send a trace's requests to a server on schedule, whatever it answers, and report what came of them.
 

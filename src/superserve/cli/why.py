@@ -1,22 +1,16 @@
 """The command that explains: why."""
 
-import urllib.error
-import urllib.request
-from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 import msgspec
 import typer
 
-from superserve.cli.base import JsonFile, app, out
-from superserve.errors import SuperServeError
+from superserve.cli.asking import ask
+from superserve.cli.base import CaFile, JsonFile, app, out
 
 if TYPE_CHECKING:
     from superserve.serving.explanation import Attempt, Explanation, Summary
-
-_TIMEOUT_S: Final = 10.0
-
-T = TypeVar("T")
 
 
 @app.command()
@@ -26,46 +20,24 @@ def why(
         typer.Argument(metavar="REQUEST_ID", help="The x-request-id of an answer; without one the latest are listed."),
     ] = None,
     url: Annotated[str, typer.Option(help="The server.")] = "http://127.0.0.1:8000",
+    ca_file: CaFile = "",
     json_file: JsonFile = None,
 ) -> None:
-    """Explain why a request was answered as it was, late, or not at all."""
+    """Explain why a request was answered as it was, late, or not at all.
+
+    A bearer token is taken from the environment, SUPERSERVE_TOKEN: command lines are for everybody to see.
+    """
     from superserve.serving.explanation import Explanation, Summary
     from superserve.tables import write_rows
 
     if request_id is None:
-        latest = _ask(url, "/v2/decisions", list[Summary])
+        latest = ask(url, "/v2/decisions", list[Summary], ca_file=ca_file)
         _print_latest(latest)
         write_rows(json_file, requests=latest)
         return
-    told = _ask(url, f"/v2/decisions/{quote(request_id, safe='')}", Explanation)
+    told = ask(url, f"/v2/decisions/{quote(request_id, safe='')}", Explanation, ca_file=ca_file)
     _print(told)
     write_rows(json_file, **msgspec.structs.asdict(told))
-
-
-def _ask(url: str, path: str, kind: type[T]) -> T:
-    """Ask a server.
-
-    Raises:
-        ConfigError: if ``url`` is none.
-        SuperServeError: if it does not answer, or not with what was asked for.
-    """
-    from superserve.client.address import Address
-
-    address = Address.parse(url).url
-    try:
-        with urllib.request.urlopen(address + path, timeout=_TIMEOUT_S) as response:  # noqa: S310  (http, by `parse`)
-            return msgspec.json.decode(response.read(), type=kind)
-    except urllib.error.HTTPError as error:
-        raise SuperServeError(_message(error)) from None
-    except (OSError, msgspec.MsgspecError) as error:
-        raise SuperServeError(f"{address} does not explain: {error}") from None
-
-
-def _message(error: urllib.error.HTTPError) -> str:
-    try:
-        return str(msgspec.json.decode(error.read(), type=dict[str, str])["error"])
-    except (msgspec.MsgspecError, KeyError):
-        return f"{error.url} answers {error.code} {error.reason}"
 
 
 def _print(told: "Explanation") -> None:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from superserve.clock import NS_PER_MS, NS_PER_US, Clock
 from superserve.engine import EngineChoice
 from superserve.errors import ConfigError, ProfileError
@@ -16,6 +18,7 @@ from superserve.serving.choice import choose_engine
 from superserve.serving.config import Config
 from superserve.serving.dataplane import ServedModel
 from superserve.serving.devices import emulated_profile
+from superserve.serving.ledger import Ledger
 from superserve.serving.recorder import Recorder
 from superserve.serving.router import Router
 from superserve.serving.shared_pool import SharedPool
@@ -56,8 +59,10 @@ class Deployment(NamedTuple):
         """
         model, profile = self.folder.config, self.profile
         settings = config.settings(model.name)
+        emulated = emulated_profile(self.choice.device) is not None
+        table = LatencyTable(profile)
         scheduler = Scheduler(
-            create_policy(settings.policy, LatencyTable(profile), settings.timeout_action),
+            create_policy(settings.policy, table, settings.timeout_action),
             overhead_ns=round(profile.dispatch_overhead_us * NS_PER_US),
             limits=SchedulerLimits(max_queued=settings.max_queued),
             shared=pool.workers,
@@ -72,10 +77,20 @@ class Deployment(NamedTuple):
                 slo_ms=slo_ms,
                 max_queued=settings.max_queued,
                 workers=0,
-                emulated=emulated_profile(self.choice.device) is not None,
+                emulated=emulated,
                 profile=profile,
             )
             recorder = Recorder(Path(config.record.folder) / model.name, recorded, config.record, clock)
+        ledger = None
+        if config.ledger.share:
+            ledger = Ledger(
+                model,
+                table,
+                share=config.ledger.share,
+                max_bytes=config.ledger.max_bytes,
+                rng=np.random.default_rng(number),
+                emulated=emulated,
+            )
         router = Router(
             scheduler,
             pool,
@@ -86,13 +101,9 @@ class Deployment(NamedTuple):
             decisions=settings.decisions,
             recorder=recorder,
             tracer=None if tracing is None else tracing.of(model.name, scheduler.policy.table),
+            ledger=ledger,
         )
-        return ServedModel(
-            model,
-            router,
-            slo_ms=slo_ms,
-            emulated=emulated_profile(self.choice.device) is not None,
-        )
+        return ServedModel(model, router, slo_ms=slo_ms, emulated=emulated)
 
 
 def deploy(

@@ -67,6 +67,7 @@ class ModelCollector(Collector):
         yield depth
         yield from _plans(models)
         yield _recording(models)
+        yield from _ledgers(models)
         yield _workers(models)
         yield GaugeMetricFamily("superserve_tasks", "Tasks of the event loop.", value=len(asyncio.all_tasks()))
         yield GaugeMetricFamily(
@@ -154,6 +155,33 @@ def _recording(models: Iterable[ServedModel]) -> Metric:
         if model.router.recorder is not None:
             family.add_metric([model.config.name], model.router.recorder.lost)
     return family
+
+
+def _ledgers(models: Iterable[ServedModel]) -> Iterator[Metric]:
+    """Nothing of models that keep none."""
+    labels = ["model", "subnet"]
+    counters = {
+        "answered": "Degraded requests, by the subnet that answered.",
+        "compared": "Those of them that were run again on the largest subnet.",
+        "agreed": "Those for which both answered the same.",
+    }
+    families = {
+        what: CounterMetricFamily(f"superserve_ledger_{what}", counters[what], labels=labels) for what in counters
+    }
+    dropped = CounterMetricFamily("superserve_ledger_dropped", "Samples that were given up.", labels=["model"])
+    bounds = GaugeMetricFamily(
+        "superserve_ledger_agreement_ratio",
+        "Ends of the 95 % confidence interval of the share that agrees.",
+        labels=[*labels, "bound"],
+    )
+    for report in (model.router.ledger.report() for model in models if model.router.ledger is not None):
+        dropped.add_metric([report.model], report.dropped)
+        for row in report.rows:
+            for what, family in families.items():
+                family.add_metric([report.model, row.subnet], getattr(row, what))
+            for bound, value in zip(("low", "high"), row.ci95 or (), strict=False):
+                bounds.add_metric([report.model, row.subnet, bound], value / 100)
+    yield from (*families.values(), dropped, bounds)
 
 
 def _workers(models: Iterable[ServedModel]) -> Metric:

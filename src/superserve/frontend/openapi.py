@@ -15,6 +15,7 @@ from superserve.frontend import openapi_bodies as bodies
 from superserve.frontend.status import reason_phrase
 from superserve.serving.dataplane import MAX_TIMEOUT_US
 from superserve.serving.explanation import Explanation, Summary
+from superserve.serving.ledger import LedgerReport
 from superserve.serving.metadata import ModelConfiguration, ModelIndex, ModelMetadata, ServerMetadata
 from superserve.serving.statistics import StatisticsReport
 
@@ -110,6 +111,12 @@ OPERATIONS: Final[Mapping[tuple[bytes, str], Operation]] = {
         Explanation,
         (404,),
         "In numbers and in sentences, by the id that its answer carried as `x-request-id`.",
+    ),
+    (b"GET", "/v2/ledger"): Operation(
+        "What degraded answers cost",
+        list[LedgerReport],
+        (501,),
+        "Of each model: how often subnets answered the same as the largest one, which was run later.",
     ),
     (b"GET", "/openapi.json"): Operation("This document", None, description="OpenAPI 3.1."),
     (b"GET", "/docs"): Operation("This document, to be read", None, media_type=_HTML),

@@ -151,6 +151,7 @@ class V2Routes(RouteTable):
             self.add(b"POST", f"{model}/infer", self._infer)
         self.add(b"GET", "/v2/decisions", self._decisions)
         self.add(b"GET", "/v2/decisions/{request_id}", self._explanation)
+        self.add(b"GET", "/v2/ledger", self._ledger)
         self.add(b"GET", "/openapi.json", self._openapi)
         self.add(b"GET", "/docs", self._docs)
         if repository is not None:
@@ -189,6 +190,9 @@ class V2Routes(RouteTable):
     def _explanation(self, exchange: Exchange, path: PathArguments) -> None:
         assert path.request_id is not None
         exchange.respond_json(msgspec.json.encode(self._plane.explain(path.request_id)))
+
+    def _ledger(self, exchange: Exchange, _: PathArguments) -> None:
+        exchange.respond_json(msgspec.json.encode(self._plane.ledgers()))
 
     def _openapi(self, exchange: Exchange, _: PathArguments) -> None:
         exchange.respond_json(self._document[0])

@@ -52,6 +52,8 @@ class Launch:
     ``bound``: why it is not a more accurate subnet. ``waiting``: requests that stayed behind. ``idle`` and ``workers``:
     how many were idle, this one among them, and how many there were. ``overhead_ns`` and ``drift``, this worker's: what
     was planned with. ``fate``, ``ended_ns`` and ``taken_ns`` (the time in the worker) follow when it ends.
+
+    A batch without requests is idle work (`Scheduler.launch_idle`).
     """
 
     worker: int
@@ -263,13 +265,25 @@ class Scheduler:
         """Idle shared workers are this model's to use, for so many batches."""
         return self._dispatch(now_ns, batches)
 
+    def launch_idle(self, now_ns: int, subnet: int, rows: int) -> Launch:
+        """Have an idle worker run a batch that no request waits for, while none waits at all.
+
+        It ends as any other batch does, and until then its worker is busy. What its rows are is the caller's business,
+        and when it is worth it (`SharedWorkers.can_lend`).
+        """
+        assert self._idle, "no worker is idle"
+        assert not self._queue, "requests wait, and come first"
+        self._look(now_ns).workers_idle = len(self._idle)
+        return self._start(now_ns, Decision(subnet, rows), self._idle.popleft(), [], rows)
+
     def on_batch_done(self, now_ns: int, worker: int, taken_ns: int) -> Sequence[Action]:
         """A worker answered its batch, which took ``taken_ns`` in the worker, and is idle."""
         launch = self._ended(worker, now_ns, BatchFate.ANSWERED)
         launch.taken_ns = taken_ns
-        self._drift.observe(worker, taken_ns, self.policy.table.latency_ns[launch.subnet][launch.rows], now_ns)
-        self._view.drift = self._drift.planned
-        self._admission.price(self._overhead.typical_ns)
+        if launch.requests:  # a cell that only idle work runs must not change what requests are planned with
+            self._drift.observe(worker, taken_ns, self.policy.table.latency_ns[launch.subnet][launch.rows], now_ns)
+            self._view.drift = self._drift.planned
+            self._admission.price(self._overhead.typical_ns)
         actions: list[Action] = []
         for request in launch.requests:
             if request.state is RequestState.RUNNING:
@@ -460,14 +474,17 @@ class Scheduler:
         return worker
 
     def _launch(self, now_ns: int, decision: Decision, worker: int) -> Launch:
-        subnet = decision.subnet
-        requests = self._queue.take(decision.rows, self.policy.table.accuracies[subnet])
+        requests = self._queue.take(decision.rows, self.policy.table.accuracies[decision.subnet])
         assert requests, f"{self.policy.name} chose a batch that its own head does not fit"
         rows = 0
         for request in requests:
             request.state = RequestState.RUNNING
             rows += request.rows
-        view = self._view
+        return self._start(now_ns, decision, worker, requests, rows)
+
+    def _start(self, now_ns: int, decision: Decision, worker: int, requests: list[Request], rows: int) -> Launch:
+        """A worker that is not idle any more runs this batch from now on."""
+        view, subnet = self._view, decision.subnet
         launch = Launch(
             worker,
             subnet,

@@ -72,6 +72,15 @@ class SharedWorkers(Workers):
         self._schedulers.remove(scheduler)
         self.runs = {worker: other for worker, other in self.runs.items() if other is not scheduler}
 
+    @property
+    def can_lend(self) -> bool:
+        """Whether a worker may do what nobody waits for: nothing waits, and another one stays idle if there are others.
+
+        So a request that comes meanwhile waits only where there is one worker, and for that batch alone.
+        """
+        kept = 1 if len(self.live) > 1 else 0
+        return len(self.idle) > kept and not any(scheduler.queue_depth for scheduler in self._schedulers)
+
     def share(self, now_ns: int, scheduler: "Scheduler") -> float:
         """The part of the workers' time that a model may count on: in proportion to what each of them needs.
 

@@ -177,6 +177,15 @@ class OtelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Share of requests that are traced, of those whose client does not say; ``OTEL_TRACES_SAMPLER`` beats it."""
 
 
+class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[ledger]``: degraded requests that are run again on the largest subnet in idle time, to see what they lost."""
+
+    share: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    """Of the requests that a smaller subnet has answered, to sample; default: none."""
+    max_bytes: _Count = 16 * 1024 * 1024
+    """Of each model's samples that wait for idle time, in memory."""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole tree."""
 
@@ -189,6 +198,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     repository: RepositoryConfig = RepositoryConfig()
     record: RecordConfig = RecordConfig()
     otel: OtelConfig = OtelConfig()
+    ledger: LedgerConfig = LedgerConfig()
 
     def settings(self, name: str) -> NamedModelSettings:
         """What holds for a model."""
@@ -242,6 +252,7 @@ _FLAGS: Final = {
     "record.folder": "--record",
     "otel.endpoint": "--otel-endpoint",
     "otel.sampled": "--otel-sampled",
+    "ledger.share": "--ledger",
 }
 
 

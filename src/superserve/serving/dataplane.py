@@ -11,12 +11,13 @@ from typing import Final, NamedTuple, NoReturn
 import numpy as np
 
 from superserve.clock import NS_PER_MS, NS_PER_US, epoch_ms
-from superserve.errors import InvalidRequestError, UnknownModelError, UnknownRequestError
+from superserve.errors import InvalidRequestError, UnknownModelError, UnknownRequestError, UnsupportedError
 from superserve.model_folder import BYTES, ModelConfig, TensorSpec
 from superserve.serving.byte_strings import to_cells
 from superserve.serving.explain import Explainer
 from superserve.serving.explanation import Explanation, Summary
 from superserve.serving.inference import InferRequest, InputTensor, Responder
+from superserve.serving.ledger import LedgerReport
 from superserve.serving.metadata import EXTENSIONS, ModelConfiguration, ModelMetadata, ServerMetadata
 from superserve.serving.pool import Buffer
 from superserve.serving.router import Pending, Router
@@ -375,6 +376,18 @@ class DataPlane:
         """What became of the latest requests of all models, the latest first."""
         told = [summary for model in self.models.values() for summary in model.latest(count)]
         return sorted(told, key=lambda summary: summary.arrived, reverse=True)[:count]
+
+    def ledgers(self) -> list[LedgerReport]:
+        """What degraded answers of each model cost, as far as it is known.
+
+        Raises:
+            UnsupportedError: if none keeps a ledger.
+        """
+        kept = [model.router.ledger for model in self.models.values()]
+        told = [ledger.report() for ledger in kept if ledger is not None]
+        if not told:
+            raise UnsupportedError("this server keeps no ledger: start it with --ledger 0.01 (ledger.share)")
+        return told
 
     def model(self, name: str, version: str | None = None) -> ServedModel:
         """The model of a name; of a version, if one is given.

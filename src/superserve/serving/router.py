@@ -28,8 +28,10 @@ from superserve.request import Outcome, Reason, Request, RequestState
 from superserve.scheduling.policy import Policy, TimeoutAction
 from superserve.scheduling.scheduler import Action, Finish, Launch, Scheduler
 from superserve.serving.decisions import DecisionLog, Ending
+from superserve.serving.idle_work import IdleBatch, IdleSource
 from superserve.serving.incidents import Incidents
 from superserve.serving.inference import Answer, Responder
+from superserve.serving.ledger import Ledger
 from superserve.serving.pool import Batch, BatchResult, Buffer
 from superserve.serving.recorder import Recorder
 from superserve.serving.shared_pool import SharedPool
@@ -98,6 +100,8 @@ class Router:
         decisions: how many are kept for `superserve why`; see `DecisionLog`.
         recorder: is told how requests end, if given; started and stopped with the router.
         tracer: is told of each request that has ended, if given.
+        ledger: is shown what was answered, if given, and run in idle time.
+        idle_sources: what else idle workers may do for the model.
     """
 
     def __init__(
@@ -112,6 +116,8 @@ class Router:
         decisions: int = 0,
         recorder: Recorder | None = None,
         tracer: RequestTracer | None = None,
+        ledger: Ledger | None = None,
+        idle_sources: Sequence[IdleSource] = (),
     ) -> None:
         self.scheduler = scheduler
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
@@ -125,6 +131,10 @@ class Router:
         self.statistics = Statistics()
         self.decisions = DecisionLog(decisions)
         self.recorder = recorder
+        self.ledger = ledger
+        self.idle_sources: tuple[IdleSource, ...] = (*idle_sources, *((ledger,) if ledger is not None else ()))
+        """What idle workers may do for this model."""
+        self._slo_ns = slo_ns
         self._incidents = Incidents()
         self._tracer = tracer
         table = scheduler.policy.table
@@ -184,6 +194,12 @@ class Router:
         """Requests waiting."""
         return self._scheduler.queue_depth
 
+    @property
+    def shortest_slo_ns(self) -> float:
+        """The time that requests have by default, or that those of late had, if that is less."""
+        usual_ns = self._scheduler.usual_deadline_ns
+        return min(self._slo_ns, usual_ns) if usual_ns else self._slo_ns
+
     def now_ns(self) -> int:
         """By its clock, which stamps its requests."""
         return self._clock.now_ns()
@@ -231,6 +247,8 @@ class Router:
             self._timer.cancel()
             self._timer = None
         await self._pool.leave(self)
+        for source in self.idle_sources:
+            source.close()
         if self.recorder is not None:
             await self.recorder.stop()
 
@@ -297,12 +315,24 @@ class Router:
             if isinstance(action, Launch):
                 self._launch(action)
 
+    def launch_idle(self, batch: IdleBatch) -> int:
+        """Run a batch that no request waits for; returns the worker. See `Scheduler.launch_idle`."""
+        launch = self._scheduler.launch_idle(self._clock.now_ns(), batch.subnet, batch.rows)
+        self._hand_over(launch, batch.inputs)
+        return launch.worker
+
+    def wake_idle_work(self) -> None:
+        """One of the `idle_sources` has something to do."""
+        self._pool.idle_work.wake()
+
     def conclude(self, actions: Sequence[Action], result: BatchResult, input_ns: int) -> None:
         """Do what is left after `launch`; ``result`` is what answered requests are answered with.
 
         ``input_ns`` is how long it took to hand that batch over.
         """
         began_ns = self._clock.now_ns()
+        if self.ledger is not None and self.ledger.observe(actions, result):
+            self.wake_idle_work()
         answered: list[Pending] = []
         launch: Launch | None = None
         for action in actions:
@@ -358,8 +388,11 @@ class Router:
             if pending.deadline_ns < launch.launched_ns or pending.responder is _NOBODY:
                 self.launched_too_late += 1
         self.decisions.launched(launch)
-        planned_ns = self._latency_ns[launch.subnet][rows]
-        self._pool.launch(launch.worker, Batch(launch.subnet, rows, inputs, self._number, planned_ns))
+        self._hand_over(launch, inputs)
+
+    def _hand_over(self, launch: Launch, inputs: Sequence[Sequence[Buffer]]) -> None:
+        subnet, rows = launch.subnet, launch.rows
+        self._pool.launch(launch.worker, Batch(subnet, rows, inputs, self._number, self._latency_ns[subnet][rows]))
 
     def _end(self, finish: Finish, result: BatchResult | None, result_ns: int = 0) -> None:
         pending = cast("Pending", finish.request)

@@ -8,6 +8,7 @@ from superserve.clock import Clock
 from superserve.request import RequestState
 from superserve.scheduling.scheduler import Scheduler
 from superserve.scheduling.workers import SharedWorkers
+from superserve.serving.idle_work import IdleWork
 from superserve.serving.incidents import log_waiting_again
 from superserve.serving.pool import Batch, BatchResult, WorkerPool
 
@@ -28,10 +29,12 @@ class SharedPool:
 
     Attributes:
         workers: what the schedulers of the routers are made for.
+        idle_work: what the workers do while no request has come for a while.
     """
 
     def __init__(self, pool: WorkerPool, clock: Clock) -> None:
         self.workers = SharedWorkers()
+        self.idle_work = IdleWork(self.workers, clock)
         self._pool = pool
         self._clock = clock
         self._routers: dict[Scheduler, Router] = {}
@@ -47,6 +50,7 @@ class SharedPool:
         """
         self._routers[router.scheduler] = router
         self.workers.add(router.scheduler)
+        self.idle_work.routers.append(router)
         if len(self._routers) == 1:
             try:
                 await self._pool.start(self)
@@ -67,6 +71,7 @@ class SharedPool:
 
     async def stop(self) -> None:
         """Stop the pool while routers are still there: their batches end or are lost, soon; idempotent."""
+        self.idle_work.rest()
         await self._pool.stop()
         for worker in list(self.workers.live):
             self.workers.leave(worker)
@@ -92,6 +97,8 @@ class SharedPool:
             routers[scheduler].launch(actions)
         for scheduler, actions in told:
             routers[scheduler].conclude(actions, result, input_ns)
+        if worker == self.idle_work.worker:
+            self.idle_work.on_done(result)
         if self._leaving:
             self._let_go()
 
@@ -100,6 +107,8 @@ class SharedPool:
         _logger.error("worker %d failed on a batch: %s", worker, message)
         for scheduler, actions in self.workers.on_batch_failed(self._clock.now_ns(), worker):
             self._routers[scheduler].act(actions)
+        if worker == self.idle_work.worker:
+            self.idle_work.on_dropped()
         self._let_go()
 
     def on_worker_lost(self, worker: int, reason: str) -> None:
@@ -113,6 +122,8 @@ class SharedPool:
             log_waiting_again(worker, [one.request_id for one in pending if one.state is not RequestState.DONE])
         for scheduler, actions in told:
             self._routers[scheduler].act(actions)
+        if worker == self.idle_work.worker:
+            self.idle_work.on_dropped()
         self._let_go()
         self._readiness_changed()
 
@@ -126,6 +137,7 @@ class SharedPool:
             return
         self._leaving.pop(router.scheduler, None)
         self.workers.remove(router.scheduler)
+        self.idle_work.routers.remove(router)
         del self._routers[router.scheduler]
 
     def _readiness_changed(self) -> None:

@@ -30,12 +30,13 @@ SURFACE = {
     "models": {"--json"},
     "profile": {"MODEL", "--quick", "--device", "--engine", "--dtype", "--seed", "--json"},
     "replay": {"TRACE", "--url", "--model", "--slo-ms", "--seed", "--ca-file", "--json"},
+    "reprofile": {"MODEL", "--url", "--ca-file", "--json"},
     "reproduce": {"[E1 ... E11|live|all]", "--out", "--data", "--seeds", "--shorten", "--runs", "--json"},
     "search": {"MODEL", "--out", "--data", "--budget", "--subnets", "--seed", "--json"},
     "serve": {
         "MODEL", "--host", "--http-port", "--grpc-port", "--metrics-port", "--workers", "--policy", "--slo-ms",
         "--timeout-action", "--device", "--engine", "--dtype", "--profile", "--model-repository", "--record",
-        "--otel-endpoint", "--otel-sampled", "--ledger", "--log-format",
+        "--otel-endpoint", "--otel-sampled", "--ledger", "--reprofile", "--log-format",
         "--config", "--ready-file",
     },
     "simulate": {

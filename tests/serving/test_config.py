@@ -46,6 +46,7 @@ OTHER: dict[str, tuple[Any, str]] = {
     "model.max_queued": (10, "10"),
     "model.decisions": (0, "0"),
     "repository.folder": ("/models", "/models"),
+    "idle.reprofile": (True, "true"),
     "ledger.share": (0.01, "0.01"),
     "ledger.max_bytes": (4096, "4096"),
     "record.folder": ("/record", "/record"),

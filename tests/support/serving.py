@@ -16,6 +16,7 @@ from superserve.serving.fake_pool import FakePool
 from superserve.serving.idle_work import IdleSource
 from superserve.serving.inference import Answer
 from superserve.serving.ledger import Ledger
+from superserve.serving.live_profile import LiveProfile
 from superserve.serving.recorder import Recorder as RunRecorder
 from superserve.serving.router import Router
 from superserve.serving.shared_pool import SharedPool
@@ -85,11 +86,22 @@ def make_ledger(share: float = 1.0) -> Ledger:
     return Ledger(MODEL, LatencyTable(PROFILE), share=share, max_bytes=1 << 20, rng=np.random.default_rng(0))
 
 
+def make_live_profile() -> LiveProfile:
+    """What measures `PROFILE` again, and keeps nothing."""
+    rows = [[bytes(4), bytes(4)]]
+    return LiveProfile("tiny", PROFILE, examples=lambda: rows, keep=None, rng=np.random.default_rng(0))
+
+
 def make_model(
-    router: Router, *, config: ModelConfig = MODEL, emulated: bool = False, slo_ms: float = 50.0
+    router: Router,
+    *,
+    config: ModelConfig = MODEL,
+    emulated: bool = False,
+    slo_ms: float = 50.0,
+    live_profile: LiveProfile | None = None,
 ) -> ServedModel:
     """`MODEL` behind a router."""
-    return ServedModel(config, router, slo_ms=slo_ms, emulated=emulated)
+    return ServedModel(config, router, slo_ms=slo_ms, emulated=emulated, live_profile=live_profile)
 
 
 def rename(config: ModelConfig, name: str) -> ModelConfig:

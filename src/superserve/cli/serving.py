@@ -91,6 +91,10 @@ def serve(
         float | None,
         typer.Option(metavar="SHARE", help="Of degraded requests, to run again in idle time: see `superserve ledger`."),
     ] = None,
+    reprofile: Annotated[
+        bool | None,
+        typer.Option("--reprofile", help="Clients may have profiles measured again: see `superserve reprofile`."),
+    ] = None,
     log_format: Annotated[str | None, typer.Option(help="console, or json: an object a line.")] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML configuration.")] = None,
     ready_file: Annotated[
@@ -117,6 +121,7 @@ def serve(
         "otel.endpoint": otel_endpoint,
         "otel.sampled": otel_sampled,
         "ledger.share": ledger,
+        "idle.reprofile": reprofile,
         "server.log_format": log_format,
         "model.policy": policy,
         "model.slo_ms": slo_ms,

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,6 +20,7 @@ from superserve.serving.config import Config
 from superserve.serving.dataplane import ServedModel
 from superserve.serving.devices import emulated_profile
 from superserve.serving.ledger import Ledger
+from superserve.serving.live_profile import LiveProfile
 from superserve.serving.recorder import Recorder
 from superserve.serving.router import Router
 from superserve.serving.shared_pool import SharedPool
@@ -91,6 +93,7 @@ class Deployment(NamedTuple):
                 rng=np.random.default_rng(number),
                 emulated=emulated,
             )
+        live_profile = self._live_profile(number) if config.idle.reprofile else None
         router = Router(
             scheduler,
             pool,
@@ -102,8 +105,24 @@ class Deployment(NamedTuple):
             recorder=recorder,
             tracer=None if tracing is None else tracing.of(model.name, scheduler.policy.table),
             ledger=ledger,
+            idle_sources=() if live_profile is None else (live_profile,),
         )
-        return ServedModel(model, router, slo_ms=slo_ms, emulated=emulated)
+        return ServedModel(model, router, slo_ms=slo_ms, emulated=emulated, live_profile=live_profile)
+
+    def _live_profile(self, number: int) -> LiveProfile:
+        """What can measure the profile again; of an emulated device, which has that of another, it is not kept."""
+        from superserve.profiler import save_profile  # noqa: PLC0415  (as in `_kept_or_measured`)
+        from superserve.profiler.measure import example_rows  # noqa: PLC0415
+
+        folder, rng = self.folder, np.random.default_rng(number)
+        emulated = emulated_profile(self.choice.device) is not None
+        return LiveProfile(
+            folder.config.name,
+            self.profile,
+            examples=lambda: example_rows(folder, folder.config.inputs, rng),
+            keep=None if emulated else partial(save_profile, folder),
+            rng=rng,
+        )
 
 
 def deploy(

@@ -68,6 +68,7 @@ class ModelCollector(Collector):
         yield from _plans(models)
         yield _recording(models)
         yield from _ledgers(models)
+        yield _profile_drift(models)
         yield _workers(models)
         yield GaugeMetricFamily("superserve_tasks", "Tasks of the event loop.", value=len(asyncio.all_tasks()))
         yield GaugeMetricFamily(
@@ -182,6 +183,19 @@ def _ledgers(models: Iterable[ServedModel]) -> Iterator[Metric]:
             for bound, value in zip(("low", "high"), row.ci95 or (), strict=False):
                 bounds.add_metric([report.model, row.subnet, bound], value / 100)
     yield from (*families.values(), dropped, bounds)
+
+
+def _profile_drift(models: Iterable[ServedModel]) -> Metric:
+    """Of cells that have been measured again."""
+    family = GaugeMetricFamily(
+        "superserve_profile_drift_ratio",
+        "What a batch takes on a machine at rest over what it took when it was profiled.",
+        labels=["model", "subnet", "batch"],
+    )
+    for model in models:
+        for cell in model.live_profile.report().cells if model.can_reprofile else ():
+            family.add_metric([model.config.name, cell.subnet, str(cell.batch)], cell.ratio)
+    return family
 
 
 def _workers(models: Iterable[ServedModel]) -> Metric:

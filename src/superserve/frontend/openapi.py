@@ -16,6 +16,7 @@ from superserve.frontend.status import reason_phrase
 from superserve.serving.dataplane import MAX_TIMEOUT_US
 from superserve.serving.explanation import Explanation, Summary
 from superserve.serving.ledger import LedgerReport
+from superserve.serving.live_profile import ReprofileReport
 from superserve.serving.metadata import ModelConfiguration, ModelIndex, ModelMetadata, ServerMetadata
 from superserve.serving.statistics import StatisticsReport
 
@@ -117,6 +118,19 @@ OPERATIONS: Final[Mapping[tuple[bytes, str], Operation]] = {
         list[LedgerReport],
         (501,),
         "Of each model: how often subnets answered the same as the largest one, which was run later.",
+    ),
+    (b"GET", f"{_MODEL}/profile"): Operation(
+        "What has become of a model's profile",
+        ReprofileReport,
+        (404, 501),
+        "As it was measured again, or how far that is.",
+    ),
+    (b"POST", f"{_MODEL}/profile"): Operation(
+        "Measure a profile again",
+        ReprofileReport,
+        (404, 409, 501),
+        "In idle time, which takes as long as it takes: answered when it has begun. What was measured is what a server "
+        "plans with that starts later.",
     ),
     (b"GET", "/openapi.json"): Operation("This document", None, description="OpenAPI 3.1."),
     (b"GET", "/docs"): Operation("This document, to be read", None, media_type=_HTML),

@@ -152,6 +152,8 @@ class V2Routes(RouteTable):
         self.add(b"GET", "/v2/decisions", self._decisions)
         self.add(b"GET", "/v2/decisions/{request_id}", self._explanation)
         self.add(b"GET", "/v2/ledger", self._ledger)
+        self.add(b"GET", "/v2/models/{model}/profile", self._profile)
+        self.add(b"POST", "/v2/models/{model}/profile", self._reprofile)
         self.add(b"GET", "/openapi.json", self._openapi)
         self.add(b"GET", "/docs", self._docs)
         if repository is not None:
@@ -193,6 +195,15 @@ class V2Routes(RouteTable):
 
     def _ledger(self, exchange: Exchange, _: PathArguments) -> None:
         exchange.respond_json(msgspec.json.encode(self._plane.ledgers()))
+
+    def _profile(self, exchange: Exchange, path: PathArguments) -> None:
+        exchange.respond_json(msgspec.json.encode(self._model(path).live_profile.report()))
+
+    def _reprofile(self, exchange: Exchange, path: PathArguments) -> None:
+        self._access.check_admin(exchange.headers.get(b"authorization"))
+        model = self._model(path)
+        model.live_profile.begin(model.router.wake_idle_work)
+        exchange.respond_json(msgspec.json.encode(model.live_profile.report()))
 
     def _openapi(self, exchange: Exchange, _: PathArguments) -> None:
         exchange.respond_json(self._document[0])

@@ -40,8 +40,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """File of bearer tokens, one a line, that only its owner may read; default: nobody is asked for one. Health is told
     without."""
     admin_tokens: str | None = None
-    """File of the tokens that may load and unload models; needed for that wherever others than this machine's users can
-    reach the server, or ``tokens`` are asked for."""
+    """File of the tokens that may load and unload models and have profiles measured; needed for that wherever others
+    than this machine's users can reach the server, or ``tokens`` are asked for."""
     http_port: _Port = 8000
     """Port of the HTTP front end; 0 takes a free one."""
     grpc_port: _Port | None = None
@@ -186,6 +186,15 @@ class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Of each model's samples that wait for idle time, in memory."""
 
 
+class IdleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[idle]``: what else workers may do while no requests come."""
+
+    reprofile: bool = False
+    """Whether clients may have profiles measured anew.
+
+    Whoever can reach the server can do that, unless ``server.admin_tokens`` asks for a token."""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole tree."""
 
@@ -199,6 +208,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     record: RecordConfig = RecordConfig()
     otel: OtelConfig = OtelConfig()
     ledger: LedgerConfig = LedgerConfig()
+    idle: IdleConfig = IdleConfig()
 
     def settings(self, name: str) -> NamedModelSettings:
         """What holds for a model."""
@@ -295,13 +305,14 @@ def _check_memory(config: Config) -> None:
 
 def _check_access(config: Config) -> None:
     server = config.server
-    if config.repository.folder is None or server.admin_tokens is not None:
+    if server.admin_tokens is not None or (server.tokens is None and is_loopback(server.host)):
         return
-    if server.tokens is not None or not is_loopback(server.host):
-        raise ConfigError(
-            "repository.folder: clients could load and unload models: give server.admin_tokens, a file of tokens that "
-            "allow it (or no repository)"
-        )
+    for key, is_on, what in (
+        ("repository.folder", config.repository.folder is not None, "load and unload models"),
+        ("idle.reprofile", config.idle.reprofile, "have profiles measured"),
+    ):
+        if is_on:
+            raise ConfigError(f"{key}: clients could {what}: give server.admin_tokens, a file of tokens that allow it")
 
 
 def _forget_models(values: dict[str, object], provenance: dict[str, str], field: str) -> None:

@@ -18,6 +18,7 @@ from superserve.serving.explain import Explainer
 from superserve.serving.explanation import Explanation, Summary
 from superserve.serving.inference import InferRequest, InputTensor, Responder
 from superserve.serving.ledger import LedgerReport
+from superserve.serving.live_profile import LiveProfile
 from superserve.serving.metadata import EXTENSIONS, ModelConfiguration, ModelMetadata, ServerMetadata
 from superserve.serving.pool import Buffer
 from superserve.serving.router import Pending, Router
@@ -60,10 +61,20 @@ class ServedModel:
         router: runs its requests.
         slo_ms: deadline of a request that states none, from its arrival.
         emulated: whether its workers only pretend to run it.
+        live_profile: measures its profile again, if that is allowed; one of the router's idle sources.
     """
 
-    def __init__(self, config: ModelConfig, router: Router, *, slo_ms: float, emulated: bool = False) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        router: Router,
+        *,
+        slo_ms: float,
+        emulated: bool = False,
+        live_profile: LiveProfile | None = None,
+    ) -> None:
         self.config = config
+        self._live_profile = live_profile
         self.router = router
         self.emulated = emulated
         self.slo_ms = slo_ms
@@ -183,6 +194,22 @@ class ServedModel:
         """What became of a request and why; None if it is none of the latest ones of this model."""
         course = self.router.decisions.find(request_id)
         return None if course is None else self._explainer.explain(course, self.router.now_ns(), epoch_ms())
+
+    @property
+    def can_reprofile(self) -> bool:
+        """Whether its profile may be measured again."""
+        return self._live_profile is not None
+
+    @property
+    def live_profile(self) -> LiveProfile:
+        """What measures its profile again.
+
+        Raises:
+            UnsupportedError: if that is not allowed.
+        """
+        if self._live_profile is None:
+            raise UnsupportedError("no profiles are measured here: start the server with --reprofile (idle.reprofile)")
+        return self._live_profile
 
     def latest(self, count: int) -> list[Summary]:
         """What became of the latest requests, the latest first."""

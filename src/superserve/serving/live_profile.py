@@ -1,0 +1,295 @@
+"""A model's profile, measured again on a server that is up, while nobody asks it for anything.
+
+`scheduling/drift.py` follows how much slower the machine has become, by one factor for all subnets and batch sizes.
+Another release of torch, or a neighbour on the memory bus, changes the *shape* of a profile: that takes measuring.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
+
+from superserve.clock import NS_PER_US
+from superserve.errors import ConflictError, SuperServeError, UnavailableError, WorkerError
+from superserve.profile import LatencyTable, Profile, SubnetProfile
+from superserve.serving.idle_work import SLO_SHARE, IdleBatch, IdleLimit
+from superserve.serving.pool import BatchResult
+
+_logger = logging.getLogger(__name__)
+
+#: Of each cell. Only medians are wanted, on a machine at rest: see ``quiet_most`` in ``profiler/plan.py``.
+SAMPLES: Final = 9
+
+_GONE: Final = "the model went while it was measured"
+
+State = Literal["never measured", "measuring", "measured", "failed"]
+
+
+class CellDrift(Struct, frozen=True, kw_only=True):
+    """What one cell takes by now, held against its profile."""
+
+    subnet: str
+    batch: int
+    profiled_us: float
+    """Median on a machine at rest, when it was profiled."""
+    measured_us: float
+    """The same now."""
+    ratio: float
+    samples: int
+
+
+class ReprofileReport(Struct, frozen=True, kw_only=True):
+    """How far a measurement is, or what came of it."""
+
+    model: str
+    state: State
+    samples: int = 0
+    """Taken so far."""
+    samples_wanted: int = 0
+    cells: list[CellDrift] = []
+    """Those that have been measured, in rising order of accuracy and batch size."""
+    cells_left_out: int = 0
+    """Those that take longer than idle work may: they get the ratio of the measured one that is nearest in time."""
+    kept: str | None = None
+    """The file that a server that starts from now on plans with."""
+    problem: str = ""
+    """Why it failed."""
+
+
+class _Cell(NamedTuple):
+    subnet: int
+    rows: int
+
+
+class LiveProfile:
+    """Measures the cells of a profile again, one batch at a time; see `superserve.serving.idle_work.IdleSource`.
+
+    Cells are visited in random order, round by round, as `superserve profile` does it. A worker that has been idle is
+    slow at first, so that a batch is run twice and the second time counts. A profile is measured beside a busy router,
+    and idle time is quiet; so what is compared is the profile's medians on a machine at rest, and all of a cell's
+    latencies are then multiplied by their ratio.
+
+    The table that the running server plans with is left alone: promises that were made, plans and explanations refer to
+    it, and drift keeps its level true. What was measured is kept for the next start.
+
+    Args:
+        name: of the model.
+        profile: what the server plans with.
+        examples: makes rows to measure with, each as the bytes of its tensors; called in another thread.
+        keep: keeps a profile of the model; called in another thread. None: it is not to be kept.
+        rng: draws the order.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        profile: Profile,
+        *,
+        examples: Callable[[], Sequence[Sequence[bytes]]],
+        keep: Callable[[Profile], Path] | None,
+        rng: np.random.Generator,
+    ) -> None:
+        self._name = name
+        self._profile = profile
+        self._table = LatencyTable(profile)
+        self._examples = examples
+        self._keep = keep
+        self._rng = rng
+        self._cells = [_Cell(subnet, rows) for subnet in range(len(self._table)) for rows in profile.batches]
+        self._samples: dict[_Cell, list[int]] = {}
+        self._visits: deque[_Cell] = deque()
+        self._rows: Sequence[Sequence[bytes]] = ()
+        self._now: _Cell = self._cells[0]
+        self._warm = False
+        self._wanted = 0
+        self._state: State = "never measured"
+        self._kept: str | None = None
+        self._problem = ""
+        self._closed = False
+        self._sampled: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, wake: Callable[[], object]) -> None:
+        """Measure from now on; ``wake`` is called when there is something to run.
+
+        Raises:
+            ConflictError: if it is being measured already.
+        """
+        if self._state == "measuring":
+            raise ConflictError(f"the profile of {self._name!r} is being measured already: wait for that")
+        self._state, self._kept, self._problem = "measuring", None, ""
+        self._samples = {}
+        self._wanted = SAMPLES * len(self._cells)
+        self._task = asyncio.get_running_loop().create_task(self._measure(wake))
+
+    def close(self) -> None:
+        """See `IdleSource.close`."""
+        self._closed = True
+        self._fail(UnavailableError(_GONE))
+
+    def report(self) -> ReprofileReport:
+        """How far it is."""
+        ratios = self._ratios()
+        subnets = self._profile.subnets
+        return ReprofileReport(
+            model=self._name,
+            state=self._state,
+            samples=sum(map(len, self._samples.values())),
+            samples_wanted=self._wanted,
+            cells=[
+                CellDrift(
+                    subnet=subnets[cell.subnet].id,
+                    batch=cell.rows,
+                    profiled_us=self._profiled_us(cell),
+                    measured_us=round(self._profiled_us(cell) * ratios[cell], 1),
+                    ratio=round(ratios[cell], 4),
+                    samples=len(self._samples[cell]),
+                )
+                for cell in self._cells
+                if cell in ratios
+            ],
+            cells_left_out=len(self._cells) - len(ratios) if self._state == "measured" else 0,
+            kept=self._kept,
+            problem=self._problem,
+        )
+
+    @property
+    def pending(self) -> bool:
+        """See `IdleSource.pending`."""
+        return bool(self._visits)
+
+    def next_batch(self, limit: IdleLimit) -> IdleBatch | None:
+        """See `IdleSource.next_batch`."""
+        for _ in range(len(self._visits)):
+            cell = self._visits.popleft()
+            planned_ns = self._table.latency_ns[cell.subnet][cell.rows]
+            if planned_ns <= limit.now_ns:
+                self._now, self._warm = cell, False
+                return IdleBatch(
+                    cell.subnet, cell.rows, [self._rows[row % len(self._rows)] for row in range(cell.rows)]
+                )
+            if planned_ns <= limit.ever_ns:
+                self._visits.append(cell)
+            else:
+                self._wanted -= 1
+        self._end_if_sampled()
+        return None
+
+    def on_done(self, result: BatchResult) -> bool:
+        """See `IdleSource.on_done`."""
+        if not self._warm:
+            self._warm = True
+            return True
+        self._samples.setdefault(self._now, []).append(result.infer_ns)
+        self._end_if_sampled()
+        return False
+
+    def on_dropped(self, *, failed: bool) -> None:
+        """See `IdleSource.on_dropped`."""
+        if failed:
+            subnet = self._profile.subnets[self._now.subnet].id
+            self._fail(
+                WorkerError(f"a worker failed on a batch of {self._now.rows} rows on {subnet}, or was lost with it")
+            )
+        elif self._sampled is not None:
+            self._visits.append(self._now)
+
+    async def _measure(self, wake: Callable[[], object]) -> None:
+        try:
+            self._rows = await asyncio.to_thread(self._examples)
+            if self._closed:
+                raise UnavailableError(_GONE)
+            order = [self._cells[index] for _ in range(SAMPLES) for index in self._rng.permutation(len(self._cells))]
+            self._visits = deque(order)
+            self._sampled = asyncio.get_running_loop().create_future()
+            wake()
+            await self._sampled
+            measured = self._measured()
+            if self._keep is not None:
+                self._kept = str(await asyncio.to_thread(self._keep, measured))
+            self._state = "measured"
+            self._log()
+        except (SuperServeError, OSError) as error:
+            self._state, self._problem = "failed", str(error)
+            _logger.warning("the profile of %s could not be measured again: %s", self._name, error)
+        finally:
+            self._sampled, self._rows = None, ()
+
+    def _end_if_sampled(self) -> None:
+        if not self._visits and self._sampled is not None and not self._sampled.done():
+            self._sampled.set_result(None)
+
+    def _fail(self, error: SuperServeError) -> None:
+        self._visits.clear()
+        if self._sampled is not None and not self._sampled.done():
+            self._sampled.set_exception(error)
+
+    def _profiled_us(self, cell: _Cell) -> float:
+        subnet = self._profile.subnets[cell.subnet]
+        return (subnet.quiet_p50_us or subnet.p50_us)[self._profile.batches.index(cell.rows)]
+
+    def _ratios(self) -> dict[_Cell, float]:
+        """Of the cells that have been measured: what they take over what they took."""
+        return {
+            cell: median(self._samples[cell]) / NS_PER_US / self._profiled_us(cell)
+            for cell in self._cells
+            if cell in self._samples
+        }
+
+    def _measured(self) -> Profile:
+        """The profile as it is now.
+
+        Raises:
+            UnavailableError: if every cell takes longer than idle work may.
+        """
+        ratios = self._ratios()
+        if not ratios:
+            raise UnavailableError(
+                f"every batch takes longer than idle work may, which is {SLO_SHARE:.0%} of the shortest SLO"
+            )
+
+        def ratio(cell: _Cell) -> float:
+            taken_us = self._profiled_us(cell)
+            return ratios.get(cell) or ratios[min(ratios, key=lambda other: abs(self._profiled_us(other) - taken_us))]
+
+        def scaled(number: int, subnet: SubnetProfile) -> SubnetProfile:
+            factors = [ratio(_Cell(number, rows)) for rows in self._profile.batches]
+
+            def times(row: Sequence[float]) -> tuple[float, ...]:
+                return tuple(round(value * factor, 1) for value, factor in zip(row, factors, strict=True))
+
+            return replace(
+                subnet,
+                p50_us=times(subnet.p50_us),
+                p95_us=times(subnet.p95_us),
+                p99_us=times(subnet.p99_us),
+                quiet_p50_us=times(subnet.quiet_p50_us or subnet.p50_us),
+            )
+
+        subnets = tuple(scaled(number, subnet) for number, subnet in enumerate(self._profile.subnets))
+        return replace(self._profile, subnets=subnets).repaired()
+
+    def _log(self) -> None:
+        cells = self.report().cells
+        low, high = (choose(cells, key=lambda cell: cell.ratio) for choose in (min, max))
+        _logger.info(
+            "the profile of %s was measured again: %d of %d cells, which take %.2f (%s, batch %d) to %.2f "
+            "(%s, batch %d) times what was profiled; %s",
+            self._name,
+            len(cells),
+            len(self._cells),
+            low.ratio,
+            low.subnet,
+            low.batch,
+            high.ratio,
+            high.subnet,
+            high.batch,
+            f"kept in {self._kept} for the next start" if self._kept else "it is not kept",
+        )

@@ -106,6 +106,15 @@ def test_explain_a_request(tmp_path: Path) -> None:
     assert told["attempts"][0]["bound"] == "slack"
 
 
+def test_use_idle_time(tmp_path: Path) -> None:
+    """Answers of the smallest subnet are compared, and the profile is measured again."""
+    work_through("use-idle-time.md", tmp_path)
+    (ledger,) = json.loads((tmp_path / "ledger.json").read_bytes())["models"]
+    assert ledger["rows"][0]["answered"] == 200
+    assert ledger["rows"][0]["compared"] > 0
+    assert json.loads((tmp_path / "reprofile.json").read_bytes())["state"] == "measured"
+
+
 def test_ask_what_if(tmp_path: Path) -> None:
     """A load is recorded, and asked about with other settings."""
     work_through("ask-what-if.md", tmp_path)

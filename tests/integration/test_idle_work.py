@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from superserve.client import Client
 from superserve.model_folder import ModelFolder, write_json
-from superserve.profile import Profile
+from superserve.profile import Profile, SubnetProfile
 from superserve.serving.choice import choose_engine
 from superserve.serving.engines import load_engine
 from support.profiles import guessed_profile
@@ -24,12 +25,24 @@ pytestmark = pytest.mark.integration
 REQUESTS = 40
 
 
+def short_profile() -> Profile:
+    """A made-up profile with few cells, all of them short: idle work comes at once."""
+    guess = guessed_profile(ModelFolder.resolve("digits"))
+
+    def short(subnet: SubnetProfile, number: int) -> SubnetProfile:
+        row = (1000.0 + number, 2000.0 + number)
+        return msgspec.structs.replace(subnet, p50_us=row, p95_us=row, p99_us=row)
+
+    subnets = tuple(short(subnet, number) for number, subnet in enumerate(guess.subnets))
+    return msgspec.structs.replace(guess, batches=(1, 4), subnets=subnets)
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """Every request is answered by the smallest subnet, sampled, and has time enough for idle work."""
     scratch = tmp_path_factory.mktemp("idle")
-    file = scratch / "guess.json"
-    write_json(file, guessed_profile(ModelFolder.resolve("digits")))
+    file = scratch / "short.json"
+    write_json(file, short_profile())
     arguments = ["--profile", file, "--policy", "fixed:smallest", "--slo-ms", "4000", "--workers", "1"]
     with serving(Path("digits"), *arguments, "--ledger", "1", "--reprofile", scratch=scratch, device="cpu") as ready:
         yield ready
@@ -68,14 +81,17 @@ def test_agreement_is_what_both_subnets_say(server: ServerProcess, tmp_path: Pat
 
 
 def test_a_profile_is_measured_again(server: ServerProcess, tmp_path: Path) -> None:
-    """The guess was far too generous, which shows; what is kept fits the model."""
+    """What is kept fits the model, and is what was measured."""
     report, text = told(server, tmp_path, "reprofile", "digits")
-    assert report["state"] == "measured"
-    assert all(cell["ratio"] < 1 and cell["samples"] for cell in report["cells"])
-    kept = Profile.load(report["kept"])
-    folder = ModelFolder.resolve("digits")
-    guess = guessed_profile(folder)
-    assert (kept.model_hash, kept.batches) == (guess.model_hash, guess.batches)
-    assert kept.subnets[-1].p99_us[0] < guess.subnets[-1].p99_us[0]
+    assert (report["state"], report["cells_left_out"]) == ("measured", 0)
+    kept, before = Profile.load(report["kept"]), short_profile()
+    assert (kept.model_hash, kept.batches) == (before.model_hash, before.batches)
+    measured = {(cell["subnet"], cell["batch"]): cell for cell in report["cells"]}
+    assert len(measured) == 2 * len(before.subnets)
+    for subnet in kept.subnets:
+        for batch, taken_us in zip(kept.batches, subnet.quiet_p50_us, strict=True):
+            cell = measured[subnet.id, batch]
+            assert cell["samples"]
+            assert taken_us == pytest.approx(cell["measured_us"], abs=0.2)
     assert "kept in" in text
     assert "was measured again" in server.log.read_text()

@@ -8,7 +8,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
 from superserve.clock import NS_PER_MS, ManualClock, epoch_ns
 from superserve.frontend.spans import ModelSpans
@@ -73,8 +73,14 @@ def attributes(span: ReadableSpan) -> dict[str, object]:
     return dict(span.attributes or {})
 
 
+def context(span: ReadableSpan) -> SpanContext:
+    found = span.get_span_context()
+    assert found is not None
+    return found
+
+
 def span_id(span: ReadableSpan) -> int:
-    return span.get_span_context().span_id
+    return context(span).span_id
 
 
 INFER = "POST /v2/models/{model}/infer"
@@ -174,7 +180,7 @@ async def test_a_clients_trace_goes_on(call: Origin, name: str, status: str) -> 
     bench.clock.advance(NS_PER_MS)
     bench.pool.finish(0)
     span = bench.only(name)
-    assert span.get_span_context().trace_id == TRACE
+    assert context(span).trace_id == TRACE
     assert span.parent is not None
     assert span.parent.span_id == PARENT
     assert status in attributes(span)

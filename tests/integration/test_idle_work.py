@@ -43,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     scratch = tmp_path_factory.mktemp("idle")
     file = scratch / "short.json"
     write_json(file, short_profile())
-    arguments = ["--profile", file, "--policy", "fixed:smallest", "--slo-ms", "4000", "--workers", "1"]
+    arguments = ["--profile", str(file), "--policy", "fixed:smallest", "--slo-ms", "4000", "--workers", "1"]
     with serving(Path("digits"), *arguments, "--ledger", "1", "--reprofile", scratch=scratch, device="cpu") as ready:
         yield ready
 

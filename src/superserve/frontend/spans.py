@@ -13,7 +13,7 @@ from typing import Final
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import Sampler
+from opentelemetry.sdk.trace.sampling import Decision, Sampler
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer, get_current_span, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
@@ -116,7 +116,7 @@ class ModelSpans:
         else:
             parent, trace_id = _ROOT, self._ids.generate_trace_id()
         result = self._sampler.should_sample(parent, trace_id, _NAMES[origin.call], SpanKind.SERVER)
-        return parent if result.decision.is_sampled() else None
+        return parent if result.decision is Decision.RECORD_AND_SAMPLE else None
 
     def _date_ns(self) -> int:
         """What makes a date of an instant of the clock."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from superserve.errors import ProfileError
 from superserve.model_folder import write_json
 from superserve.profile import LatencyTable, Profile
-from support.profiles import make_profile, profiles
+from support.profiles import make_profile, profiles, with_shorter
 
 CROOKED = make_profile([[2.0, 1.0, 5.0], [1.5, 3.0, 4.0]], batches=(1, 2, 4))
 
@@ -111,3 +111,49 @@ def test_what_fits_the_slack_is_what_a_search_of_all_cells_finds(
     usable = sorted(data.draw(st.sets(st.integers(0, len(table) - 1), min_size=1)))
     fast = [subnet for subnet in usable if table.latency_ns[subnet][rows] < slack_ns]
     assert table.most_accurate(rows, slack_ns, usable) == max(fast, default=None)
+
+
+TEXTS = with_shorter(CROOKED, (8, 0.5, 2.0), (16, 0.25, 0.5))
+
+
+def test_a_profile_of_a_text_model_survives_its_file_and_older_files_have_one_length(tmp_path: Path) -> None:
+    write_json(tmp_path / "p.json", TEXTS)
+    assert Profile.load(tmp_path / "p.json") == TEXTS
+    older = msgspec.to_builtins(TEXTS)
+    del older["shorter"]
+    (tmp_path / "p.json").write_bytes(msgspec.json.encode(older))
+    assert Profile.load(tmp_path / "p.json") == TEXTS.longest == CROOKED
+
+
+def test_buckets_are_profiles_from_the_shortest_to_the_longest() -> None:
+    assert [bucket.subnets[0].p50_us[0] for bucket in TEXTS.buckets] == [4000, 1000, 2000]
+    assert TEXTS.shares == (0.5, 0.25, 0.25)
+    assert (CROOKED.buckets, CROOKED.shares) == ((CROOKED,), (1.0,))
+
+
+def test_longer_texts_take_no_less_time_once_repaired() -> None:
+    assert "p50 of s0 at batch 1 is below that of shorter texts" in TEXTS.violations()
+    repaired = TEXTS.repaired()
+    assert not repaired.violations()
+    assert [bucket.subnets[0].p50_us for bucket in repaired.buckets] == [(4000, 4000, 10000)] * 3
+
+
+@pytest.mark.parametrize(
+    ("buckets", "message"),
+    [
+        ([(16, 0.5, 0.5), (8, 0.1, 0.5)], r"lengths \[16, 8\] must rise"),
+        ([(8, 0.6, 0.5), (16, 0.6, 0.5)], r"shares \[0.6, 0.6\] must be at least 0, and at most 1 together"),
+        ([(8, -0.6, 0.5)], "shares"),
+        ([(8, 0.5, -1.0)], "needs one positive latency"),
+    ],
+)
+def test_impossible_lengths_are_refused(buckets: list[tuple[int, float, float]], message: str) -> None:
+    with pytest.raises(ProfileError, match=message):
+        with_shorter(CROOKED, *buckets)
+
+
+def test_shorter_texts_have_the_same_subnets() -> None:
+    (bucket,) = with_shorter(CROOKED, (8, 0.5, 0.5)).shorter
+    fewer = msgspec.structs.replace(bucket, subnets=bucket.subnets[:1])
+    with pytest.raises(ProfileError, match=r"length 8 must have the subnets \['s0', 's1'\]"):
+        msgspec.structs.replace(CROOKED, shorter=(fewer,))

@@ -6,6 +6,7 @@
 import bisect
 from collections.abc import Sequence
 from importlib import resources
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Final, Literal
 
@@ -17,6 +18,8 @@ from superserve.errors import ProfileError
 FORMAT: Final = 1
 
 Quantile = Literal["p50", "p95", "p99"]
+
+QUANTILES: Final[tuple[Quantile, ...]] = ("p50", "p95", "p99")
 
 #: What batches are planned with. Policies use the slack up, so that the share of batches beyond the plan is about that
 #: of late answers: served live, ``drainfit`` answered 0.975 in time with the p95 and 0.991 with the p99
@@ -55,6 +58,17 @@ class SubnetProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return {"p50": self.p50_us, "p95": self.p95_us, "p99": self.p99_us}[quantile]
 
 
+class Bucket(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Batches of texts that are padded to one of the shorter lengths of their model."""
+
+    length: int
+    """In word pieces."""
+    share: float
+    """How many of the model's test texts are padded to it when alone, 0..1: what simulated requests draw."""
+    subnets: tuple[SubnetProfile, ...]
+    """Those of the profile, in the same order."""
+
+
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Latency quantiles per (subnet, batch size) on a device, and the accuracy of each subnet.
 
@@ -72,6 +86,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     dispatch_overhead_p99_us: float | None = None
     """Its p99. None: simulated batches take the mean, all of them."""
     subnets: tuple[SubnetProfile, ...]
+    """Of text models: with the longest texts."""
+    shorter: tuple[Bucket, ...] = ()
+    """The same with shorter texts, in rising order of length; empty where rows are alike or were not told apart."""
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
@@ -83,12 +100,23 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         ids = [subnet.id for subnet in self.subnets]
         if len(set(ids)) != len(ids):
             raise ProfileError(f"subnet ids {ids} must be distinct")
-        for subnet in self.subnets:
+        self._check_shorter(ids)
+        for subnet in chain(self.subnets, *(bucket.subnets for bucket in self.shorter)):
             for row in (subnet.p50_us, subnet.p95_us, subnet.p99_us):
                 if len(row) != len(self.batches) or any(value <= 0 for value in row):
                     raise ProfileError(
                         f"subnet {subnet.id!r} needs one positive latency for each of the batches {self.batches}"
                     )
+
+    def _check_shorter(self, ids: list[str]) -> None:
+        for bucket in self.shorter:
+            if [subnet.id for subnet in bucket.subnets] != ids:
+                raise ProfileError(f"shorter: length {bucket.length} must have the subnets {ids}, in this order")
+        lengths, shares = [bucket.length for bucket in self.shorter], [bucket.share for bucket in self.shorter]
+        if lengths != sorted(set(lengths)):
+            raise ProfileError(f"shorter: lengths {lengths} must rise")
+        if not all(share >= 0 for share in shares) or sum(shares) > 1 + 1e-6:
+            raise ProfileError(f"shorter: shares {shares} must be at least 0, and at most 1 together")
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> "Profile":
@@ -124,6 +152,23 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             return mean
         return max(0.0, (mean - 0.245 * p95 - 0.03 * p99) / 0.725)
 
+    @property
+    def longest(self) -> "Profile":
+        """The one of the longest texts alone: what holds whatever comes."""
+        return msgspec.structs.replace(self, shorter=()) if self.shorter else self
+
+    @property
+    def buckets(self) -> tuple["Profile", ...]:
+        """A profile of each length that texts are padded to, the shortest first; of other models, itself alone."""
+        shorter = (msgspec.structs.replace(self, subnets=bucket.subnets, shorter=()) for bucket in self.shorter)
+        return *shorter, self.longest
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Of each of `buckets`: how many requests of one row are of it, 0..1."""
+        shorter = [bucket.share for bucket in self.shorter]
+        return *shorter, max(0.0, 1.0 - sum(shorter))
+
     def largest_cell_ms(self, quantile: Quantile = "p95") -> float:
         """The slowest cell, in milliseconds."""
         return max(max(subnet.quantile_us(quantile)) for subnet in self.subnets) * NS_PER_US / NS_PER_MS
@@ -133,46 +178,41 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return max(50.0, 1.17 * self.largest_cell_ms())
 
     def violations(self) -> list[str]:
-        """Where latency does not rise with batch size or with accuracy (paper section 4.2, P1 and P2)."""
+        """Where latency does not rise with batch size or accuracy (paper section 4.2, P1 and P2), or with length."""
         found: list[str] = []
-        for quantile in ("p50", "p95", "p99"):
-            rows = [subnet.quantile_us(quantile) for subnet in self.subnets]
-            for subnet, row in zip(self.subnets, rows, strict=True):
-                for batch, before, after in zip(self.batches[1:], row, row[1:], strict=False):
-                    if after < before:
-                        found.append(
-                            f"{quantile} of {subnet.id} falls from {before:.0f} to {after:.0f} us at batch {batch}"
-                        )
-            for subnet, below, row in zip(self.subnets[1:], rows, rows[1:], strict=False):
-                for batch, slow, fast in zip(self.batches, below, row, strict=True):
-                    if fast < slow:
-                        found.append(
-                            f"{quantile} of {subnet.id} at batch {batch} is below that of a less accurate subnet"
-                        )
+        for number, bucket in enumerate(self.buckets):
+            where = f" with texts of {self.shorter[number].length} pieces" if number < len(self.shorter) else ""
+            found += [f"{violation}{where}" for violation in _violations(bucket)]
+        for quantile in QUANTILES:
+            for below, above in pairwise(self.buckets):
+                for subnet, other in zip(below.subnets, above.subnets, strict=True):
+                    pairs = zip(self.batches, subnet.quantile_us(quantile), other.quantile_us(quantile), strict=True)
+                    found += [
+                        f"{quantile} of {subnet.id} at batch {batch} is below that of shorter texts"
+                        for batch, short, long in pairs
+                        if long < short
+                    ]
         return found
 
     def repaired(self) -> "Profile":
         """A profile without violations: each cell raised to the largest that it must not be below."""
-        repaired: list[SubnetProfile] = []
-        floor: dict[Quantile, list[float]] = {}
-        for subnet in self.subnets:
-            lower: list[float] = [0.0] * len(self.batches)
-            for quantile in ("p50", "p95", "p99"):
-                row = _running_max(subnet.quantile_us(quantile), floor.get(quantile), lower)
-                floor[quantile] = lower = row
-            repaired.append(
-                msgspec.structs.replace(
-                    subnet, p50_us=tuple(floor["p50"]), p95_us=tuple(floor["p95"]), p99_us=tuple(floor["p99"])
-                )
-            )
-        return msgspec.structs.replace(self, subnets=tuple(repaired))
+        repaired: list[tuple[SubnetProfile, ...]] = []
+        for bucket in self.buckets:
+            repaired.append(_raised(bucket.subnets, repaired[-1] if repaired else None))
+        shorter = zip(self.shorter, repaired[:-1], strict=True)
+        return msgspec.structs.replace(
+            self,
+            subnets=repaired[-1],
+            shorter=tuple(msgspec.structs.replace(bucket, subnets=subnets) for bucket, subnets in shorter),
+        )
 
 
 class LatencyTable:
     """A profile as the scheduler plans with it: integer nanoseconds at one quantile, monotone, O(1) to look up.
 
     Args:
-        profile: repaired on the way in, so that latency rises with rows and with accuracy.
+        profile: repaired on the way in, so that latency rises with rows and with accuracy. Of a text model it is the
+            one of the longest texts, unless it is one of `Profile.buckets`.
         quantile: which latencies to plan with.
 
     Attributes:
@@ -244,6 +284,42 @@ def _interpolated(batches: Sequence[int], latency_us: Sequence[float], rows: int
         return latency_us[0]
     low, high = batches[above - 1], batches[above]
     return latency_us[above - 1] + (latency_us[above] - latency_us[above - 1]) * (rows - low) / (high - low)
+
+
+def _violations(profile: Profile) -> list[str]:
+    """Those of one table."""
+    found: list[str] = []
+    for quantile in QUANTILES:
+        rows = [subnet.quantile_us(quantile) for subnet in profile.subnets]
+        for subnet, row in zip(profile.subnets, rows, strict=True):
+            for batch, before, after in zip(profile.batches[1:], row, row[1:], strict=False):
+                if after < before:
+                    found.append(
+                        f"{quantile} of {subnet.id} falls from {before:.0f} to {after:.0f} us at batch {batch}"
+                    )
+        for subnet, below, row in zip(profile.subnets[1:], rows, rows[1:], strict=False):
+            for batch, slow, fast in zip(profile.batches, below, row, strict=True):
+                if fast < slow:
+                    found.append(f"{quantile} of {subnet.id} at batch {batch} is below that of a less accurate subnet")
+    return found
+
+
+def _raised(subnets: Sequence[SubnetProfile], shorter: Sequence[SubnetProfile] | None) -> tuple[SubnetProfile, ...]:
+    """Subnets without violations, no cell below that of shorter texts."""
+    raised: list[SubnetProfile] = []
+    floor: dict[Quantile, list[float]] = {}
+    for number, subnet in enumerate(subnets):
+        lower: list[float] = [0.0] * len(subnet.p50_us)
+        for quantile in QUANTILES:
+            least = shorter[number].quantile_us(quantile) if shorter else None
+            row = _running_max(subnet.quantile_us(quantile), floor.get(quantile), lower, least)
+            floor[quantile] = lower = row
+        raised.append(
+            msgspec.structs.replace(
+                subnet, p50_us=tuple(floor["p50"]), p95_us=tuple(floor["p95"]), p99_us=tuple(floor["p99"])
+            )
+        )
+    return tuple(raised)
 
 
 def _running_max(row: Sequence[float], *floors: Sequence[float] | None) -> list[float]:

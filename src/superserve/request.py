@@ -59,6 +59,7 @@ class Request:
 
     ``rows`` is the leading dimension of its tensors. ``min_accuracy`` is the accuracy floor in per cent (0: none).
     ``priority`` follows Triton: 1 is the most urgent, larger numbers are given up first; 0, not given, is like 1.
+    ``bucket`` is the least of `Profile.buckets` that its rows fit into: a batch runs at the largest of its members'.
     ``latest_start_ns``, ``state``, ``losses`` (how many workers were lost while they ran it) and ``alone`` (it is to
     be run in a batch of its own) belong to the `Scheduler`.
     """
@@ -69,6 +70,7 @@ class Request:
     rows: int = 1
     min_accuracy: float = 0.0
     priority: int = 0
+    bucket: int = 0
     latest_start_ns: int = field(default=0, init=False)
     state: RequestState = field(default=RequestState.NEW, init=False)
     losses: int = field(default=0, init=False)

@@ -9,6 +9,7 @@ from superserve.clock import ManualClock
 from superserve.model_folder import ModelFolder, TensorSpec
 from superserve.profiler.measure import WaitingTime, build_profile, example_rows
 from superserve.profiler.sampling import CellSamples
+from superserve.profiler.texts import Texts
 from support.folders import write_digits_like_folder
 from support.profiles import DEVICE
 
@@ -68,3 +69,17 @@ def test_waiting_is_told_as_a_share_of_the_time(tmp_path: Path) -> None:
 
 def test_waiting_is_unknown_where_the_kernel_does_not_tell() -> None:
     assert WaitingTime(None, ManualClock()).share() is None
+
+
+def test_each_length_has_a_table_of_its_own() -> None:
+    """Cells come with the shortest texts first."""
+    samples = CellSamples(4)
+    for cell, us in enumerate((100, 200, 300, 400)):
+        samples.loaded[cell], samples.quiet[cell] = [us * 1000] * 10, [us * 900] * 3
+    samples.overhead = [50_000]
+    shorter = [Texts(8, 0.25, [b""])]
+    profile = build_profile(samples, DEVICE, "hash", (1,), {"small": 70.0, "large": 80.0}, shorter=shorter)
+    assert [subnet.p50_us for subnet in profile.subnets] == [(300,), (400,)]
+    (bucket,) = profile.shorter
+    assert (bucket.length, bucket.share) == (8, 0.25)
+    assert [(subnet.id, subnet.p50_us) for subnet in bucket.subnets] == [("small", (100,)), ("large", (200,))]

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from superserve.clock import NS_PER_MS, NS_PER_S
 from superserve.profile import LatencyTable, Profile
 from superserve.request import Outcome, Reason, Request
-from superserve.scheduling import Finish, Launch, Scheduler, create_policy
+from superserve.scheduling import Finish, Launch, Scheduler, create_policies, create_policy
 from superserve.scheduling.admission import Admission, Prediction, Promise
 from superserve.scheduling.commitments import Commitments
 from superserve.scheduling.policy import SchedulerView
@@ -22,7 +22,7 @@ from superserve.simulator import simulate
 from superserve.traces.arrivals import gamma
 from superserve.traces.trace import Trace
 from support.instances import whole_profiles
-from support.profiles import make_profile
+from support.profiles import bucketed_profiles, make_profile, with_shorter
 
 
 class Job(NamedTuple):
@@ -32,10 +32,24 @@ class Job(NamedTuple):
     rows: int = 1
     floor: float = 0.0
     priority: int = 0
+    bucket: int = 0
 
 
 jobs = st.builds(
-    Job, st.integers(1, 25), st.integers(1, 2), st.sampled_from([0.0, 0.0, 0.0, 71.0]), st.sampled_from([0, 1, 2])
+    Job,
+    st.integers(1, 25),
+    st.integers(1, 2),
+    st.sampled_from([0.0, 0.0, 0.0, 71.0]),
+    st.sampled_from([0, 1, 2]),
+    bucket=st.just(0),
+)
+texts = st.builds(
+    Job,
+    st.integers(1, 25),
+    st.integers(1, 2),
+    st.sampled_from([0.0, 0.0, 71.0]),
+    priority=st.just(0),
+    bucket=st.integers(0, 2),
 )
 ends_ms = st.lists(st.integers(0, 12), min_size=1, max_size=2)
 
@@ -44,8 +58,9 @@ class Instance:
     """Workers that are free at some instants, a queue, and an `Admission` that knows them."""
 
     def __init__(self, profile: Profile, ends: Sequence[int], waiting: Sequence[Job]) -> None:
-        self.table = LatencyTable(profile)
-        self.policy = create_policy("drainfit", self.table)
+        policies = create_policies("drainfit", profile)
+        self.tables, self.policy = [policy.table for policy in policies], policies[-1]
+        self.table = self.policy.table
         self.queue = WaitingQueue(lambda floor: self.policy.usable(floor)[0])
         commitments = Commitments()
         for worker, end in enumerate(ends):
@@ -53,7 +68,7 @@ class Instance:
                 commitments.add(worker, end * NS_PER_MS)
         self.ends = [end * NS_PER_MS for end in ends]
         view = SchedulerView(self.table, self.queue, 0, commitments=commitments, workers=range(len(ends)))
-        self.admission = Admission(self.policy, self.queue, view, commitments)
+        self.admission = Admission(self.policy, self.queue, view, commitments, tables=self.tables)
         self.best = self.table.accuracies[-1]
         self.waiting = [self.request(number, job) for number, job in enumerate(waiting)]
         for request in self.waiting:
@@ -61,9 +76,9 @@ class Instance:
 
     def request(self, number: int, job: Job, now_ns: int = 0) -> Request:
         deadline_ns = now_ns + job.due_ms * NS_PER_MS
-        floor = min(job.floor, self.best)
-        latest_ns = deadline_ns - self.table.latency_ns[self.policy.usable(floor)[0]][job.rows] - 1
-        request = Request(number, now_ns, deadline_ns, job.rows, floor, job.priority)
+        floor, bucket = min(job.floor, self.best), min(job.bucket, len(self.tables) - 1)
+        latest_ns = deadline_ns - self.tables[bucket].latency_ns[self.policy.usable(floor)[0]][job.rows] - 1
+        request = Request(number, now_ns, deadline_ns, job.rows, floor, job.priority, bucket)
         request.latest_start_ns = latest_ns
         return request
 
@@ -87,8 +102,9 @@ class Instance:
                 if rows > self.table.max_rows:
                     continue
                 fastest = max(self.policy.usable(request.min_accuracy)[0] for request in batch)
+                table = self.tables[max(request.bucket for request in batch)]
                 for worker, start_ns in enumerate(free):
-                    end_ns = start_ns + self.table.latency_ns[fastest][rows]
+                    end_ns = start_ns + table.latency_ns[fastest][rows]
                     if end_ns < min(request.deadline_ns for request in batch):
                         others = (*free[:worker], *free[worker + 1 :])
                         if self._serves(tuple(sorted((*others, end_ns))), left - set(batch)):
@@ -110,9 +126,13 @@ def test_nobody_is_refused_whom_a_schedule_serves_with_all_others(
     profile: Profile, ends: list[int], waiting: list[Job], newcomer: Job
 ) -> None:
     """Whatever waits, in whichever batches, on whichever workers."""
-    instance = Instance(profile, ends, waiting)
+    check_refusal(Instance(profile, ends, waiting), newcomer)
+
+
+def check_refusal(instance: Instance, newcomer: Job) -> None:
+    """Whoever is refused could not be served together with all that wait."""
     if instance.refusal(newcomer) is not None:
-        request = instance.request(len(waiting), newcomer)
+        request = instance.request(len(instance.waiting), newcomer)
         assert not instance.some_schedule_serves([*instance.waiting, request])
 
 
@@ -128,6 +148,15 @@ def test_whoever_is_certain_to_be_late_is_refused(
     need_ms = ahead * min(time_ms / size for size, time_ms in times_ms if time_ms < newcomer)
     if need_ms > sum(max(0, newcomer - end) for end in ends) + 1e-6:
         assert instance.refusal(Job(newcomer)) is not None
+
+
+@given(bucketed_profiles(whole_profiles()), ends_ms, st.lists(texts, max_size=3), texts)
+@example(with_shorter(ODD, (8, 0.5, 0.25)), [0], [Job(4), Job(4)], Job(6, bucket=1))
+def test_no_text_is_refused_that_a_schedule_serves_with_all_others(
+    profile: Profile, ends: list[int], waiting: list[Job], newcomer: Job
+) -> None:
+    """Whatever lengths they have, each batch taking what its longest does."""
+    check_refusal(Instance(profile, ends, waiting), newcomer)
 
 
 @given(ends_ms, st.lists(jobs, max_size=8), st.lists(jobs, max_size=8), jobs)
@@ -292,3 +321,14 @@ def test_the_admitted_are_served_in_overload(kind: str) -> None:
     if kind == "mixed priorities":
         assert trace.priority is not None
         assert served[trace.priority == 1].mean() > 0.99, "background is refused first"
+
+
+def test_a_short_text_is_admitted_where_a_long_one_would_be_too_late() -> None:
+    """Within 5 ms, on an idle worker: one takes 2 ms, the other 8."""
+    profile = with_shorter(make_profile([[8.0]], (1,)), (8, 0.5, 0.25))
+    policies = create_policies("drainfit", profile)
+    for bucket, admitted in ((0, True), (1, False)):
+        scheduler = Scheduler(policies[-1], overhead_ns=0, shorter=policies[:-1])
+        scheduler.on_worker_ready(0, 0)
+        actions = scheduler.on_arrival(0, Request(0, 0, 5 * NS_PER_MS, bucket=bucket))
+        assert isinstance(actions[0], Launch) == admitted

@@ -12,7 +12,7 @@ from superserve.clock import NS_PER_MS
 from superserve.profile import LatencyTable, Profile
 from superserve.request import Outcome, Reason, Request
 from superserve.scheduling import Action, Finish, Launch, Scheduler, SchedulerLimits, create_policy
-from support.profiles import make_profile, profiles
+from support.profiles import bucketed_profiles, make_profile, profiles
 from support.watched import Watched
 
 POLICIES = (
@@ -39,7 +39,11 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     workers = Bundle("workers")
 
-    @initialize(profile=profiles(), name=st.sampled_from(POLICIES), action=st.sampled_from(["reject", "delay"]))
+    @initialize(
+        profile=bucketed_profiles(profiles()),
+        name=st.sampled_from(POLICIES),
+        action=st.sampled_from(["reject", "delay"]),
+    )
     def start(self, profile: Profile, name: str, action: Any) -> None:
         self.idle: set[int] = set()
         self.watched = Watched(profile, name, action, self.idle)
@@ -60,9 +64,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         rows=st.integers(1, 16),
         floor=st.sampled_from([0.0, 0.0, 0.0, 71.0, 73.0, 99.0]),
         priority=st.integers(0, 3),
+        bucket=st.integers(0, 2),
     )
-    def arrive(self, slo_ms: float, rows: int, floor: float, priority: int) -> None:
-        self.watched.arrive(self.now_ns, slo_ms, rows, floor, priority)
+    def arrive(self, slo_ms: float, rows: int, floor: float, priority: int, bucket: int) -> None:
+        self.watched.arrive(self.now_ns, slo_ms, rows, floor, priority, bucket)
 
     @rule(pick=st.integers(0, 1_000))
     def cancel(self, pick: int) -> None:

@@ -1,9 +1,10 @@
 """Profiles and event sequences for hypothesis."""
 
 import hypothesis.strategies as st
+import msgspec
 
 from superserve.model_folder import ModelFolder
-from superserve.profile import Device, Profile, SubnetProfile
+from superserve.profile import QUANTILES, Bucket, Device, Profile, SubnetProfile
 
 DEVICE = Device(name="test", kind="fixture", threads=1, engine="none", dtype="float32", torch="none")
 
@@ -19,6 +20,27 @@ def make_profile(latencies_ms: list[list[float]], batches: tuple[int, ...], over
     return Profile(
         device=DEVICE, model_hash="test", batches=batches, dispatch_overhead_us=overhead_us, subnets=tuple(subnets)
     )
+
+
+def with_shorter(profile: Profile, *buckets: tuple[int, float, float]) -> Profile:
+    """The same for a text model: of each shorter length (pieces, share of the texts, its times over the longest's)."""
+
+    def scaled(subnet: SubnetProfile, factor: float) -> SubnetProfile:
+        p50, p95, p99 = (tuple(factor * value for value in subnet.quantile_us(name)) for name in QUANTILES)
+        return msgspec.structs.replace(subnet, p50_us=p50, p95_us=p95, p99_us=p99)
+
+    shorter = tuple(
+        Bucket(length=length, share=share, subnets=tuple(scaled(subnet, factor) for subnet in profile.subnets))
+        for length, share, factor in buckets
+    )
+    return msgspec.structs.replace(profile, shorter=shorter)
+
+
+@st.composite
+def bucketed_profiles(draw: st.DrawFn, plain: st.SearchStrategy[Profile]) -> Profile:
+    """Profiles of up to three buckets; a shorter text may have been measured to take longer (tables repair it)."""
+    factors = draw(st.lists(st.sampled_from([0.25, 0.5, 1.0, 1.25]), max_size=2))
+    return with_shorter(draw(plain), *((8 * number, 0.3, factor) for number, factor in enumerate(factors, 1)))
 
 
 @st.composite

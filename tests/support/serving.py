@@ -9,8 +9,8 @@ import numpy as np
 from superserve.clock import Clock
 from superserve.errors import SuperServeError
 from superserve.model_folder import ModelConfig, TensorSpec
-from superserve.profile import LatencyTable, Profile
-from superserve.scheduling import Scheduler, SchedulerLimits, TimeoutAction, create_policy
+from superserve.profile import Profile
+from superserve.scheduling import Scheduler, SchedulerLimits, TimeoutAction, create_policies
 from superserve.serving.dataplane import ServedModel
 from superserve.serving.fake_pool import FakePool
 from superserve.serving.idle_work import IdleSource
@@ -60,11 +60,13 @@ def make_router(
 ) -> Router:
     """A router of `MODEL`, on a pool of its own or one that it shares; a `FakePool` echoes the inputs."""
     shared = pool if isinstance(pool, SharedPool) else SharedPool(pool, clock)
+    *shorter, longest = create_policies(policy, profile, timeout_action)
     scheduler = Scheduler(
-        create_policy(policy, LatencyTable(profile), timeout_action),
+        longest,
         overhead_ns=round(profile.dispatch_overhead_us * 1000),
         limits=SchedulerLimits(max_queued=max_queued),
         shared=shared.workers,
+        shorter=shorter,
     )
     return Router(
         scheduler,

@@ -1,6 +1,7 @@
 """A small text classifier with random weights, as a model folder."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -68,3 +69,9 @@ def save_texts(folder: Path) -> ModelFolder:
 def cells(*texts: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.void]]:
     """Texts as a batch of `INPUT`."""
     return INPUT.packed(np.array(texts, object)[:, None])
+
+
+def padded_length(batch: np.ndarray[Any, Any]) -> int:
+    """What a worker pads a batch of cells to, in pieces."""
+    numbers, _ = PREPROCESSING.build()([torch.from_numpy(batch[..., None].view(np.uint8))])
+    return numbers.shape[1]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from superserve.clock import NS_PER_MS
-from superserve.profile import LatencyTable, Profile
+from superserve.profile import Profile
 from superserve.request import Outcome, Reason, Request, RequestState
 from superserve.scheduling import (
     Action,
@@ -13,7 +13,7 @@ from superserve.scheduling import (
     SchedulerLimits,
     SharedWorkers,
     TimeoutAction,
-    create_policy,
+    create_policies,
 )
 
 #: They leave a worker without work while it loads a subnet, or until its batch is full.
@@ -40,12 +40,16 @@ class Watched:
         idle: set[int],
         shared: SharedWorkers | None = None,
     ) -> None:
-        self.table = LatencyTable(profile)
-        self.policy = create_policy(policy, self.table, action)
+        *shorter, self.policy = create_policies(policy, profile, action)
+        self.table = self.policy.table
         self.action = action
         self.overhead_ns = NS_PER_MS // 2
         self.scheduler = Scheduler(
-            self.policy, overhead_ns=self.overhead_ns, limits=SchedulerLimits(max_queued=MAX_QUEUED), shared=shared
+            self.policy,
+            overhead_ns=self.overhead_ns,
+            limits=SchedulerLimits(max_queued=MAX_QUEUED),
+            shared=shared,
+            shorter=shorter,
         )
         self.may_wait = policy in WAITING
         self.requests: list[Request] = []
@@ -53,11 +57,11 @@ class Watched:
         self.running: dict[int, Launch] = {}
         self._idle = idle
 
-    def arrive(self, now_ns: int, slo_ms: float, rows: int, floor: float, priority: int) -> None:
-        """A request of its own arrives."""
+    def arrive(self, now_ns: int, slo_ms: float, rows: int, floor: float, priority: int, bucket: int = 0) -> None:
+        """A request of its own arrives; a bucket that the profile does not have is its largest."""
         deadline_ns = now_ns + round(slo_ms * NS_PER_MS)
-        rows = min(rows, self.table.max_rows)
-        request = Request(len(self.requests), now_ns, deadline_ns, rows, floor, priority)
+        rows, bucket = min(rows, self.table.max_rows), min(bucket, len(self.scheduler.tables) - 1)
+        request = Request(len(self.requests), now_ns, deadline_ns, rows, floor, priority, bucket)
         self.requests.append(request)
         self.apply(now_ns, self.scheduler.on_arrival(now_ns, request))
 
@@ -75,7 +79,7 @@ class Watched:
     def taken_ns(self, worker: int, slowness: float) -> int:
         """What the batch of a worker takes."""
         launch = self.running[worker]
-        return round(slowness * self.table.latency_ns[launch.subnet][launch.rows])
+        return round(slowness * self._planned_ns(launch.bucket, launch.subnet, launch.rows))
 
     def apply(self, now_ns: int, actions: Sequence[Action]) -> None:
         """Check what it wants done, and take note of it."""
@@ -131,6 +135,7 @@ class Watched:
         self.running[launch.worker] = launch
         assert launch.requests
         assert launch.rows == sum(request.rows for request in launch.requests) <= self.table.max_rows
+        assert launch.bucket == max(request.bucket for request in launch.requests), "planned for other rows"
         assert launch.subnet in self.policy.subnets
         assert len(launch.requests) == 1 or not any(request.alone for request in launch.requests)
         keys = [(request.deadline_ns, request.id) for request in launch.requests]
@@ -142,8 +147,11 @@ class Watched:
             assert request.id not in self.ended, "launched a request that has ended"
             assert request.min_accuracy <= self.table.accuracies[launch.subnet]
             if self.action == "reject":
-                done_ns = now_ns + self.overhead_ns + self.table.latency_ns[launch.subnet][request.rows]
+                done_ns = now_ns + self.overhead_ns + self._planned_ns(request.bucket, launch.subnet, request.rows)
                 assert done_ns < request.deadline_ns, "launched a request that was certain to miss"
         if self.action == "reject":
-            done_ns = now_ns + self.overhead_ns + self.table.latency_ns[launch.subnet][launch.rows]
+            done_ns = now_ns + self.overhead_ns + self._planned_ns(launch.bucket, launch.subnet, launch.rows)
             assert done_ns < launch.requests[0].deadline_ns, "the head misses by the profile"
+
+    def _planned_ns(self, bucket: int, subnet: int, rows: int) -> int:
+        return self.scheduler.tables[bucket].latency_ns[subnet][rows]

@@ -5,7 +5,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from superserve.supernet.tokenizer import INSIDE, Tokenizer, words
+from superserve.tokenizer import INSIDE, Tokenizer, words
 from superserve.training.pieces import SPECIAL, learn_pieces
 
 

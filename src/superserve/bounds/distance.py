@@ -41,7 +41,8 @@ def accuracy_bound(
 
     Args:
         trace: arrivals; its own SLOs hold where it has them.
-        profile: what a simulated batch takes.
+        profile: what a simulated batch takes; of a text model with the shortest texts, for it is not known which batch
+            would have which.
         workers: number of identical workers.
         slo_ms: deadline from arrival, in milliseconds.
         overhead_ms: dispatch overhead that every batch takes; if None, what of the profile's no batch undercuts.
@@ -54,7 +55,7 @@ def accuracy_bound(
     if not len(trace):
         raise ValueError("nothing was offered in this run: no figure is defined")
     overhead_ns = profile.usual_overhead_us * NS_PER_US if overhead_ms is None else overhead_ms * NS_PER_MS
-    costs, present = _costs_and_capacity(profile, round(overhead_ns), workers, conditions)
+    costs, present = _costs_and_capacity(profile.buckets[0], round(overhead_ns), workers, conditions)
     available = capacity or present
     slo_ns = np.full_like(trace.arrival_ns, round(slo_ms * NS_PER_MS)) if trace.slo_ns is None else trace.slo_ns
     # Whoever waits less than the shortest batch takes is lost anyway.

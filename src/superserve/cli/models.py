@@ -287,11 +287,14 @@ def _print_profile(measured: Any) -> None:  # noqa: ANN401  (as above)
     from superserve.tables import print_table
 
     columns = ("subnet", "accuracy %", *(f"batch {size}" for size in measured.batches))
-    rows = [
-        [subnet.id, subnet.accuracy, *(f"{p50 / 1000:.2f} / {p95 / 1000:.2f}" for p50, p95 in _quantiles(subnet))]
-        for subnet in measured.subnets
-    ]
-    print_table(out, f"p50 / p95 in ms on {measured.device.name}, one thread", columns, rows)
+    lengths = [f"texts of up to {bucket.length} pieces" for bucket in measured.shorter]
+    names = [f", {name}" for name in (*lengths, "the longest texts")] if lengths else [""]
+    for name, bucket in zip(names, measured.buckets, strict=True):
+        rows = [
+            [subnet.id, subnet.accuracy, *(f"{p50 / 1000:.2f} / {p95 / 1000:.2f}" for p50, p95 in _quantiles(subnet))]
+            for subnet in bucket.subnets
+        ]
+        print_table(out, f"p50 / p95 in ms on {measured.device.name}, one thread{name}", columns, rows)
     out.print(f"engine {measured.device.engine}, {measured.device.dtype}", highlight=False)
     out.print(f"dispatch overhead (p95): {measured.dispatch_overhead_us / 1000:.2f} ms", highlight=False)
 

@@ -13,8 +13,8 @@ from superserve.engine import EngineChoice
 from superserve.errors import ConfigError, ProfileError
 from superserve.frontend.tracing import Tracing
 from superserve.model_folder import ModelFolder
-from superserve.profile import LatencyTable, Profile
-from superserve.scheduling import Scheduler, SchedulerLimits, create_policy
+from superserve.profile import Profile
+from superserve.scheduling import Scheduler, SchedulerLimits, create_policies
 from superserve.serving.choice import choose_engine
 from superserve.serving.config import Config
 from superserve.serving.dataplane import ServedModel
@@ -62,12 +62,13 @@ class Deployment(NamedTuple):
         model, profile = self.folder.config, self.profile
         settings = config.settings(model.name)
         emulated = emulated_profile(self.choice.device) is not None
-        table = LatencyTable(profile)
+        *shorter, longest = create_policies(settings.policy, profile, settings.timeout_action)
         scheduler = Scheduler(
-            create_policy(settings.policy, table, settings.timeout_action),
+            longest,
             overhead_ns=round(profile.dispatch_overhead_us * NS_PER_US),
             limits=SchedulerLimits(max_queued=settings.max_queued),
             shared=pool.workers,
+            shorter=shorter,
         )
         slo_ms = settings.slo_ms or profile.default_slo_ms()
         recorder = None
@@ -189,7 +190,7 @@ def choose_profile(
     """
     emulated = emulated_profile(choice.device)
     if emulated is not None:
-        return Profile.load(emulated)
+        return Profile.load(emulated).longest  # emulated workers read no texts
     profile = Profile.load(profile_file) if profile_file is not None else _kept_or_measured(folder, choice, report)
     _check_engine(profile, choice)
     _check_fits(profile, folder)
@@ -245,6 +246,12 @@ def _check_fits(profile: Profile, folder: ModelFolder) -> None:
     if profile.model_hash != folder.model_hash or [subnet.id for subnet in profile.subnets] != front:
         raise ProfileError(
             f"the profile was measured on another model than {folder.path} holds: run `superserve profile` again"
+        )
+    lengths = folder.config.preprocessing.get("lengths", ())
+    if profile.shorter and [bucket.length for bucket in profile.shorter] != list(lengths[:-1]):
+        raise ProfileError(
+            f"the profile was measured with other lengths than {list(lengths)}, which texts are padded to: "
+            "run `superserve profile` again"
         )
     if profile.batches[-1] > folder.config.max_batch_size:
         raise ProfileError(

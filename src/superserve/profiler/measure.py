@@ -13,12 +13,13 @@ import uvloop
 from superserve.clock import NS_PER_US, Clock, MonotonicClock
 from superserve.engine import EngineChoice
 from superserve.model_folder import BYTES, ModelFolder, TensorSpec
-from superserve.profile import Device, Profile, SubnetProfile
+from superserve.profile import Bucket, Device, Profile, SubnetProfile
 from superserve.profiler.estimate import cell_quantiles
 from superserve.profiler.plan import FULL, QUICK, Effort
 from superserve.profiler.probe import Probe
 from superserve.profiler.sampling import CellSamples, Progress, Report, Sampler
 from superserve.profiler.store import THREADS, device_name
+from superserve.profiler.texts import Texts, shorter_texts
 from superserve.profiler.traffic import RouterTraffic
 from superserve.serving.choice import choose_engine
 from superserve.serving.cores import available_cores, pinned, plan_cores
@@ -40,7 +41,7 @@ class Measurement:
     violations: Sequence[str]
     """Where the latencies as measured did not rise with batch size or accuracy, and were raised."""
     samples: Sequence[Sequence[int]]
-    """Samples under load of each subnet at each batch size."""
+    """Samples under load of each subnet at each batch size; of text models with the shortest texts first."""
     router_share: float
     """Share of the router's core that this process and its traffic took while traffic flowed, 0..1."""
     worker_waited: float | None
@@ -60,7 +61,8 @@ def measure(
     """Measure the profile of a model on this machine.
 
     Starts one worker exactly as `serve` does, on its own core, and router-like traffic on the router's core. Cells are
-    visited in rounds, in random order; quiet rounds take turns with loaded ones.
+    visited in rounds, in random order; quiet rounds take turns with loaded ones. The cells of a text model are those of
+    each length that it pads to: the time is the same, the samples of each cell are fewer.
 
     Args:
         folder: the model.
@@ -100,15 +102,17 @@ async def measure_async(
     pool = LocalPool([spec], plan.workers, clock)
     probe, traffic = Probe(pool, clock), RouterTraffic(plan.router, seed)
     rng = np.random.default_rng(seed)
+    shorter = [] if emulated_profile(choice.device) is not None else shorter_texts(folder, spec.inputs)
     report(Progress("start", 0, 1))
     with pinned(plan.router):
         try:
             await traffic.start()
             await probe.start()
             report(Progress("start", 1, 1))
-            rows = example_rows(folder, spec.inputs, rng)
+            examples = [[texts.row] for texts in shorter] + [example_rows(folder, spec.inputs, rng)]
             cells = [
                 Batch(subnet, size, [rows[row % len(rows)] for row in range(size)])
+                for rows in examples
                 for subnet in range(len(pool.engines[0].subnet_ids))
                 for size in batches
             ]
@@ -119,7 +123,8 @@ async def measure_async(
         finally:
             traffic.stop()
             await pool.stop()
-    measured = build_profile(samples, _device(pool.engines[0], choice.device), folder.model_hash, batches, accuracies)
+    device = _device(pool.engines[0], choice.device)
+    measured = build_profile(samples, device, folder.model_hash, batches, accuracies, shorter=shorter)
     counts = [len(cell) for cell in samples.loaded]
     width = len(batches)
     return Measurement(
@@ -160,22 +165,37 @@ def build_profile(
     model_hash: str,
     batches: tuple[int, ...],
     accuracies: Mapping[str, float],
+    *,
+    shorter: Sequence[Texts] = (),
 ) -> Profile:
     """The profile that samples amount to, as measured: with violations, if there are any.
 
     Args:
-        samples: cells in the order of ``accuracies``, and within a subnet in that of ``batches``.
+        samples: cells in the order of ``accuracies``, and within a subnet in that of ``batches``; first with texts of
+            each of the ``shorter`` lengths.
         device: where they were taken.
         model_hash: of the model folder.
         batches: the batch sizes.
         accuracies: accuracy by subnet id, in front order.
+        shorter: texts that were measured beside the longest.
     """
     quantiles_us = cell_quantiles([np.array(cell) / NS_PER_US for cell in samples.loaded]).round(1)
     quiet_us = [round(float(np.median(cell)) / NS_PER_US, 1) for cell in samples.quiet]
     width = len(batches)
 
-    def row(subnet: int, column: int) -> tuple[float, ...]:
-        return tuple(quantiles_us[subnet * width : (subnet + 1) * width, column].tolist())
+    def subnets(bucket: int) -> tuple[SubnetProfile, ...]:
+        starts = range(bucket * len(accuracies) * width, (bucket + 1) * len(accuracies) * width, width)
+        return tuple(
+            SubnetProfile(
+                id=name,
+                accuracy=accuracy,
+                p50_us=tuple(quantiles_us[start : start + width, 0].tolist()),
+                p95_us=tuple(quantiles_us[start : start + width, 1].tolist()),
+                p99_us=tuple(quantiles_us[start : start + width, 2].tolist()),
+                quiet_p50_us=tuple(quiet_us[start : start + width]),
+            )
+            for start, (name, accuracy) in zip(starts, accuracies.items(), strict=True)
+        )
 
     return Profile(
         device=device,
@@ -184,16 +204,10 @@ def build_profile(
         dispatch_overhead_us=round(float(np.quantile(samples.overhead, 0.95)) / NS_PER_US, 1),
         dispatch_overhead_mean_us=round(float(np.mean(samples.overhead)) / NS_PER_US, 1),
         dispatch_overhead_p99_us=round(float(np.quantile(samples.overhead, 0.99)) / NS_PER_US, 1),
-        subnets=tuple(
-            SubnetProfile(
-                id=name,
-                accuracy=accuracy,
-                p50_us=row(subnet, 0),
-                p95_us=row(subnet, 1),
-                p99_us=row(subnet, 2),
-                quiet_p50_us=tuple(quiet_us[subnet * width : (subnet + 1) * width]),
-            )
-            for subnet, (name, accuracy) in enumerate(accuracies.items())
+        subnets=subnets(len(shorter)),
+        shorter=tuple(
+            Bucket(length=texts.length, share=texts.share, subnets=subnets(bucket))
+            for bucket, texts in enumerate(shorter)
         ),
     )
 
@@ -201,7 +215,7 @@ def build_profile(
 def example_rows(folder: ModelFolder, inputs: Sequence[TensorSpec], rng: np.random.Generator) -> list[list[bytes]]:
     """Rows to measure with, each as the bytes of its tensors: bundled test data if it fits, else random numbers.
 
-    Texts take the longer the longer they are, and a plan has to hold for all of them: the longest are measured.
+    Texts take the longer the longer they are: these are the longest, and `shorter_texts` makes the others.
     """
     if any(tensor.datatype == BYTES for tensor in inputs):
         arrays = [tensor.longest(_EXAMPLES) for tensor in inputs]

@@ -4,6 +4,7 @@ Importing the package registers the policies that come with it.
 """
 
 from superserve.scheduling import baselines, drainfit, hosting, slackfit
+from superserve.scheduling.buckets import create_policies
 from superserve.scheduling.policy import (
     Bound,
     Decision,
@@ -38,6 +39,7 @@ __all__ = [
     "TimeoutAction",
     "Wait",
     "baselines",
+    "create_policies",
     "create_policy",
     "drainfit",
     "hosting",

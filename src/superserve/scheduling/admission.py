@@ -6,6 +6,7 @@ from math import ceil
 from typing import Final, NamedTuple
 
 from superserve.clock import NS_PER_MS
+from superserve.profile import LatencyTable
 from superserve.request import Request
 from superserve.scheduling.arrivals import WINDOW_SPAN, WINDOWS, ArrivalEstimate
 from superserve.scheduling.commitments import Commitments
@@ -90,6 +91,10 @@ class Admission:
     - leave room for the more urgent ones that are expected to come while it waits;
     - not make those late that are due later, no less urgent and in time without it: they were here first.
 
+    Rows of different buckets are reckoned with the times of their own: no batch is faster than those of its rows, so
+    that the bound holds, and a short text is refused for what it takes, not for what the longest would. In overload its
+    own batch is one of the longest rows.
+
     While the queue is far from its deadlines the work is constant, whatever its length. Else it is linear in the number
     of workers, once for all arrivals between two starts of batches, and logarithmic in the length of the queue where
     deadlines are mixed (see `EDFQueue.rows_until`).
@@ -100,6 +105,7 @@ class Admission:
         view: the scheduler's.
         soonest: when busy workers are typically free. In ``view`` stands when they are by plan.
         share: of the workers' time that this model may count on, by instant; asked for in overload only.
+        tables: by bucket; None: the policy's, for there is one.
     """
 
     def __init__(
@@ -109,14 +115,17 @@ class Admission:
         view: SchedulerView,
         soonest: Commitments,
         share: Callable[[int], float] = lambda _: 1.0,
+        *,
+        tables: Sequence[LatencyTable] | None = None,
     ) -> None:
         self._policy = policy
         self._queue = queue
         self._view = view
         self._soonest = soonest
         self._share = share
-        self._typical = EfficientBatches(policy.table.batches, policy.table.typical_ns)
-        self._planned = EfficientBatches(policy.table.batches, policy.table.latency_ns)
+        self._tables = tables or (policy.table,)
+        self._typical = [EfficientBatches(table.batches, table.typical_ns) for table in self._tables]
+        self._planned = [EfficientBatches(table.batches, table.latency_ns) for table in self._tables]
         self._prices = (0.0, 0, 0)
         self.price(view.overhead_ns)
         self._short_since_ns = self._short_until_ns = 0
@@ -131,14 +140,17 @@ class Admission:
             return
         self._prices = (drift, overhead_ns, planned_ns)
         self._overhead_ns = overhead_ns
-        self._typical.price(drift, overhead_ns)
-        self._planned.price(drift, planned_ns)
-        smallest = self._typical.best(self._policy.subnets[0], 0)
-        self._row_ns = smallest.time_ns / smallest.rows
+        for times in self._typical:
+            times.price(drift, overhead_ns)
+        for times in self._planned:
+            times.price(drift, planned_ns)
+        slowest = self._typical[-1].best(self._policy.subnets[0], 0)
+        self._row_ns = slowest.time_ns / slowest.rows
 
-    def typical_ns(self, subnet: int, rows: int, drift: float) -> int:
+
+    def typical_ns(self, subnet: int, rows: int, bucket: int, drift: float) -> int:
         """What a batch typically takes on a worker of such a drift, dispatch included."""
-        return round(self._policy.table.typical_ns[subnet][rows] * drift) + self._overhead_ns
+        return round(self._tables[bucket].typical_ns[subnet][rows] * drift) + self._overhead_ns
 
     def given_up(self, now_ns: int, request: Request) -> None:
         """Not everybody can be served: this one is not."""
@@ -192,7 +204,7 @@ class Admission:
     def _late(self, now_ns: int, request: Request, fastest: int) -> Prediction | None:
         """Whether it is certain to be late."""
         deadline_ns, latest_ns = request.deadline_ns, request.latest_start_ns
-        batch = self._typical.best(fastest, deadline_ns - now_ns)
+        batch = self._typical[request.bucket].best(fastest, deadline_ns - now_ns)
         rows, row_ns = self._ahead(self._typical, now_ns, request, batch)
         need_ns = (rows + request.rows) * row_ns
         workers = len(self._view.workers)
@@ -209,7 +221,8 @@ class Admission:
     def _late_in_batch(self, now_ns: int, request: Request, fastest: int) -> Prediction | None:
         """Whether it would be late in an efficient batch, behind others of them."""
         left_ns = request.deadline_ns - now_ns
-        batch, own = self._planned.best(fastest, left_ns), self._planned.best(fastest, int(left_ns * _OWN_PART))
+        times = self._planned[-1]
+        batch, own = times.best(fastest, left_ns), times.best(fastest, int(left_ns * _OWN_PART))
         latest_ns = min(request.latest_start_ns, request.deadline_ns - own.time_ns - 1)
         rows, row_ns = self._ahead(self._planned, now_ns, request, batch)
         rows += self._expected(now_ns, request, latest_ns)
@@ -230,7 +243,7 @@ class Admission:
         ahead = queue.position_of(request.deadline_ns)
         if ahead == len(queue):
             return None
-        batch = self._planned.best(fastest, request.deadline_ns - now_ns)
+        batch = self._planned[-1].best(fastest, request.deadline_ns - now_ns)
         workers, row_ns = len(self._view.workers), batch.time_ns / batch.rows
         free_ns = self._view.commitments.free_sum_ns(now_ns, workers)
         row_share, own_ns = queue.rows / len(queue), request.rows * row_ns
@@ -254,15 +267,17 @@ class Admission:
                 )
         return None
 
-    def _ahead(self, times: EfficientBatches, now_ns: int, request: Request, batch: Batch) -> tuple[int, float]:
+    def _ahead(
+        self, times: Sequence[EfficientBatches], now_ns: int, request: Request, batch: Batch
+    ) -> tuple[int, float]:
         """Rows to be served before a request, and worker time per row of them and of its own."""
         queue, deadline_ns = self._queue, request.deadline_ns
-        if not queue.is_mixed:
+        if not queue.is_mixed and not request.bucket:
             return queue.rows_until(deadline_ns), batch.time_ns / batch.rows
         rows, need_ns = request.rows, request.rows * batch.time_ns / batch.rows
         for kind, count in queue.rows_of_kinds(deadline_ns):
             if kind.level <= level(request):
-                best = times.best(kind.fastest, deadline_ns - now_ns)
+                best = times[kind.bucket].best(kind.fastest, deadline_ns - now_ns)
                 rows += count
                 need_ns += count * best.time_ns / best.rows
         return rows - request.rows, need_ns / rows

@@ -74,6 +74,7 @@ class Coarse(HeadPolicy):
 
     name: ClassVar[str] = "coarse"
     observes_arrivals: ClassVar[bool] = True
+    by_bucket: ClassVar[bool] = False
 
     def __init__(self, table: LatencyTable, timeout_action: TimeoutAction, delay_ns: int) -> None:
         super().__init__(table, timeout_action)
@@ -145,6 +146,7 @@ class Proteus(Policy):
 
     name: ClassVar[str] = "proteus"
     observes_arrivals: ClassVar[bool] = True
+    by_bucket: ClassVar[bool] = False
 
     def __init__(self, table: LatencyTable, timeout_action: TimeoutAction, interval_ns: int, load_ns: int) -> None:
         super().__init__(table, timeout_action)

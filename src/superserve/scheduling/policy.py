@@ -136,6 +136,8 @@ class Policy(ABC):
     name: ClassVar[str]
     observes_arrivals: ClassVar[bool] = False
     """Whether it looks at ``view.arrivals``, which cost a microsecond per request to keep up."""
+    by_bucket: ClassVar[bool] = True
+    """Whether there may be one object of it per bucket of the profile: not if it holds state."""
 
     def __init__(self, table: LatencyTable, timeout_action: TimeoutAction = "reject") -> None:
         self.table = table

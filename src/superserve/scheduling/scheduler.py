@@ -14,6 +14,7 @@ from superserve.clock import NS_PER_S
 from superserve.request import Outcome, Reason, Request, RequestState
 from superserve.scheduling.admission import Admission, Prediction
 from superserve.scheduling.arrivals import ArrivalEstimate
+from superserve.scheduling.buckets import ByBucket
 from superserve.scheduling.drift import DriftEstimate
 from superserve.scheduling.expiry import ExpiryQueue
 from superserve.scheduling.overhead import OverheadEstimate
@@ -50,8 +51,9 @@ class Launch:
     With what the decision was made on, and what came of it: all that `superserve why` needs to explain it later.
 
     ``bound``: why it is not a more accurate subnet. ``waiting``: requests that stayed behind. ``idle`` and ``workers``:
-    how many were idle, this one among them, and how many there were. ``overhead_ns`` and ``drift``, this worker's: what
-    was planned with. ``fate``, ``ended_ns`` and ``taken_ns`` (the time in the worker) follow when it ends.
+    how many were idle, this one among them, and how many there were. ``overhead_ns``, ``drift``, this worker's, and
+    ``bucket``, the largest of the requests': what was planned with. ``fate``, ``ended_ns`` and ``taken_ns`` (the time
+    in the worker) follow when it ends.
 
     A batch without requests is idle work (`Scheduler.launch_idle`).
     """
@@ -67,6 +69,7 @@ class Launch:
     workers: int
     overhead_ns: int
     drift: float
+    bucket: int = 0
     fate: BatchFate = BatchFate.RUNNING
     ended_ns: int = 0
     taken_ns: int = 0
@@ -103,6 +106,8 @@ class Scheduler:
         limits: bounds.
         shared: workers that other models use, too. What happens to workers is then told to them: of the events, only
             those of requests and time come from outside. None: the scheduler has its workers for itself.
+        shorter: the same policy for each shorter bucket of the profile, the shortest first (`create_policies`): then
+            requests may be of any of them, and ``policy`` is for the longest rows.
     """
 
     def __init__(
@@ -112,8 +117,13 @@ class Scheduler:
         overhead_ns: int,
         limits: SchedulerLimits | None = None,
         shared: SharedWorkers | None = None,
+        shorter: Sequence[Policy] = (),
     ) -> None:
         self.policy = policy
+        policies = (*shorter, policy)
+        self.tables = tuple(one.table for one in policies)
+        """By bucket (`Request.bucket`)."""
+        self._decide = ByBucket(policies).decide if shorter else policy.decide
         self.limits = limits or SchedulerLimits()
         self._expires = policy.timeout_action == "reject"
         self._queue = WaitingQueue(lambda floor: policy.usable(floor)[0])
@@ -132,7 +142,9 @@ class Scheduler:
             workers=self._workers.live,
             idle=self._idle,
         )
-        self._admission = Admission(policy, self._queue, self._view, self._workers.soonest, self._share)
+        self._admission = Admission(
+            policy, self._queue, self._view, self._workers.soonest, self._share, tables=self.tables
+        )
         self._expiry = ExpiryQueue()
         self._wake_ns: int | None = None
         self._observes = policy.observes_arrivals
@@ -281,7 +293,8 @@ class Scheduler:
         launch = self._ended(worker, now_ns, BatchFate.ANSWERED)
         launch.taken_ns = taken_ns
         if launch.requests:  # a cell that only idle work runs must not change what requests are planned with
-            self._drift.observe(worker, taken_ns, self.policy.table.latency_ns[launch.subnet][launch.rows], now_ns)
+            planned_ns = self.tables[launch.bucket].latency_ns[launch.subnet][launch.rows]
+            self._drift.observe(worker, taken_ns, planned_ns, now_ns)
             self._view.drift = self._drift.planned
             self._admission.price(self._overhead.typical_ns)
         actions: list[Action] = []
@@ -381,7 +394,7 @@ class Scheduler:
             return Reason.NO_WORKER
         if len(self._queue) >= self.limits.max_queued:
             return Reason.QUEUE_FULL
-        fastest_ns = self._expected_ns(usable[0], request.rows)
+        fastest_ns = self._expected_ns(usable[0], request.rows, request.bucket)
         # Policies want a latency strictly below the slack (paper section 4.2), hence the last nanosecond.
         request.latest_start_ns = request.deadline_ns - self._view.overhead_ns - fastest_ns - 1
         if self._expires and now_ns > request.latest_start_ns:
@@ -409,7 +422,7 @@ class Scheduler:
                 break
             view.worker_drift = self._drift.of(worker)
             view.workers_idle = len(self._idle)
-            decision = self.policy.decide(view)
+            decision = self._decide(view)
             if isinstance(decision, Wait):
                 self._wake_ns = decision.until_ns
                 break
@@ -485,6 +498,7 @@ class Scheduler:
     def _start(self, now_ns: int, decision: Decision, worker: int, requests: list[Request], rows: int) -> Launch:
         """A worker that is not idle any more runs this batch from now on."""
         view, subnet = self._view, decision.subnet
+        bucket = self._bucket(requests)
         launch = Launch(
             worker,
             subnet,
@@ -497,18 +511,25 @@ class Scheduler:
             view.workers_total,
             view.overhead_ns,
             self._drift.of(worker),
+            bucket,
         )
         self._running[worker] = launch
         if self._shared is not None:
             self._shared.runs[worker] = self
-        takes_ns = round(self.policy.table.latency_ns[subnet][rows] * launch.drift)
+        takes_ns = round(self.tables[bucket].latency_ns[subnet][rows] * launch.drift)
         self._commitments.add(worker, now_ns + view.overhead_ns + takes_ns)
-        self._workers.soonest.add(worker, now_ns + self._admission.typical_ns(subnet, rows, launch.drift))
+        self._workers.soonest.add(worker, now_ns + self._admission.typical_ns(subnet, rows, bucket, launch.drift))
         return launch
 
-    def _expected_ns(self, subnet: int, rows: int) -> int:
+    def _bucket(self, requests: Sequence[Request]) -> int:
+        """The largest of a batch's; that of the longest rows if it is idle work, of which nothing is known."""
+        if len(self.tables) == 1:
+            return 0
+        return max((request.bucket for request in requests), default=len(self.tables) - 1)
+
+    def _expected_ns(self, subnet: int, rows: int, bucket: int = -1) -> int:
         """What a batch is expected to take at most in a worker."""
-        return round(self.policy.table.latency_ns[subnet][rows] * self._view.drift)
+        return round(self.tables[bucket].latency_ns[subnet][rows] * self._view.drift)
 
     def _ended(self, worker: int, now_ns: int, fate: BatchFate) -> Launch:
         self._commitments.remove(worker)

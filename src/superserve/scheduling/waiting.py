@@ -15,6 +15,8 @@ class Kind(NamedTuple):
     """Of priority, as `superserve.scheduling.victims.level` has it."""
     fastest: int
     """The fastest subnet that reaches the accuracy floor."""
+    bucket: int
+    """Of the profile."""
 
 
 class WaitingQueue(EDFQueue):
@@ -36,7 +38,7 @@ class WaitingQueue(EDFQueue):
 
     def push(self, request: Request) -> None:
         """See `EDFQueue.push`."""
-        if self.is_mixed or request.priority > 1 or request.min_accuracy > 0.0:
+        if self.is_mixed or request.priority > 1 or request.min_accuracy > 0.0 or request.bucket:
             if not self.is_mixed:
                 self.is_mixed = True
                 for waiting in self:
@@ -67,12 +69,14 @@ class WaitingQueue(EDFQueue):
         return found
 
     def rows_of_kinds(self, deadline_ns: int) -> Iterator[tuple[Kind, int]]:
-        """Each kind with its rows that are due by an instant; for a queue that `is_mixed`."""
+        """Each kind with its rows that are due by an instant."""
+        if not self._kinds:
+            yield Kind(1, self._fastest(0.0), 0), self.rows_until(deadline_ns)
         for kind, queue in self._kinds.items():
             yield kind, queue.rows_until(deadline_ns)
 
     def _of(self, request: Request) -> EDFQueue:
-        kind = Kind(level(request), self._fastest(request.min_accuracy))
+        kind = self._kind(request)
         queue = self._kinds.get(kind)
         if queue is None:
             queue = self._kinds[kind] = EDFQueue()
@@ -85,5 +89,8 @@ class WaitingQueue(EDFQueue):
         else:
             queue.remove(request)
         if not queue:
-            del self._kinds[Kind(level(request), self._fastest(request.min_accuracy))]
+            del self._kinds[self._kind(request)]
             self.is_mixed = bool(self._kinds)
+
+    def _kind(self, request: Request) -> Kind:
+        return Kind(level(request), self._fastest(request.min_accuracy), request.bucket)

@@ -13,7 +13,7 @@ import numpy as np
 from superserve.clock import NS_PER_MS, NS_PER_US, epoch_ms
 from superserve.errors import InvalidRequestError, UnknownModelError, UnknownRequestError, UnsupportedError
 from superserve.model_folder import BYTES, ModelConfig, TensorSpec
-from superserve.serving.byte_strings import to_cells
+from superserve.serving.byte_strings import from_cells, to_cells
 from superserve.serving.explain import Explainer
 from superserve.serving.explanation import Explanation, Summary
 from superserve.serving.inference import InferRequest, InputTensor, Responder
@@ -24,6 +24,7 @@ from superserve.serving.pool import Buffer
 from superserve.serving.router import Pending, Router
 from superserve.serving.statistics import ModelStatistics, StatisticsReport
 from superserve.serving.tracing import HTTP, Origin
+from superserve.text_lengths import TextLengths
 
 #: No deadline lies farther ahead than a day: more is a mistake in the unit.
 MAX_TIMEOUT_US: Final = 24 * 3600 * 1_000_000
@@ -51,6 +52,8 @@ class Checked(NamedTuple):
     min_accuracy: float
     priority: int
     inputs: Sequence[Buffer]
+    bucket: int = 0
+    """Of its longest text; see `Request`."""
 
 
 class ServedModel:
@@ -80,7 +83,10 @@ class ServedModel:
         self.slo_ms = slo_ms
         self.max_rows = min(config.max_batch_size, router.table.max_rows)
         """The most rows of one request."""
-        self._explainer = Explainer(config.name, router.policy, router.max_queued, router.decisions)
+        self._explainer = Explainer(
+            config.name, router.policy, router.max_queued, router.decisions, router.scheduler.tables
+        )
+        self._lengths = TextLengths.of(config.preprocessing) if len(router.scheduler.tables) > 1 else None
         self._inputs = [_Expected.of(spec) for spec in config.inputs]
         self._outputs = {spec.name for spec in config.outputs}
         self._strings = [position for position, spec in enumerate(config.inputs) if spec.datatype == BYTES]
@@ -150,10 +156,14 @@ class ServedModel:
         if request.priority < 0:
             raise InvalidRequestError("parameters.priority must be 0 (default) or a positive integer (1: most urgent)")
         inputs: list[Buffer] = [tensor.data for tensor in tensors]
+        bucket = 0
         for position in self._strings:
-            inputs[position] = to_cells(inputs[position], rows, self.config.inputs[position])
+            spec = self.config.inputs[position]
+            cells = inputs[position] = to_cells(inputs[position], rows, spec)
+            if self._lengths is not None:
+                bucket = self._lengths.bucket_of(from_cells(memoryview(cells), spec))
         timeout_ns = self._relative_deadline_ns(request)
-        return Checked(rows, timeout_ns, request.min_accuracy, request.priority, inputs)
+        return Checked(rows, timeout_ns, request.min_accuracy, request.priority, inputs, bucket)
 
     @property
     def fixed_sizes(self) -> bool:
@@ -172,7 +182,7 @@ class ServedModel:
         """
         for position, spec in self._ranged:
             _check_values(spec, inputs[position])
-        rows, timeout_ns, min_accuracy, priority, _ = checked
+        rows, timeout_ns, min_accuracy, priority, *_ = checked
         return Checked(rows, timeout_ns, min_accuracy, priority, inputs)
 
     def submit(
@@ -184,10 +194,10 @@ class ServedModel:
         origin: Origin = HTTP,
     ) -> Pending:
         """Offer a checked request to the router; ``responder`` hears of its end, perhaps before this returns."""
-        rows, timeout_ns, min_accuracy, priority, inputs = checked
+        rows, timeout_ns, min_accuracy, priority, inputs, bucket = checked
         deadline_ns = arrival_ns + timeout_ns
         return self.router.submit(
-            arrival_ns, deadline_ns, rows, min_accuracy, priority, inputs, responder, request_id, origin
+            arrival_ns, deadline_ns, rows, min_accuracy, priority, inputs, responder, request_id, origin, bucket
         )
 
     def explain(self, request_id: bytes) -> Explanation | None:

@@ -3,9 +3,11 @@
 Everything is worked out when somebody asks, with the arithmetic that the scheduler used.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from superserve.clock import NS_PER_MS
+from superserve.profile import LatencyTable
 from superserve.request import Outcome, Reason, Request
 from superserve.scheduling.policy import Policy
 from superserve.scheduling.scheduler import BatchFate, Launch
@@ -22,12 +24,16 @@ class Explainer:
         policy: what decided about them.
         max_queued: how many requests may wait.
         log: what was decided.
+        tables: what was planned with, by bucket.
     """
 
-    def __init__(self, model: str, policy: Policy, max_queued: int, log: DecisionLog) -> None:
+    def __init__(
+        self, model: str, policy: Policy, max_queued: int, log: DecisionLog, tables: Sequence[LatencyTable]
+    ) -> None:
         self._model = model
         self._policy = policy
         self._table = policy.table
+        self._tables = tables
         self._max_queued = max_queued
         self._log = log
 
@@ -98,7 +104,7 @@ class Explainer:
             workers=launch.workers,
             head_slack_ms=_ms(_head_slack_ns(launch)),
             drift=launch.drift,
-            planned_ms=self._planned_ms(launch.subnet, launch.rows, launch.drift),
+            planned_ms=self._planned_ms(launch.subnet, launch.rows, launch.bucket, launch.drift),
             planned_overhead_ms=_ms(launch.overhead_ns),
             bound=launch.bound,
             candidates=[self._candidate(launch, subnet) for subnet in range(len(self._table))],
@@ -113,8 +119,8 @@ class Explainer:
         return Candidate(
             subnet=self._table.ids[subnet],
             accuracy=self._table.accuracies[subnet],
-            head_ms=self._planned_ms(subnet, head.rows, launch.drift),
-            batch_ms=self._planned_ms(subnet, launch.rows, launch.drift),
+            head_ms=self._planned_ms(subnet, head.rows, head.bucket, launch.drift),
+            batch_ms=self._planned_ms(subnet, launch.rows, launch.bucket, launch.drift),
             verdict=self._verdict(launch, subnet),
         )
 
@@ -126,7 +132,7 @@ class Explainer:
             return NOT_USED
         if self._table.accuracies[subnet] < head.min_accuracy:
             return "below the accuracy floor"
-        if self._table.latency_ns[subnet][head.rows] >= _head_slack_ns(launch) / launch.drift:
+        if self._tables[head.bucket].latency_ns[subnet][head.rows] >= _head_slack_ns(launch) / launch.drift:
             return "too slow for the deadline"
         if subnet < launch.subnet:
             return "less accurate"
@@ -142,10 +148,10 @@ class Explainer:
         return Refusal(
             left_ms=_ms(request.deadline_ns - ending.at_ns),
             fastest=self._table.ids[usable[0]] if usable else None,
-            fastest_ms=self._planned_ms(usable[0] if usable else first, request.rows, ending.drift),
+            fastest_ms=self._planned_ms(usable[0] if usable else first, request.rows, request.bucket, ending.drift),
             planned_overhead_ms=_ms(ending.overhead_ns),
             drift=ending.drift,
-            any_ms=self._planned_ms(first, request.rows, ending.drift),
+            any_ms=self._planned_ms(first, request.rows, request.bucket, ending.drift),
             best_accuracy=self._table.accuracies[self._policy.subnets[-1]],
             waiting=ending.waiting,
             max_queued=self._max_queued,
@@ -157,8 +163,8 @@ class Explainer:
             retry_after_ms=0.0 if ending.prediction is None else _ms(ending.prediction.retry_after_ns),
         )
 
-    def _planned_ms(self, subnet: int, rows: int, drift: float) -> float:
-        return _ms(round(self._table.latency_ns[subnet][rows] * drift))
+    def _planned_ms(self, subnet: int, rows: int, bucket: int, drift: float) -> float:
+        return _ms(round(self._tables[bucket].latency_ns[subnet][rows] * drift))
 
 
 def _head_slack_ns(launch: Launch) -> int:

@@ -145,7 +145,7 @@ class Router:
         self._pool = pool
         self._clock = clock
         self._outputs = tuple(enumerate(output_row_bytes))
-        self._latency_ns = table.latency_ns
+        self._tables = scheduler.tables
         self._number = number
         self._ids = itertools.count()
         self._unfinished = 0
@@ -263,6 +263,7 @@ class Router:
         responder: Responder,
         request_id: bytes = b"",
         origin: Origin = HTTP,
+        bucket: int = 0,
     ) -> Pending:
         """Offer a request; its buffers must stay as they are until ``responder`` hears of its end.
 
@@ -278,6 +279,7 @@ class Router:
             rows,
             min_accuracy,
             priority,
+            bucket,
             inputs,
             responder,
             request_id,
@@ -392,7 +394,8 @@ class Router:
 
     def _hand_over(self, launch: Launch, inputs: Sequence[Sequence[Buffer]]) -> None:
         subnet, rows = launch.subnet, launch.rows
-        self._pool.launch(launch.worker, Batch(subnet, rows, inputs, self._number, self._latency_ns[subnet][rows]))
+        planned_ns = self._tables[launch.bucket].latency_ns[subnet][rows]
+        self._pool.launch(launch.worker, Batch(subnet, rows, inputs, self._number, planned_ns))
 
     def _end(self, finish: Finish, result: BatchResult | None, result_ns: int = 0) -> None:
         pending = cast("Pending", finish.request)

@@ -8,14 +8,15 @@ from enum import IntEnum
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from superserve.clock import NS_PER_MS, NS_PER_US
 from superserve.errors import ConfigError
 from superserve.latency import LatencySampler, OverheadSampler
 from superserve.metrics import RunLog
-from superserve.profile import LatencyTable, Profile
+from superserve.profile import Profile
 from superserve.request import Reason, Request, RequestState
-from superserve.scheduling import Action, Launch, Scheduler, SchedulerLimits, TimeoutAction, create_policy
+from superserve.scheduling import Action, Launch, Scheduler, SchedulerLimits, TimeoutAction, create_policies
 from superserve.simulator.conditions import ORDINARY, Conditions, WorkerEvent
 from superserve.simulator.recorded_times import RecordedTimes
 from superserve.simulator.recording import BatchRecord, Recording
@@ -50,9 +51,10 @@ class Simulation:
         scheduler: fresh; driven as the live router drives it.
         workers: how many there are at time 0, all ready.
         slo_ns: deadline of requests to which the trace gives none, from arrival.
-        latency_ns: time of a batch, by (instant of its launch, subnet, rows).
+        latency_ns: time of a batch, by (instant of its launch, subnet, rows, bucket).
         overhead_ns: dispatch overhead that a batch takes beyond its latency, all alike; or draws of it, which are told
             to the scheduler as the router tells it what it observes.
+        buckets: of each request; None: all rows are alike.
         conditions: failures, slow workers, switching costs, impatient clients.
         recording: filled in with every batch, if given.
         on_progress: called now and then with (requests that have arrived, requests of the trace).
@@ -68,8 +70,9 @@ class Simulation:
         *,
         workers: int,
         slo_ns: int,
-        latency_ns: Callable[[int, int, int], int],
+        latency_ns: Callable[[int, int, int, int], int],
         overhead_ns: int | Callable[[int], int],
+        buckets: npt.NDArray[np.int8] | None = None,
         conditions: Conditions = ORDINARY,
         recording: Recording | None = None,
         on_progress: OnProgress | None = None,
@@ -85,6 +88,7 @@ class Simulation:
         self._latency_ns = latency_ns
         self._overhead_ns = overhead_ns if callable(overhead_ns) else lambda _: overhead_ns
         self._tells_overhead = callable(overhead_ns)
+        self._buckets = buckets
         self._conditions = conditions
         self._plain = not conditions.slowdown and not conditions.actuation_ns
         self._recording = recording
@@ -133,7 +137,8 @@ class Simulation:
             priorities = np.zeros(len(arrivals), np.int32) if trace.priority is None else trace.priority[part]
             rows = np.ones(len(arrivals), np.int32) if trace.rows is None else trace.rows[part]
             floors = np.zeros(len(arrivals)) if trace.min_accuracy is None else trace.min_accuracy[part]
-            columns = (column.tolist() for column in (arrivals, deadlines, rows, floors, priorities))
+            buckets = np.zeros(len(arrivals), np.int8) if self._buckets is None else self._buckets[part]
+            columns = (column.tolist() for column in (arrivals, deadlines, rows, floors, priorities, buckets))
             for number, values in enumerate(zip(*columns, strict=True), start):
                 yield Request(number, *values)
 
@@ -200,7 +205,7 @@ class Simulation:
 
     def _begin(self, now_ns: int, launch: Launch) -> None:
         worker = launch.worker
-        time_ns = self._latency_ns(now_ns, launch.subnet, launch.rows)
+        time_ns = self._latency_ns(now_ns, launch.subnet, launch.rows, launch.bucket)
         if not self._plain:
             time_ns = int(time_ns * self._conditions.factor(worker))
             if self._active.setdefault(worker, launch.subnet) != launch.subnet:
@@ -228,6 +233,19 @@ class Simulation:
         self._shed = 0
         self._records[launch.worker] = record
         recording.batches.append(record)
+
+
+def drawn_buckets(trace: Trace, profile: Profile, rng: np.random.Generator) -> npt.NDArray[np.int8] | None:
+    """A bucket for each request, the largest of those that its rows draw from `Profile.shares`; None if there is one.
+
+    Traces carry no texts, hence no lengths.
+    """
+    if not profile.shorter:
+        return None
+    # The largest of n draws is below a bucket with the n-th power of one draw's probability.
+    below = np.cumsum(profile.shares)[:-1]
+    uniform = rng.random(len(trace)) ** (1.0 if trace.rows is None else 1.0 / trace.rows)
+    return np.searchsorted(below, uniform, side="right").astype(np.int8)
 
 
 @contextmanager
@@ -265,7 +283,8 @@ def simulate(
 
     Args:
         trace: arrivals; its own SLOs hold where it has them.
-        profile: what policies plan with (its p99) and what the latencies are drawn from.
+        profile: what policies plan with (its p99) and what the latencies are drawn from. Requests to a text model have
+            lengths drawn from its shares, for traces carry none.
         policy: a name for `create_policy`.
         workers: number of workers.
         slo_ms: deadline from arrival, in milliseconds.
@@ -277,7 +296,8 @@ def simulate(
         conditions: failures, slow workers, switching costs, impatient clients.
         recording: filled in with every batch, if given.
         on_progress: called now and then with (requests that have arrived, requests of the trace).
-        times: what batches take, instead of draws from ``profile``; ``overhead_ms`` beats its overhead.
+        times: what batches take, instead of draws from ``profile``; ``overhead_ms`` beats its overhead. All plans are
+            for the longest texts then, since recordings know no lengths.
 
     Returns:
         One entry per request of the trace.
@@ -285,6 +305,9 @@ def simulate(
     Raises:
         ConfigError: for an unknown policy, or conditions that do not fit.
     """
+    *shorter, longest = create_policies(policy, profile if times is None else profile.longest, timeout_action)
+    if not shorter:
+        profile = profile.longest
     taken_ns: int | Callable[[int], int]
     if overhead_ms is not None:
         planned_ns = taken_ns = round(overhead_ms * NS_PER_MS)
@@ -294,17 +317,21 @@ def simulate(
         taken_ns = (lambda _: overheads.sample_ns()) if overheads.varies else overheads.sample_ns()
         if times is not None:
             taken_ns = times.overhead_ns
-    scheduler = Scheduler(
-        create_policy(policy, LatencyTable(profile), timeout_action), overhead_ns=planned_ns, limits=limits
-    )
-    sampler = LatencySampler(profile, np.random.default_rng(seed))
+    scheduler = Scheduler(longest, overhead_ns=planned_ns, limits=limits, shorter=shorter)
+    rng = np.random.default_rng(seed)
+    samplers = [LatencySampler(bucket, rng) for bucket in profile.buckets]
+
+    def latency_ns(now_ns: int, subnet: int, rows: int, bucket: int) -> int:
+        return samplers[bucket].sample_ns(subnet, rows) if times is None else times.latency_ns(now_ns, subnet, rows)
+
     return Simulation(
         trace,
         scheduler,
         workers=workers,
         slo_ns=round(slo_ms * NS_PER_MS),
-        latency_ns=times.latency_ns if times else lambda _, subnet, rows: sampler.sample_ns(subnet, rows),
+        latency_ns=latency_ns,
         overhead_ns=taken_ns,
+        buckets=drawn_buckets(trace, profile, np.random.default_rng((seed, 2))),
         conditions=conditions,
         recording=recording,
         on_progress=on_progress,

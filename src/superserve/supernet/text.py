@@ -6,35 +6,17 @@ bytes are: what is no UTF-8 is read as unknown characters.
 """
 
 from collections.abc import Sequence
-from functools import cached_property
-from itertools import pairwise
 
-import msgspec
 import numpy as np
 import torch
 from torch import Tensor
 
 from superserve.protocol.byte_strings import LENGTH
-from superserve.supernet.tokenizer import Tokenizer
+from superserve.text_lengths import TEXT, TextLengths
 
 
-class TextPreprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="text", dict=True):
+class TextPreprocessing(TextLengths, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=TEXT):
     """Cut texts into word pieces and pad them."""
-
-    pieces: str
-    """The vocabulary, separated by spaces; a piece's number is its place. See `Tokenizer`."""
-    lengths: tuple[int, ...]
-    """Lengths to pad to, rising, in pieces; the last one is the longest text."""
-
-    def __post_init__(self) -> None:
-        if not self.lengths or self.lengths[0] < 2 or any(a >= b for a, b in pairwise(self.lengths)):
-            raise ValueError(f"lengths {self.lengths} must rise from at least 2")
-        Tokenizer(self.pieces.split(" "))
-
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """What cuts texts."""
-        return Tokenizer(self.pieces.split(" "))
 
     def build(self, device: str = "cpu") -> "TextToTokens":
         """What runs it, on a device."""
@@ -54,13 +36,12 @@ class TextToTokens:
         rows = cells.cpu().numpy().reshape(len(cells), -1)
         return self.tokens([_text(row.tobytes()) for row in rows])
 
-    def tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def tokens(self, texts: Sequence[bytes]) -> tuple[Tensor, Tensor]:
         """Numbers of each text's pieces and a mask (1: text, 0: padding), (rows, length) int64 each."""
-        tokenizer, lengths = self._config.tokenizer, self._config.lengths
-        encoded = [tokenizer.encode(text, lengths[-1]) for text in texts]
-        longest = max(map(len, encoded))
-        length = next(length for length in lengths if length >= longest)
-        numbers = np.full((len(encoded), length), tokenizer.padding, np.int64)
+        config = self._config
+        encoded = [config.encode(text) for text in texts]
+        length = config.lengths[config.bucket(max(map(len, encoded)))]
+        numbers = np.full((len(encoded), length), config.tokenizer.padding, np.int64)
         mask = np.zeros((len(encoded), length), np.int64)
         for row, found in enumerate(encoded):
             numbers[row, : len(found)] = found
@@ -68,6 +49,6 @@ class TextToTokens:
         return torch.from_numpy(numbers).to(self._device), torch.from_numpy(mask).to(self._device)
 
 
-def _text(cell: bytes) -> str:
+def _text(cell: bytes) -> bytes:
     (size,) = LENGTH.unpack_from(cell)
-    return cell[LENGTH.size : LENGTH.size + size].decode("utf-8", errors="replace")
+    return cell[LENGTH.size : LENGTH.size + size]

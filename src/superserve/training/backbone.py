@@ -18,9 +18,9 @@ from superserve.supernet.importing.checkpoint import Picker, read_checkpoint
 from superserve.supernet.importing.dynabert import DynaBertImporter
 from superserve.supernet.importing.huggingface import read_settings
 from superserve.supernet.importing.importer import CHECKPOINT_FILES
-from superserve.supernet.tokenizer import PADDING as PADDING_PIECE
-from superserve.supernet.tokenizer import Tokenizer
 from superserve.supernet.zoo.dynabert import DynaBert, DynaBertConfig
+from superserve.tokenizer import PADDING as PADDING_PIECE
+from superserve.tokenizer import Tokenizer
 from superserve.training.word_dropout import PADDING
 
 #: The spread of a new classifier's weights: BERT's own ``initializer_range``.

@@ -38,7 +38,7 @@ def limits(config: ModelConfig) -> tuple[str, ...]:
     return (
         f"Texts are cut off after {longest - 1} word pieces, and longer ones than {tensor.max_bytes} bytes refused.",
         _SCOPE,
-        "A server plans with the latency of the longest texts; batches of short ones are done sooner.",
+        "A batch takes what its longest text does: a server plans with the latency of that length, see above.",
         "No compiled engine: cutting texts into pieces is no part of a network that can be traced.",
     )
 

@@ -6,7 +6,7 @@ from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from typing import Final
 
-from superserve.supernet.tokenizer import INSIDE, PADDING, START, UNKNOWN, words
+from superserve.tokenizer import INSIDE, PADDING, START, UNKNOWN, words
 
 #: What every vocabulary begins with; padding is number 0.
 SPECIAL: Final = (PADDING, UNKNOWN, START)

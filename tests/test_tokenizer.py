@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from superserve.supernet.tokenizer import Tokenizer, words
+from superserve.tokenizer import Tokenizer, words
 
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "what", "##s", "is", "the", "rate", "un", "##a", "##ff", "##able", "?", "'", "s")
 BERT_LIKE = (*PIECES, "[SEP]")

@@ -14,8 +14,8 @@ PUBLIC = {
     },
     "superserve.scheduling": {
         "Action", "Bound", "Decision", "EDFQueue", "Finish", "HeadPolicy", "Launch", "Placement", "Policy", "Scheduler",
-        "SchedulerLimits", "SchedulerView", "SharedWorkers", "TimeoutAction", "Wait", "baselines", "create_policies", "create_policy",
-        "drainfit", "hosting", "policy_names", "register_policy", "slackfit",
+        "SchedulerLimits", "SchedulerView", "SharedWorkers", "TimeoutAction", "Wait", "baselines", "create_policies",
+        "create_policy", "drainfit", "hosting", "policy_names", "register_policy", "slackfit",
     },
     "superserve.simulator": {
         "BatchRecord", "Conditions", "Recording", "Simulation", "WorkerEvent", "impatient", "losses", "simulate",

@@ -151,7 +151,7 @@ def test_whoever_is_certain_to_be_late_is_refused(
 
 
 @given(bucketed_profiles(whole_profiles()), ends_ms, st.lists(texts, max_size=3), texts)
-@example(with_shorter(ODD, (8, 0.5, 0.25)), [0], [Job(4), Job(4)], Job(6, bucket=1))
+@example(with_shorter(make_profile([[4.0]], (1,)), (8, 0.5, 0.25)), [4], [Job(8), Job(8)], Job(11, bucket=1))
 def test_no_text_is_refused_that_a_schedule_serves_with_all_others(
     profile: Profile, ends: list[int], waiting: list[Job], newcomer: Job
 ) -> None:

@@ -65,7 +65,7 @@ async def test_an_administrator_has_a_profile_measured() -> None:
     told = bench.ask(b"GET", USER)[1]
     assert (told["state"], told["kept"], told["problem"]) == ("measured", None, "")
     ratios = {(cell["subnet"], cell["batch"]): cell["ratio"] for cell in told["cells"]}
-    assert ratios == {("s0", 1): 2.0, ("s0", 4): 1.0, ("s1", 1): 0.5}
+    assert ratios == {("s0", 1): 2.0, ("s0", 4): 1.0, ("s1", 1): 0.5, ("s1", 4): 0.25}
     families = {family.name: family for family in ModelCollector(bench.plane, BodyMemory(1)).collect()}
     samples = families["superserve_profile_drift_ratio"].samples
     assert {(one.labels["subnet"], int(one.labels["batch"])): one.value for one in samples} == ratios

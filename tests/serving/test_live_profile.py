@@ -27,7 +27,7 @@ TRUE = {(0, 1): 1.0, (0, 4): 1.5, (1, 1): 3.0}
 class Bench:
     """A router whose profile can be measured; what would be kept is in ``kept``."""
 
-    def __init__(self, profile: Profile = PROFILE, slo_ms: int = 50) -> None:
+    def __init__(self, profile: Profile = PROFILE, slo_ms: int = 25) -> None:
         self.clock = ManualClock(start_ns=1_000 * NS_PER_MS)
         self.pool = FakePool()
         self.shared = SharedPool(self.pool, self.clock)
@@ -130,11 +130,11 @@ async def test_a_lost_worker_ends_it_and_it_can_begin_again() -> None:
 
 
 async def test_a_model_whose_every_batch_is_too_long_cannot_be_measured() -> None:
-    bench = await Bench(slo_ms=4).begun()
+    bench = await Bench(slo_ms=2).begun()
     await bench.rest()
     report = bench.live.report()
     assert (report.state, report.cells, bench.kept) == ("failed", [], [])
-    assert "10% of the shortest SLO" in report.problem
+    assert "20% of the shortest SLO" in report.problem
 
 
 async def test_a_model_that_goes_ends_it() -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 #: Between two looks at whether anything has happened.
 LOOK_NS: Final = 20 * NS_PER_MS
 #: A batch takes this part of the shortest SLO at most: what a request can lose that comes just when it has begun.
-SLO_SHARE: Final = 0.1
+SLO_SHARE: Final = 0.2
 #: And this part of the time for which no batch has begun or ended. A request then comes during it in about one case out
 #: of five, if they come at random at the rate that this time is typical of, and idle work takes a fifth of a worker.
 QUIET_SHARE: Final = 0.25

@@ -9,7 +9,7 @@ import numpy as np
 from superserve.clock import Clock
 from superserve.errors import SuperServeError
 from superserve.model_folder import ModelConfig, TensorSpec
-from superserve.profile import Profile
+from superserve.profile import LatencyTable, Profile
 from superserve.scheduling import Scheduler, SchedulerLimits, TimeoutAction, create_policies
 from superserve.serving.dataplane import ServedModel
 from superserve.serving.fake_pool import FakePool

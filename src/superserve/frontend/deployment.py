@@ -88,7 +88,7 @@ class Deployment(NamedTuple):
         if config.ledger.share:
             ledger = Ledger(
                 model,
-                table,
+                longest.table,
                 share=config.ledger.share,
                 max_bytes=config.ledger.max_bytes,
                 rng=np.random.default_rng(number),

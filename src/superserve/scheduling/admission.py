@@ -147,7 +147,6 @@ class Admission:
         slowest = self._typical[-1].best(self._policy.subnets[0], 0)
         self._row_ns = slowest.time_ns / slowest.rows
 
-
     def typical_ns(self, subnet: int, rows: int, bucket: int, drift: float) -> int:
         """What a batch typically takes on a worker of such a drift, dispatch included."""
         return round(self._tables[bucket].typical_ns[subnet][rows] * drift) + self._overhead_ns

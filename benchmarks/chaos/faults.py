@@ -64,12 +64,20 @@ class Injector:
         self._rng = np.random.default_rng(seed)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def run(self, seconds: float, every_s: float) -> None:
-        """Do it every so many seconds, for so many; return when everything that was begun has ended."""
-        began_s = time.monotonic()
-        # Connected before the load is at its height: while a worker hangs, that may take all connections there are.
+    async def run(self, seconds: float, every_s: float, begun: asyncio.Event | None = None) -> None:
+        """Do it every so many seconds, for so many; return when everything that was begun has ended.
+
+        Args:
+            seconds: of load.
+            every_s: from one fault to the next.
+            begun: set when the load begins; default: it has begun.
+        """
+        # Connected before there is a load: while a worker hangs, that may take all connections there are.
         async with AsyncClient(self._url, retries=Retries(max_attempts=1)) as client:
             (tensor,) = (await client.metadata(self._model)).inputs
+            if begun is not None:
+                await begun.wait()
+            began_s = time.monotonic()
             for number, at_s in enumerate(due_s(seconds, every_s)):
                 await asyncio.sleep(max(0.0, began_s + at_s - time.monotonic()))
                 self._do(self._kinds[number % len(self._kinds)], time.monotonic() - began_s, client, tensor)

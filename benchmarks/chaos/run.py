@@ -99,9 +99,8 @@ async def run(scenario: Scenario, seed: int, scratch: Path) -> tuple[Result, Run
         injector = Injector(server.pid, server.url, MODEL, scenario.kinds, seed)
         said = _Say(scenario, injector)
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(injector.run(scenario.seconds, scenario.every_s, said.begun))
             replaying = tasks.create_task(replay_to(setup, server, "chaos", said))
-            await said.begun.wait()
-            tasks.create_task(injector.run(scenario.seconds, scenario.every_s))
         result, _ = replaying.result()
         counters = await _settled(server, scenario.workers)
     row = summarise(

@@ -4,7 +4,9 @@ A server with an in-process pool that takes no time runs on one core; a closed-l
 connections busy from another. The figure to look at is the server's CPU time per request: it does not depend on how
 busy the client's core is.
 
-    python benchmarks/http_path.py [--seconds 5] [--connections 64] [--profile] [--json FILE]
+    python benchmarks/http_path.py [--seconds 5] [--connections 64] [--traced SHARE] [--profile] [--json FILE]
+
+``--traced`` (with the extra `otel`) makes spans of so many of the requests, for a collector that takes no time.
 """
 
 import argparse
@@ -22,9 +24,10 @@ from typing import cast
 import uvloop
 
 from side_by_side import write
-from superserve.clock import MonotonicClock
+from superserve.clock import Clock, MonotonicClock
 from superserve.frontend.http_server import HttpServer
 from superserve.frontend.routes import V2Routes
+from superserve.frontend.tracing import Tracing
 from superserve.model_folder import ModelConfig, TensorSpec
 from superserve.profile import Device, LatencyTable, Profile, SubnetProfile
 from superserve.scheduling import Scheduler, create_policy
@@ -34,6 +37,7 @@ from superserve.serving.fake_pool import FakePool
 from superserve.serving.pool import Batch
 from superserve.serving.router import Router
 from superserve.serving.shared_pool import SharedPool
+from superserve.serving.tracing import RequestTracer
 
 CONFIG = ModelConfig(
     format=1,
@@ -64,14 +68,24 @@ def zeros(batch: Batch) -> list[bytes]:
     return [bytes(40 * batch.rows)]
 
 
-async def serve(ready: multiprocessing.connection.Connection) -> None:
+def tracer(share: float, table: LatencyTable, clock: Clock) -> RequestTracer:
+    """Spans that go nowhere."""
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter  # noqa: PLC0415
+
+    exporter = InMemorySpanExporter()
+    exporter.shutdown()  # it takes nothing from then on
+    return Tracing(exporter, share, clock).of(CONFIG.name, table)
+
+
+async def serve(ready: multiprocessing.connection.Connection, traced: float | None) -> None:
     """Serve until SIGTERM; tells the port, and at the end the CPU seconds used since."""
     loop = asyncio.get_running_loop()
     clock = MonotonicClock(loop)
     table = LatencyTable(noop_profile())
     pool = SharedPool(FakePool(2, zeros, clock, lambda _: 0), clock)
     scheduler = Scheduler(create_policy("fixed:largest", table), overhead_ns=0, shared=pool.workers)
-    router = Router(scheduler, pool, clock, output_row_bytes=[40])
+    spans = None if traced is None else tracer(traced, table, clock)
+    router = Router(scheduler, pool, clock, output_row_bytes=[40], tracer=spans)
     plane = DataPlane([ServedModel(CONFIG, router, slo_ms=1000.0, emulated=True)], version="0")
     server = HttpServer(V2Routes(plane), clock, HttpConfig())
     await router.start()
@@ -86,13 +100,13 @@ async def serve(ready: multiprocessing.connection.Connection) -> None:
     await router.stop()
 
 
-def server_process(ready: multiprocessing.connection.Connection, *, profile: bool) -> None:
+def server_process(ready: multiprocessing.connection.Connection, *, profile: bool, traced: float | None = None) -> None:
     """The server's process, on the first core."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     profiler = cProfile.Profile()
     if profile:
         profiler.enable()
-    uvloop.run(serve(ready))
+    uvloop.run(serve(ready, traced))
     if profile:
         profiler.disable()
         pstats.Stats(profiler).sort_stats("tottime").print_stats(45)
@@ -161,12 +175,16 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--traced", type=float, metavar="SHARE", help="make spans of so many of the requests")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     options = parser.parse_args()
     ours, theirs = multiprocessing.Pipe()
     server = multiprocessing.get_context("spawn").Process(
-        target=server_process, args=(theirs,), kwargs={"profile": options.profile}, daemon=True
+        target=server_process,
+        args=(theirs,),
+        kwargs={"profile": options.profile, "traced": options.traced},
+        daemon=True,
     )
     server.start()
     port = ours.recv()

@@ -39,6 +39,8 @@ class LocalPool:
     ) -> None:
         self.engines: Mapping[int, Ready] = {}
         self._models = dict(enumerate(specs))
+        self._unwanted: set[int] = set()
+        """Models that are to go, and could not, because a worker died meanwhile: they go with the next change."""
         self._numbers = len(specs)
         self._cores = tuple(cores)
         self._clock = clock
@@ -90,17 +92,22 @@ class LocalPool:
         async with self._changing:
             number = self._numbers
             self._numbers += 1
-            await self._change({**self._models, number: spec})
+            await self._change({**self._wanted(), number: spec})
             return number
 
     async def remove(self, model: int) -> None:
         """See `WorkerPool.remove`."""
         async with self._changing:
-            await self._change({number: spec for number, spec in self._models.items() if number != model})
+            self._unwanted.add(model)
+            await self._change(self._wanted())
 
     async def stop(self) -> None:
         """See `WorkerPool.stop`; a batch in flight may finish, within `PoolLimits.stop_ns`."""
         await self._end(at_once=False)
+
+    def _wanted(self) -> dict[int, WorkerSpec]:
+        """What workers are to hold: what they do, without what could not be taken out of them yet."""
+        return {number: spec for number, spec in self._models.items() if number not in self._unwanted}
 
     async def _change(self, models: dict[int, WorkerSpec]) -> None:
         """Have every worker hold these models, or none of them."""
@@ -114,6 +121,7 @@ class LocalPool:
                 worker.abandon()
             raise
         self._models = models
+        self._unwanted &= models.keys()
         self.engines = engines
         if self._forks is not None:
             self._forks.models = models

@@ -97,7 +97,7 @@ class WorkerPool(Protocol):
         """Have no worker run a model any more, of which no batch runs.
 
         Raises:
-            WorkerError: if a worker cannot be started without it; then all keep it.
+            WorkerError: if a worker cannot be started without it; then all keep it until the next model comes or goes.
         """
 
     async def stop(self) -> None:

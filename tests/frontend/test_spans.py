@@ -7,7 +7,7 @@ pytest.importorskip("opentelemetry.sdk.trace", reason="the extra 'otel' is not i
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, ParentBasedTraceIdRatio, Sampler
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
 from superserve.clock import NS_PER_MS, ManualClock, epoch_ns
@@ -25,13 +25,14 @@ SAMPLED, UNSAMPLED = f"00-{TRACE:032x}-{PARENT:016x}-01", f"00-{TRACE:032x}-{PAR
 class Bench:
     """A traced router over a fake pool in virtual time, and what it exports."""
 
-    def __init__(self, sampler: Sampler = ALWAYS_ON, *, workers: int = 1) -> None:
+    def __init__(self, sampler: Sampler = ALWAYS_ON, *, workers: int = 1, share: float | None = None) -> None:
         self.clock = ManualClock(start_ns=1_000 * NS_PER_MS)
         self.pool = FakePool(workers)
         self.exporter = InMemorySpanExporter()
         provider = TracerProvider(shutdown_on_exit=False)
         provider.add_span_processor(SimpleSpanProcessor(self.exporter))
-        spans = ModelSpans(provider, sampler, model="tiny", table=LatencyTable(PROFILE), clock=self.clock)
+        table = LatencyTable(PROFILE)
+        spans = ModelSpans(provider, sampler, model="tiny", table=table, clock=self.clock, share=share)
         self.router: Router = make_router(self.pool, self.clock, tracer=spans)
 
     async def started(self) -> "Bench":
@@ -195,6 +196,21 @@ async def test_what_is_not_sampled_leaves_nothing(traceparent: str | None) -> No
     bench.pool.finish(0)
     bench.submit(origin=HTTP.within(traceparent), timeout_ms=0.1)  # refused
     assert not bench.exporter.get_finished_spans()
+
+
+@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (0.5, 60, 140), (1.0, 200, 200)])
+async def test_a_share_of_those_that_nobody_traces(share: float, least: int, most: int) -> None:
+    """As the sampler would choose; within more than five standard deviations."""
+    bench = await Bench(ParentBasedTraceIdRatio(share), share=share).started()
+    for _ in range(200):
+        bench.submit()
+        bench.clock.advance(NS_PER_MS)
+        bench.pool.finish(0)
+    assert least <= len(bench.spans().get(INFER, [])) <= most
+    bench.submit("wanted", origin=HTTP.within(SAMPLED))
+    bench.clock.advance(NS_PER_MS)
+    bench.pool.finish(0)
+    assert "wanted" in {attributes(span)["superserve.request_id"] for span in bench.spans()[INFER]}
 
 
 async def test_the_batch_of_one_sampled_request_is_traced_with_it_alone() -> None:

@@ -45,10 +45,11 @@ class Tracing:
 
         self._exporter = exporter
         self._clock = clock
-        if "OTEL_TRACES_SAMPLER" in os.environ:
+        self._share = None if "OTEL_TRACES_SAMPLER" in os.environ else sampled
+        if self._share is None:
             self._sampler = TracerProvider(shutdown_on_exit=False).sampler  # made as the variables say
         else:
-            self._sampler = ParentBasedTraceIdRatio(sampled)
+            self._sampler = ParentBasedTraceIdRatio(self._share)
         resource = Resource.create({} if "OTEL_SERVICE_NAME" in os.environ else {"service.name": "superserve"})
         self._provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
@@ -57,7 +58,7 @@ class Tracing:
         """What the router of a model tells its requests to."""
         from superserve.frontend.spans import ModelSpans  # noqa: PLC0415
 
-        return ModelSpans(self._provider, self._sampler, model=model, table=table, clock=self._clock)
+        return ModelSpans(self._provider, self._sampler, model=model, table=table, clock=self._clock, share=self._share)
 
     async def stop(self) -> None:
         """Send what is left, within some seconds; nothing may be told of afterwards."""

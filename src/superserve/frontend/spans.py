@@ -54,8 +54,8 @@ class ModelSpans:
 
     Args:
         provider: of spans that are recorded whatever they are: the choice is made before.
-        sampler: chooses among the requests. Of a `ParentBasedTraceIdRatio` only those are asked of it that are in a trace;
-            the rule for others is applied here, since to ask takes 4 us and there may be thousands a second.
+        sampler: chooses among the requests. A `ParentBasedTraceIdRatio` is asked only of those that are in a trace:
+            its rule for others is applied here, since to ask takes over 2 us and there may be thousands a second.
         share: the ratio of such a sampler; None for others.
         model: its name.
         table: names and accuracies of its subnets.

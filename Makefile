@@ -23,7 +23,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help demo test test-all test-pages test-models mutants fuzz-http fuzz-codec scan check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-headline bench-overload bench-soak soak chaos clean
+.PHONY: help demo test test-all test-pages test-page test-models screenshot mutants fuzz-http fuzz-codec scan check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-headline bench-overload bench-soak soak chaos clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -50,13 +50,23 @@ demo: $(VENV)/.installed-core  ## Serve the bundled supernet through a burst, ne
 	$(BIN)/superserve demo $(DEMO_ARGS)
 
 test: $(VENV)/.installed-test  ## The tests that a change must pass
-	$(BIN)/python -m pytest -m "not pages" $(TEST_ARGS)
+	$(BIN)/python -m pytest -m "not pages and not browser" $(TEST_ARGS)
 
 test-all: $(VENV)/.installed-test  ## The same, with many more generated examples, and the pages
 	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest $(TEST_ARGS)
 
 test-pages: $(VENV)/.installed-test  ## The how-to pages, every command executed as written (about 5 minutes)
 	$(BIN)/python -m pytest -m pages $(TEST_ARGS)
+
+$(VENV)/.installed-page: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP_INSTALL) --editable '.[test,test-page]'
+	@touch $@ $(VENV)/.installed-test $(VENV)/.installed-core
+
+test-page: $(VENV)/.installed-page  ## The live page in a headless Chromium (wants chromium and chromium-driver; 2 minutes)
+	$(BIN)/python -m pytest -m browser $(TEST_ARGS)
+
+screenshot: $(VENV)/.installed-page  ## Pictures of the live page, of a server under load: docs/images/live-*.png (2 minutes)
+	$(BIN)/python benchmarks/live_page.py --out docs/images $(BENCH_ARGS)
 
 # The oracles of tests/models, and the models that people have. Those of the requirements file come without their
 # dependencies: these would replace torch.

@@ -121,7 +121,14 @@ def test_over_http_a_token_is_asked_for_before_a_body_is_taken() -> None:
 
     assert b"HTTP/1.1 401 Unauthorized" in ask("/v2/models/m/infer", body=1_000_000)
     assert b"WWW-Authenticate: Bearer" in ask("/v2/models/m/infer")
-    for url in ("/v2/health/live/../../models", "/v2/health/%6cive", "/v2/health/live2", "//v2/health/live", "/"):
+    for url in (
+        "/v2/health/live/../../models",
+        "/v2/health/%6cive",
+        "/v2/health/live2",
+        "//v2/health/live",
+        "//",
+        "/page",
+    ):
         assert b" 401 " in ask(url), url
     assert paths.asked == []
     for _ in range(3):  # the second and third time the head is known

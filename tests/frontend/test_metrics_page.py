@@ -31,7 +31,7 @@ class Bench:
             for router, name in zip(self.routers, ('q"uoted', "tiny"), strict=True)
         ]
         self.memory = BodyMemory(1000)
-        routes = MetricsRoutes(DataPlane(models, version="9"), self.memory)
+        routes = MetricsRoutes(DataPlane(models, version="9"), self.memory, lambda: 0.25)
         self.server = HttpServer(routes, self.clock, HttpConfig())
 
     def submit(self, router: Router, rows: int = 1, timeout_ms: int = 50) -> None:
@@ -101,6 +101,29 @@ async def test_everything_is_told_of_every_model() -> None:
     assert told["superserve_overhead_duration_seconds_sum", "tiny"] == 0.002
     assert told["superserve_planned_overhead_seconds", "tiny"] == tiny.scheduler.planned_overhead_ns / 1e9
     assert told["superserve_drift_ratio", "tiny"] == 1.0
+    assert told["superserve_burst_headroom_ratio",] == 0.25
+
+
+async def test_accuracy_given_up_is_summed_over_requests() -> None:
+    """A batch of two requests counts twice; divided by the answered requests, it is the mean."""
+    bench = Bench()
+    _, tiny = bench.routers
+    for router in bench.routers:
+        await router.start()
+    for _ in range(4):  # two run, and two wait for a batch of their own
+        bench.submit(tiny)
+    while bench.pool.running:
+        bench.pool.finish(min(bench.pool.running))
+    for _ in range(2):
+        bench.submit(tiny, timeout_ms=3)  # the better subnet takes 4
+    for worker in (0, 1):
+        bench.pool.finish(worker)
+    told = bench.told()
+    assert told["superserve_answered_requests_total", "tiny", "s1"] == 4
+    assert told["superserve_dispatches_total", "tiny", "s1"] == 3
+    assert told["superserve_answered_requests_total", "tiny", "s0"] == 2
+    assert told["superserve_accuracy_given_up_points_total", "tiny"] == 2.0
+    assert told["superserve_accuracy_given_up_points_total", 'q"uoted'] == 0.0
 
 
 async def test_the_ledger_is_told_of_models_that_keep_one() -> None:

@@ -11,11 +11,13 @@ from openapi_spec_validator import validate
 from superserve.clock import ManualClock
 from superserve.frontend import openapi_bodies as bodies
 from superserve.frontend import v2
+from superserve.frontend.dashboard.history import History
 from superserve.frontend.exchange import Exchange
 from superserve.frontend.openapi import OPERATIONS, describe
 from superserve.frontend.repository import ModelRepository
 from superserve.frontend.routes import V2Routes
 from superserve.model_folder import DTYPES
+from superserve.scheduling.workers import SharedWorkers
 from superserve.serving.dataplane import DataPlane
 from superserve.serving.fake_pool import FakePool
 from support.serving import make_ledger, make_model, make_router
@@ -33,8 +35,10 @@ class Bench:
         clock = ManualClock()
         self.pool = FakePool()
         self.router = make_router(self.pool, clock, ledger=make_ledger())
+        plane = DataPlane([make_model(self.router)], version="9")
+        history = History(plane, SharedWorkers(), lambda: 1, clock)
         # What could be loaded is not asked for here; that there is something gives the paths for it.
-        self.routes = V2Routes(DataPlane([make_model(self.router)], version="9"), cast("ModelRepository", object()))
+        self.routes = V2Routes(plane, cast("ModelRepository", object()), history=history)
         self.response = b""
 
     def send(self, _: Exchange, response: bytes) -> None:

@@ -17,8 +17,12 @@ _TOKEN: Final = re.compile(rf"[A-Za-z0-9._~+/=-]{{{_LEAST_CHARACTERS},}}")
 _HASHED: Final = re.compile(r"sha256:([0-9a-f]{64})")
 _SCHEME: Final = b"bearer "
 
-#: What everybody may ask, for load balancers and orchestrators have no tokens.
-_FREE: Final = frozenset({b"/v2/health/live", b"/v2/health/ready"})
+#: What everybody may ask, for load balancers and orchestrators have no tokens, and neither has a browser that loads the
+#: live page, which asks for one.
+_FREE: Final = frozenset({b"/v2/health/live", b"/v2/health/ready", b"/"})
+
+#: Below it stand the parts of the live page, and nothing else: they are free, too.
+PAGE_PARTS: Final = b"/page/"
 
 
 class Tokens:
@@ -169,8 +173,9 @@ class Access:
         Raises:
             UnauthorizedError: without one of the tokens.
         """
-        if self._users is not None and url.partition(b"?")[0] not in _FREE:
-            self.check(header)
+        if self._users is None or url.partition(b"?")[0] in _FREE or url.startswith(PAGE_PARTS):
+            return
+        self.check(header)
 
     def check(self, header: bytes | None) -> None:
         """Whether whoever sends an ``Authorization`` header may use the server.

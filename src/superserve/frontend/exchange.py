@@ -64,9 +64,9 @@ class Exchange(msgspec.Struct, eq=False):
         """Answer with JSON, or with nothing if ``body`` is empty."""
         self._respond(b"application/json", body, status, extra_headers)
 
-    def respond_text(self, media_type: bytes, body: bytes) -> None:
+    def respond_text(self, media_type: bytes, body: bytes, extra_headers: bytes = b"") -> None:
         """Answer with something that is no JSON."""
-        self._respond(media_type, body, 200, b"")
+        self._respond(media_type, body, 200, extra_headers)
 
     def _respond(self, media_type: bytes, body: bytes, status: int, extra_headers: bytes) -> None:
         phrase = reason_phrase(status).encode()

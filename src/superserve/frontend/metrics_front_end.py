@@ -1,6 +1,7 @@
 """The port that Prometheus reads from."""
 
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from superserve.clock import Clock
@@ -25,11 +26,20 @@ class MetricsFrontEnd:
         clock: time and timers.
         config: says where; its limits for HTTP hold here, too.
         common: what is told of besides the models.
+        headroom: see `superserve.frontend.metrics_page.ModelCollector`.
     """
 
-    def __init__(self, plane: DataPlane, clock: Clock, config: Config, common: Common) -> None:
+    def __init__(
+        self,
+        plane: DataPlane,
+        clock: Clock,
+        config: Config,
+        common: Common,
+        headroom: Callable[[], float] | None = None,
+    ) -> None:
         self._config = config
-        self._server = HttpServer(MetricsRoutes(plane, common.memory), clock, config.http, access=common.access)
+        routes = MetricsRoutes(plane, common.memory, headroom)
+        self._server = HttpServer(routes, clock, config.http, access=common.access)
         self._listening = False
 
     @property

@@ -5,7 +5,7 @@ somebody asks.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import Final
 
@@ -48,11 +48,13 @@ class ModelCollector(Collector):
     Args:
         plane: the models.
         memory: of the bodies of requests.
+        headroom: says how much more could come; default: nobody knows.
     """
 
-    def __init__(self, plane: DataPlane, memory: BodyMemory) -> None:
+    def __init__(self, plane: DataPlane, memory: BodyMemory, headroom: Callable[[], float] | None = None) -> None:
         self._plane = plane
         self._memory = memory
+        self._headroom = headroom
 
     def collect(self) -> Iterator[Metric]:
         """See `Collector.collect`."""
@@ -65,6 +67,13 @@ class ModelCollector(Collector):
         for model in models:
             depth.add_metric([model.config.name], model.router.queue_depth)
         yield depth
+        yield from _accuracy(models)
+        if self._headroom is not None:
+            yield GaugeMetricFamily(
+                "superserve_burst_headroom_ratio",
+                "Part of what the workers can take at the fastest subnets that does not come; below 0: more comes.",
+                value=self._headroom(),
+            )
         yield from _plans(models)
         yield _recording(models)
         yield from _ledgers(models)
@@ -131,6 +140,26 @@ def _batches(models: Iterable[ServedModel]) -> Iterator[Metric]:
             _add(rows, names, of_rows, 1)
             launched.add_metric(names, sum(of_rows.counts))
     yield from (inference, rows, launched)
+
+
+def _accuracy(models: Iterable[ServedModel]) -> Iterator[Metric]:
+    """Sums over answered requests: of two rates the ratio is a mean."""
+    answered = CounterMetricFamily(
+        "superserve_answered_requests", "Requests that were answered, in time or late.", labels=["model", "subnet"]
+    )
+    given_up = CounterMetricFamily(
+        "superserve_accuracy_given_up_points",
+        "By how many points of accuracy requests were answered below the most accurate subnet, summed up.",
+        labels=["model"],
+    )
+    for model in models:
+        name, table, counts = model.config.name, model.router.table, model.router.telemetry.answered
+        best = max(table.accuracies)
+        for subnet, count in zip(table.ids, counts, strict=True):
+            answered.add_metric([name, subnet], count)
+        points = sum(count * (best - own) for count, own in zip(counts, table.accuracies, strict=True))
+        given_up.add_metric([name], points)
+    yield from (answered, given_up)
 
 
 def _plans(models: Iterable[ServedModel]) -> Iterator[Metric]:
@@ -221,12 +250,13 @@ class MetricsRoutes(RouteTable):
     Args:
         plane: the models.
         memory: of the bodies of requests.
+        headroom: see `ModelCollector`.
     """
 
-    def __init__(self, plane: DataPlane, memory: BodyMemory) -> None:
+    def __init__(self, plane: DataPlane, memory: BodyMemory, headroom: Callable[[], float] | None = None) -> None:
         super().__init__()
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(ModelCollector(plane, memory))
+        self._registry.register(ModelCollector(plane, memory, headroom))
         self.add(b"GET", "/metrics", self._metrics)
 
     def _metrics(self, exchange: Exchange, _: PathArguments) -> None:

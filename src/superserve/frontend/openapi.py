@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from superserve.frontend import openapi_bodies as bodies
+from superserve.frontend.dashboard.activity import Activity
 from superserve.frontend.status import reason_phrase
 from superserve.serving.dataplane import MAX_TIMEOUT_US
 from superserve.serving.explanation import Explanation, Summary
@@ -25,6 +26,7 @@ OPENAPI: Final = "3.1.0"
 _JSON: Final = "application/json"
 _TENSORS: Final = "application/octet-stream"
 _HTML: Final = "text/html"
+_ANY: Final = "*/*"
 
 _REF: Final = "#/components/schemas/{name}"
 _VERSION_PART: Final = "/versions/{version}"
@@ -49,6 +51,13 @@ _HEADERS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
 }
 
 
+#: Parameters of queries, the same.
+_QUERIES: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
+    "run": ("As an earlier answer said.", {"type": "string"}),
+    "after": ("The number of the latest second that is known of that run.", {"type": "integer", "minimum": 0}),
+}
+
+
 class Operation(NamedTuple):
     """What a method of a path is for.
 
@@ -65,6 +74,7 @@ class Operation(NamedTuple):
     unready: bool = False
     body: Any = None
     tensors: bool = False
+    queries: tuple[str, ...] = ()
 
 
 _MODEL: Final = "/v2/models/{model}"
@@ -132,6 +142,15 @@ OPERATIONS: Final[Mapping[tuple[bytes, str], Operation]] = {
         "In idle time, which takes as long as it takes: answered when it has begun. What was measured is what a server "
         "plans with that starts later.",
     ),
+    (b"GET", "/v2/activity"): Operation(
+        "What happened lately",
+        Activity,
+        description="The last five minutes, second by second, as the live page shows them; with `run` and `after` only "
+        "what is new.",
+        queries=("run", "after"),
+    ),
+    (b"GET", "/"): Operation("The live page", None, media_type=_HTML),
+    (b"GET", "/page/{digest}/{file}"): Operation("A part of the live page", None, (404,), media_type=_ANY),
     (b"GET", "/openapi.json"): Operation("This document", None, description="OpenAPI 3.1."),
     (b"GET", "/docs"): Operation("This document, to be read", None, media_type=_HTML),
 }
@@ -172,7 +191,11 @@ def _operation(method: bytes, pattern: str) -> dict[str, Any]:
     told: dict[str, Any] = {
         "operationId": "_".join(summary.replace(",", "").lower().split()),
         "summary": summary,
-        "parameters": [*_path_parameters(pattern), *_header_parameters(operation)],
+        "parameters": [
+            *_path_parameters(pattern),
+            *(_parameter(name, "query", *_QUERIES[name]) for name in operation.queries),
+            *_header_parameters(operation),
+        ],
         "responses": _responses(operation),
     }
     if operation.description:
@@ -190,9 +213,11 @@ def _path_parameters(pattern: str) -> list[dict[str, Any]]:
 
 def _header_parameters(operation: Operation) -> list[dict[str, Any]]:
     names = _HEADERS if operation.tensors else ("x-request-id",)
-    return [
-        {"name": name, "in": "header", "description": _HEADERS[name][0], "schema": _HEADERS[name][1]} for name in names
-    ]
+    return [_parameter(name, "header", *_HEADERS[name]) for name in names]
+
+
+def _parameter(name: str, place: str, description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": place, "description": description, "schema": schema}
 
 
 def _responses(operation: Operation) -> dict[str, Any]:

@@ -14,6 +14,8 @@ import msgspec
 
 from superserve.errors import CancelledError, SuperServeError, UnknownModelError
 from superserve.frontend.authorization import Access
+from superserve.frontend.dashboard.history import History
+from superserve.frontend.dashboard.live_page import LivePage
 from superserve.frontend.exchange import Exchange
 from superserve.frontend.infer_reader import InferReader
 from superserve.frontend.openapi import describe
@@ -28,8 +30,8 @@ from superserve.serving.tracing import HTTP
 
 _logger = logging.getLogger(__name__)
 
-#: Paths that clients ask for are remembered with what they mean, unless they are long; beyond this many the memory
-#: starts anew.
+#: Paths that clients ask for are remembered with what they mean, unless they are long or have a query; beyond this many
+#: the memory starts anew.
 _MAX_REMEMBERED: Final = 1024
 _MAX_REMEMBERED_BYTES: Final = 256
 
@@ -99,7 +101,7 @@ class RouteTable:
             named = _match(pattern, parts)
             if named is not None:
                 found = actions, PathArguments(named.get("{model}"), named.get("{version}"), named.get("{request_id}"))
-                if len(url) <= _MAX_REMEMBERED_BYTES:
+                if len(url) <= _MAX_REMEMBERED_BYTES and b"?" not in url:
                     self._remember(url, found)
                 return found
         return None
@@ -129,10 +131,15 @@ class V2Routes(RouteTable):
         plane: what to serve.
         repository: what can be loaded; None: not even the paths for it are there.
         access: says who may load; default: everybody.
+        history: what the live page shows; None: there is no such page.
     """
 
     def __init__(
-        self, plane: DataPlane, repository: ModelRepository | None = None, access: Access | None = None
+        self,
+        plane: DataPlane,
+        repository: ModelRepository | None = None,
+        access: Access | None = None,
+        history: History | None = None,
     ) -> None:
         super().__init__()
         self._access = access or Access()
@@ -156,6 +163,11 @@ class V2Routes(RouteTable):
         self.add(b"POST", "/v2/models/{model}/profile", self._reprofile)
         self.add(b"GET", "/openapi.json", self._openapi)
         self.add(b"GET", "/docs", self._docs)
+        if history is not None:
+            page = LivePage(history)
+            self.add(b"GET", "/", page.show)
+            self.add(b"GET", "/page/{digest}/{file}", page.asset)
+            self.add(b"GET", "/v2/activity", page.activity)
         if repository is not None:
             self._repository = repository
             self.add(b"POST", "/v2/repository/index", self._index)

@@ -15,6 +15,7 @@ import uvloop
 from superserve import __version__
 from superserve.clock import Clock, MonotonicClock
 from superserve.frontend.common import Common
+from superserve.frontend.dashboard.history import History
 from superserve.frontend.deployment import Deployment
 from superserve.frontend.grpc_front_end import GrpcFrontEnd
 from superserve.frontend.http_server import HttpServer
@@ -83,8 +84,10 @@ class Server:
         )
         common = Common(config.server)
         self._access = common.access
-        self.http = HttpServer(V2Routes(self.plane, self.repository, common.access), clock, config.http, common)
-        self.metrics = MetricsFrontEnd(self.plane, clock, config, common)
+        self.history = History(self.plane, self._shared.workers, lambda: pool.size, clock)
+        routes = V2Routes(self.plane, self.repository, common.access, self.history)
+        self.http = HttpServer(routes, clock, config.http, common)
+        self.metrics = MetricsFrontEnd(self.plane, clock, config, common, self.history.headroom)
         self.grpc = GrpcFrontEnd(self.plane, clock, config, common, self.repository)
         self._config = config
         self._pool = pool
@@ -134,9 +137,11 @@ class Server:
         try:
             await self.grpc.start()
             await self.metrics.start()
+            self.history.start()
             for model in self.models:
                 await model.router.start()
         except BaseException:
+            self.history.stop()
             await self.grpc.stop(0)
             await self.metrics.stop()
             await self.http.stop()
@@ -158,6 +163,7 @@ class Server:
         """Answer what has been admitted, within ``drain_timeout_s``, refuse everything else, and end; idempotent."""
         await self.repository.close()
         await self._drain(self._config.server.drain_timeout_s)
+        self.history.stop()
         await self.grpc.stop()
         await self.metrics.stop()
         await self.http.stop()

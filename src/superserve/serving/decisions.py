@@ -7,14 +7,17 @@ decision was made on and what came of it, and refers to its requests. ``explain.
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from superserve.request import Outcome, Reason
 from superserve.scheduling.admission import Prediction
-from superserve.scheduling.scheduler import Launch
+from superserve.scheduling.scheduler import BatchFate, Launch
 
 if TYPE_CHECKING:
     from superserve.serving.router import Pending
+
+#: Batches that are looked through for notable ones: most may be as they should.
+_LOOKED_BACK: Final = 200
 
 
 class Ending(NamedTuple):
@@ -89,6 +92,22 @@ class DecisionLog:
             missing -= len(launch.requests)
         found = self._courses(reversed(launches), islice(reversed(self._endings), count))
         return sorted(found, key=lambda course: -course.request.id)[:count]
+
+    def notable(self, count: int, best: int) -> list[Course]:
+        """What went less than well lately, ``count`` of each kind at most.
+
+        That is requests that were refused or failed, and the most urgent one of each batch that was late or ran another
+        subnet than ``best``.
+        """
+        endings = (ending for ending in reversed(self._endings) if ending.outcome is not Outcome.CANCELLED)
+        refused = (Course(ending.request, [], ending) for ending in endings)
+        lesser = (
+            Course(cast("Pending", launch.requests[0]), [launch], None)
+            for launch in islice(reversed(self._launches), _LOOKED_BACK)
+            if launch.fate is BatchFate.ANSWERED
+            and (launch.subnet != best or launch.ended_ns > launch.requests[0].deadline_ns)
+        )
+        return [*islice(refused, count), *islice(lesser, count)]
 
     def meanwhile(self, from_ns: int, to_ns: int, deadline_ns: int) -> Meanwhile:
         """What was launched in a span of time, as far as it is kept, and how much of it was due before a deadline."""

@@ -366,6 +366,7 @@ class Router:
         telemetry.overhead.observe(overhead_ns)
         telemetry.inference[launch.subnet].observe(times.infer_ns)
         telemetry.rows[launch.subnet].observe(launch.rows)
+        telemetry.answered[launch.subnet] += count
         arrived_ns = sum(arrivals_ns)
         self.statistics.on_batch(
             launch.rows,

@@ -65,6 +65,7 @@ class Telemetry:
         refusal: of refused and expired requests, from when it was certain that they cannot be in time to their answer.
         inference: time in the worker, by front index of the subnet.
         rows: of batches, by front index of the subnet.
+        answered: how many requests each subnet has answered, by front index.
     """
 
     def __init__(self, slo_ns: int, batches: Sequence[int], subnets: int) -> None:
@@ -74,6 +75,7 @@ class Telemetry:
         self.decode, self.wait, self.encode, self.overhead, self.refusal = (Histogram(of_server) for _ in range(5))
         self.inference = [Histogram(of_slo) for _ in range(subnets)]
         self.rows = [Histogram(batches) for _ in range(subnets)]
+        self.answered = [0] * subnets
 
 
 #: Where nothing is known of a model's requests.

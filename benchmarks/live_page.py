@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from browser import chromium, prefer, why_not
+from superserve.engine import EngineChoice
 from superserve.experiments.children import ChildProcess
 from superserve.experiments.server_process import running_server
 from superserve.frontend.deployment import choose_profile
@@ -75,15 +76,12 @@ def _take(driver: "Chrome", scheme: str, file: Path) -> None:
     print(file)
 
 
-async def run(out: Path) -> None:
+async def run(choice: EngineChoice, workers: int, offered: Trace, out: Path) -> None:
     """A server, a load and a browser."""
-    folder = ModelFolder.resolve(MODEL)
-    choice = choose_engine(folder, "cpu", "auto", "auto")
-    workers = len(plan_cores(available_cores()).workers)
     with tempfile.TemporaryDirectory(prefix="superserve-page-") as name:
         scratch = Path(name)
         trace = scratch / "trace.npz"
-        load(LatencyTable(choose_profile(folder, choice)), workers).save(trace)
+        offered.save(trace)
         async with running_server(
             MODEL, policy=DEFAULT_POLICY, workers=workers, choice=choice, profile=None, log=scratch / "server.log"
         ) as server:
@@ -101,7 +99,11 @@ def main() -> int:
     if reason is not None:
         print(reason, file=sys.stderr)
         return 1
-    asyncio.run(run(options.out))
+    folder = ModelFolder.resolve(MODEL)
+    choice = choose_engine(folder, "cpu", "auto", "auto")
+    workers = len(plan_cores(available_cores()).workers)
+    table = LatencyTable(choose_profile(folder, choice))  # measured now, if there is none: so before the event loop
+    asyncio.run(run(choice, workers, load(table, workers), options.out))
     return 0
 
 

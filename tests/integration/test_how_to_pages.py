@@ -115,6 +115,14 @@ def test_use_idle_time(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "reprofile.json").read_bytes())["state"] == "measured"
 
 
+def test_watch_it_live(tmp_path: Path) -> None:
+    """The activity of a server under bursts, and its signals to scale on."""
+    reader = work_through("watch-it-live.md", tmp_path)
+    offered = [int(line.split()[0]) for line in reader.said.splitlines() if " offered " in line]
+    assert len(offered) >= 7
+    assert min(offered) < 100 < max(offered)
+
+
 def test_ask_what_if(tmp_path: Path) -> None:
     """A load is recorded, and asked about with other settings."""
     work_through("ask-what-if.md", tmp_path)

@@ -227,10 +227,10 @@ class ServedModel:
         courses = self.router.decisions.latest(count)
         return [self._explainer.summarise(course, now_ns, date_ms) for course in courses]
 
-    def notable(self, count: int) -> list[Summary]:
-        """What became of the latest requests that could have fared better, ``count`` of each kind (`DecisionLog`)."""
+    def notable(self) -> list[Summary]:
+        """What became of the latest requests that could have fared better: see `DecisionLog.notable`."""
         now_ns, date_ms = self.router.now_ns(), epoch_ms()
-        courses = self.router.decisions.notable(count, best=max(self.router.policy.subnets))
+        courses = self.router.decisions.notable(best=max(self.router.policy.subnets))
         return [self._explainer.summarise(course, now_ns, date_ms) for course in courses]
 
     def cancel(self, pending: Pending) -> None:

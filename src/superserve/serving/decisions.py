@@ -16,7 +16,7 @@ from superserve.scheduling.scheduler import BatchFate, Launch
 if TYPE_CHECKING:
     from superserve.serving.router import Pending
 
-#: Batches that are looked through for notable ones: most may be as they should.
+#: Of batches, and of requests without an answer, so many are looked through for notable ones.
 _LOOKED_BACK: Final = 200
 
 
@@ -93,21 +93,22 @@ class DecisionLog:
         found = self._courses(reversed(launches), islice(reversed(self._endings), count))
         return sorted(found, key=lambda course: -course.request.id)[:count]
 
-    def notable(self, count: int, best: int) -> list[Course]:
-        """What went less than well lately, ``count`` of each kind at most.
+    def notable(self, best: int) -> list[Course]:
+        """What fared less than well lately, of each kind the latest.
 
-        That is requests that were refused or failed, and the most urgent one of each batch that was late or ran another
-        subnet than ``best``.
+        That is requests that were refused or failed, a kind for each reason, and the most urgent ones of batches that
+        were late or ran another subnet than ``best``, a kind for each subnet and each bound.
         """
-        endings = (ending for ending in reversed(self._endings) if ending.outcome is not Outcome.CANCELLED)
-        refused = (Course(ending.request, [], ending) for ending in endings)
-        lesser = (
-            Course(cast("Pending", launch.requests[0]), [launch], None)
-            for launch in islice(reversed(self._launches), _LOOKED_BACK)
-            if launch.fate is BatchFate.ANSWERED
-            and (launch.subnet != best or launch.ended_ns > launch.requests[0].deadline_ns)
-        )
-        return [*islice(refused, count), *islice(lesser, count)]
+        found: dict[tuple[object, ...], Course] = {}
+        for ending in islice(reversed(self._endings), _LOOKED_BACK):
+            if ending.outcome is not Outcome.CANCELLED:
+                found.setdefault((ending.outcome, ending.reason), Course(ending.request, [], ending))
+        for launch in islice(reversed(self._launches), _LOOKED_BACK):
+            head = cast("Pending", launch.requests[0])
+            late = launch.ended_ns > head.deadline_ns
+            if launch.fate is BatchFate.ANSWERED and (late or launch.subnet != best):
+                found.setdefault((late, launch.subnet, launch.bound), Course(head, [launch], None))
+        return list(found.values())
 
     def meanwhile(self, from_ns: int, to_ns: int, deadline_ns: int) -> Meanwhile:
         """What was launched in a span of time, as far as it is kept, and how much of it was due before a deadline."""

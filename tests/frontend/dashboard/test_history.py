@@ -176,10 +176,11 @@ async def test_models_come_go_and_are_replaced() -> None:
 
 
 async def test_notable_is_what_fared_less_than_well() -> None:
-    """A refusal, a degraded batch and a late one, the latest first; what was well is not told, nor who gave up."""
+    """Refusals, a degraded batch and a late one, the latest of each kind; not what was well, nor who gave up."""
     bench = await Bench(workers=1).started()
     bench.serve(1)
-    bench.submit(timeout_ms=0.5)
+    for _ in range(3):
+        bench.submit(timeout_ms=0.5)
     bench.clock.advance(NS_PER_MS)
     bench.submit(timeout_ms=3)  # the better subnet takes 4
     bench.pool.finish(0)

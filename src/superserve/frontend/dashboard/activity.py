@@ -111,5 +111,5 @@ class Activity(Struct, frozen=True, kw_only=True):
     """Those after the one that was named, the oldest first."""
     workers: list[WorkerNow]
     notable: list[Summary]
-    """The latest requests without an answer, and the most urgent ones of the latest batches that were late or ran
-    another subnet than the best; the latest first."""
+    """Requests without an answer, and the most urgent ones of batches that were late or ran another subnet than the
+    best: of each kind the latest one, the latest first."""

@@ -29,8 +29,6 @@ from superserve.serving.metadata import TensorMetadata
 _KEPT: Final = 300
 #: Demand is the mean over so many.
 _DEMAND_SPAN: Final = 10
-#: Notable requests that are told, of each model.
-_NOTABLE: Final = 20
 
 
 class _Demand(NamedTuple):
@@ -92,7 +90,7 @@ class History:
         known = run == self.run
         missing = self._numbers - after if known and 0 <= after <= self._numbers else len(self._seconds)
         models = list(self._plane.models.values())
-        notable = [summary for model in models for summary in model.notable(_NOTABLE)]
+        notable = [summary for model in models for summary in model.notable()]
         return Activity(
             run=self.run,
             version=self._plane.metadata.version,

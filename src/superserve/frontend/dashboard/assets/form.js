@@ -102,8 +102,8 @@ export class AskForm {
     ];
     const told = [this.#result(model, body.outputs[0])];
     if (facts.superserve_emulated) told.push(element("p", { class: "wrong" }, "Emulated: nothing was computed."));
-    told.push(element("dl", {}, ...rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])));
-    told.push(this.#why(requestId));
+    const pairs = rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]);
+    told.push(element("dl", {}, ...pairs), this.#why(requestId));
     return told;
   }
 
@@ -118,7 +118,8 @@ export class AskForm {
       element("p", { class: "verdict" }, words(likely[0].label)),
       element("ol", { class: "likely" }, ...likely.map(({ part, label }) => {
         const meter = element("meter", { min: "0", max: "1", value: part.toFixed(4), "aria-hidden": "true" });
-        return element("li", {}, element("span", {}, words(label)), meter, element("b", {}, `${(part * 100).toFixed(1)} %`));
+        const told = `${(part * 100).toFixed(1)} %`;
+        return element("li", {}, element("span", {}, words(label)), meter, element("b", {}, told));
       })));
   }
 

@@ -1,10 +1,10 @@
 // The live page: asks once a second what is new, and draws it.
 
 import { ask, setToken } from "./api.js";
-import { Band, Chart, nice } from "./chart.js";
-import { milliseconds, percent, short, subnetColour, element } from "./dom.js";
+import { element } from "./dom.js";
 import { AskForm } from "./form.js";
 import { Notable } from "./notable.js";
+import { Overview } from "./overview.js";
 import { Workers } from "./workers.js";
 
 const EVERY_MS = 1000;
@@ -18,82 +18,7 @@ const notable = new Notable();
 const workers = new Workers();
 const form = new AskForm((requestId) => notable.explain(requestId));
 
-const of = (key) => (second) => second.models[page.model?.name]?.[key] ?? null;
-const best = () => page.model.subnets.at(-1).accuracy;
-const refused = (second) => {
-  const model = second.models[page.model?.name];
-  return model ? model.expired + model.rejected + model.failed : null;
-};
-const charts = [
-  new Chart(byId("requests"), {
-    title: "Requests",
-    lines: [
-      { label: "offered", of: of("offered") },
-      { label: "in time", of: of("served"), shaded: true },
-      { label: "refused", of: refused },
-    ],
-    tell: (second) => `${short(of("offered")(second))} /s`,
-    note: (second) => `${short(of("served")(second))} in time, ${short(refused(second))} refused`,
-    bounds: (values) => [0, nice(Math.max(1, ...values))],
-    axis: short,
-  }, point),
-  new Chart(byId("attainment"), {
-    title: "SLO attainment",
-    lines: [{ label: "in time", of: of("attainment"), shaded: true }],
-    tell: (second) => percent(of("attainment")(second)),
-    note: () => `served within the deadline, of all that ended`,
-    bounds: (values) => [Math.min(0.9, Math.floor(Math.min(1, ...values) * 10) / 10), 1],
-    axis: (value) => `${Math.round(value * 100)} %`,
-  }, point),
-  new Chart(byId("accuracy"), {
-    title: "Accuracy",
-    lines: [{ label: "served", of: of("accuracy"), shaded: true }],
-    tell: (second) => (of("accuracy")(second) === null ? "–" : `${of("accuracy")(second).toFixed(2)} %`),
-    note: (second) => (of("given_up")(second) === null ? ""
-      : `${of("given_up")(second).toFixed(2)} points given up, of ${best()} %`),
-    bounds: () => {
-      const least = page.model.subnets[0].accuracy;
-      const low = Math.floor(least - 1);
-      return [low, Math.ceil(best() + (best() - low) * 0.05)];
-    },
-    reference: best,
-    axis: (value) => `${value} %`,
-  }, point),
-  new Chart(byId("latency"), {
-    title: "Latency",
-    lines: [{ label: "p50", of: of("p50_ms") }, { label: "p99", of: of("p99_ms") }],
-    tell: (second) => milliseconds(of("p99_ms")(second)),
-    note: (second) => `p99; p50 ${milliseconds(of("p50_ms")(second))}; SLO ${milliseconds(page.model.slo_ms)}`,
-    bounds: (values) => [0, Math.max(page.model.slo_ms * 1.1, ...values)],
-    reference: () => page.model.slo_ms,
-    axis: (value) => (value ? milliseconds(value) : "0"),
-  }, point),
-  new Chart(byId("queue"), {
-    title: "Queue",
-    lines: [{ label: "waiting", of: of("queued"), shaded: true }],
-    tell: (second) => short(of("queued")(second)),
-    note: () => "requests waiting",
-    bounds: (values) => [0, nice(Math.max(1, ...values))],
-    axis: short,
-  }, point),
-  new Chart(byId("batch"), {
-    title: "Batch size",
-    lines: [{ label: "rows", of: of("batch_rows"), shaded: true }],
-    tell: (second) => short(of("batch_rows")(second)),
-    note: () => "rows, mean",
-    bounds: (values) => [0, nice(Math.max(1, ...values))],
-    axis: short,
-  }, point),
-  new Chart(byId("headroom"), {
-    title: "Burst headroom",
-    lines: [{ label: "left", of: (second) => second.headroom, shaded: true }],
-    tell: (second) => `${Math.round(second.headroom * 100)} %`,
-    note: () => "left of what the fastest subnets can take",
-    bounds: (values) => [Math.min(0, ...values), 1],
-    axis: (value) => `${Math.round(value * 100)} %`,
-  }, point),
-];
-const band = new Band(byId("subnets"), "Subnets in use", point);
+const overview = new Overview(point);
 
 function point(back) {
   page.back = back;
@@ -111,30 +36,16 @@ function draw() {
   if (!page.model) return;
   const seconds = shownSeconds();
   const cursor = page.back === null ? null : page.span - 1 - page.back;
-  for (const chart of charts) chart.draw(seconds, cursor);
-  const amounts = (second) => second.models[page.model.name]?.subnets ?? page.things.map(() => 0);
-  band.draw(page.things, seconds, amounts, cursor, tellSubnets);
+  overview.draw(seconds, cursor);
   workers.draw(page.workers, seconds, cursor);
   const latest = page.seconds.at(-1);
   if (latest) notable.draw(page.model, latest.at_ms, page.span * 1000);
 }
 
-function tellSubnets(amounts) {
-  const used = amounts.filter((amount) => amount > 0).length;
-  if (!used) return ["–", "no requests"];
-  const most = amounts.indexOf(Math.max(...amounts));
-  const { id, accuracy } = page.model.subnets[most];
-  return [`${used} of ${amounts.length}`, `answered in this second, most often ${id} with ${accuracy} %`];
-}
-
 function choose(model) {
   const same = JSON.stringify(model) === JSON.stringify(page.model);
   page.model = model;
-  page.things = model.subnets.map((subnet, index) => ({
-    label: `${subnet.id}: ${subnet.accuracy} %`,
-    detail: `${subnet.accuracy} %`,
-    colour: subnetColour(index, model.subnets.length),
-  }));
+  overview.use(model);
   for (const button of byId("models").children) {
     button.setAttribute("aria-pressed", String(button.textContent === model.name));
   }

@@ -30,7 +30,7 @@ export class Notable {
     this.kinds.clear();
   }
 
-  /** Take note of what an answer of `v2/activity` says; of each kind the latest is kept. */
+  /** Take note of what an answer of `v2/activity` says: of each kind the latest, so that others stay. */
   learn(summaries) {
     for (const summary of summaries) {
       const kind = [summary.model, summary.outcome, summary.reason, summary.bound, summary.subnet].join("|");
@@ -98,12 +98,12 @@ function explanation(told) {
 
 function candidates(attempt) {
   const heads = ["Subnet", "Accuracy", "Alone", "This batch", "Verdict"];
+  const rows = attempt.candidates.map((one) => {
+    const cells = [one.subnet, `${one.accuracy} %`, milliseconds(one.head_ms), milliseconds(one.batch_ms), one.verdict];
+    return element("tr", one.subnet === attempt.subnet ? { class: "chosen" } : {},
+      ...cells.map((cell) => element("td", {}, cell)));
+  });
   return element("div", { class: "scroll" }, element("table", {},
     element("thead", {}, element("tr", {}, ...heads.map((head) => element("th", { scope: "col" }, head)))),
-    element("tbody", {}, ...attempt.candidates.map((one) => element("tr", one.subnet === attempt.subnet ? { class: "chosen" } : {},
-      element("td", {}, one.subnet),
-      element("td", {}, `${one.accuracy} %`),
-      element("td", {}, milliseconds(one.head_ms)),
-      element("td", {}, milliseconds(one.batch_ms)),
-      element("td", {}, one.verdict))))));
+    element("tbody", {}, ...rows)));
 }

@@ -23,7 +23,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help demo test test-all test-pages test-page test-models screenshot mutants fuzz-http fuzz-codec scan check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-headline bench-overload bench-soak soak chaos clean
+.PHONY: help demo test test-all test-pages test-page test-models screenshot mutants fuzz-http fuzz-codec scan check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-headline bench-overload scale-out bench-soak soak chaos clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -132,6 +132,9 @@ bench-headline: $(VENV)/.installed-core  ## Each bundled model live under real t
 
 bench-overload: $(VENV)/.installed-core  ## Ten times too much for half a minute: what is promised then, and kept (a minute)
 	$(BIN)/python benchmarks/overload.py --figure docs/images/overload.png $(BENCH_ARGS)
+
+scale-out: $(VENV)/.installed-core  ## Simulated: a fourfold load until new workers are there: docs/how-to/watch-it-live.md (half a minute)
+	$(BIN)/python benchmarks/scale_out.py --figure docs/images/scale-out.png $(BENCH_ARGS)
 
 bench-soak: $(VENV)/.installed-core  ## A million requests, a fifth given up: memory has to stay as it is (5 minutes)
 	PYTHONPATH=benchmarks $(BIN)/python -m memory_soak --figure docs/images/memory-soak.png $(BENCH_ARGS)

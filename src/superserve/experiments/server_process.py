@@ -47,7 +47,6 @@ async def running_server(
     log: Path,
     timeout_action: TimeoutAction = "reject",
     repository: Path | None = None,
-    slo_ms: float | None = None,
 ) -> AsyncIterator[RunningServer]:
     """``superserve serve`` as a child process.
 
@@ -60,7 +59,6 @@ async def running_server(
         log: takes what it says.
         timeout_action: what becomes of requests that cannot be met.
         repository: folder of models that may be loaded into it.
-        slo_ms: deadline of requests that state none; None leaves that to the server.
 
     Raises:
         ChildFailedError: if it ends, or is not ready in time; the message has the end of its log.
@@ -75,7 +73,6 @@ async def running_server(
     arguments += ["--ready-file", str(ready_file)]
     arguments += ["--profile", str(profile)] if profile is not None else []
     arguments += ["--model-repository", str(repository)] if repository is not None else []
-    arguments += ["--slo-ms", str(slo_ms)] if slo_ms is not None else []
     async with ChildProcess("superserve", arguments, log=log) as child:
         yield await _ready(child, ready_file)
 

@@ -103,6 +103,13 @@ async def test_what_waits_and_runs_is_told_as_of_now() -> None:
     assert told.seconds[-1].workers == "bb"  # at its end
 
 
+async def test_a_worker_with_work_for_idle_times_is_idle() -> None:
+    """Nobody waits for that."""
+    bench = await Bench().started()
+    bench.routers[0].scheduler.launch_idle(bench.clock.now_ns(), 0, 1)
+    assert [one.state for one in bench.history.told("", 0).workers] == ["idle", "idle"]
+
+
 async def test_arrivals_count_when_they_come_and_ends_when_they_end() -> None:
     """A request that is under way at the end of a second has been offered in it, and is served in the next."""
     bench = await Bench().started()

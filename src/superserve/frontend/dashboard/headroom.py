@@ -26,8 +26,8 @@ def headroom(demands: Iterable[tuple[ServedModel, float]], workers: int) -> floa
 def row_ns(model: ServedModel) -> float:
     """What a row takes of a worker's time at least: in the best batch of the fastest subnet that meets the SLO.
 
-    Latencies are the profile's medians, as long as they last at present; to each batch comes the mean time in which its
-    worker waits for it.
+    Latencies are the profile's medians, as long as they last at present, for the longest texts where lengths differ; to
+    each batch comes the mean time in which its worker waits for it.
     """
     router, slo_ns = model.router, model.slo_ms * NS_PER_MS
     table, wait = router.table, router.telemetry.wait

@@ -157,7 +157,7 @@ class History:
             return WorkerNow(worker=worker, state="away")
         for name, model in self._plane.models.items():
             launch = model.router.scheduler.running(worker)
-            if launch is not None:
+            if launch is not None and launch.requests:  # work for idle times does not keep anybody from them
                 subnet = model.router.table.ids[launch.subnet]
                 state: WorkerState = "slow" if model.router.scheduler.slow(worker) else "busy"
                 return WorkerNow(worker=worker, state=state, model=name, subnet=subnet, rows=launch.rows)

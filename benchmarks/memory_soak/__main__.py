@@ -144,7 +144,7 @@ async def _watch(server: RunningServer, load: Load, samples: list[Sample], began
     while True:
         await asyncio.sleep(SAMPLE_S)
         tasks = (await read_counters(server.metrics)).tasks
-        sample = take_sample(server.pid, load.begun, time.monotonic() - began_s, tasks)
+        sample = take_sample(server.pid, load.begun, time.monotonic() - began_s, tasks, load.cancelled_grpc)
         samples.append(sample)
         if sample.seconds - said_s >= SAY_S:
             said_s = sample.seconds
@@ -170,6 +170,8 @@ def lines(result: Result) -> list[str]:
 
 def _growth_line(one: Growth) -> str:
     words = f"{COLUMNS[one.what]:<24} first tenth {one.first:8.1f}, last {one.last:8.1f}, {one.share:+.1%}"
+    if one.known:
+        words += f" without {one.known:.1f} that grpc loses with cancelled calls"
     return f"  {words}: {'flat' if one.is_flat else 'GREW'}"
 
 

@@ -33,6 +33,7 @@ class Load:
 
     Attributes:
         begun: requests so far.
+        begun_grpc, cancelled_grpc: how many of them over gRPC, and how many of those were cancelled before their answer.
         outcomes: how many ended how: an HTTP status, a gRPC status, ``cancelled`` or ``lost``.
     """
 
@@ -41,6 +42,7 @@ class Load:
         self.cancelled = cancelled
         self.begun = 0
         self.begun_grpc = 0
+        self.cancelled_grpc = 0
         self.outcomes: Counter[str] = Counter()
         self.random = random.Random(seed)  # noqa: S311  (sizes, not secrets)
 
@@ -157,6 +159,7 @@ async def _grpc_call(load: Load, method: Any, request: bytes) -> str:  # noqa: A
     try:
         await call
     except asyncio.CancelledError:
+        load.cancelled_grpc += 1
         return "cancelled"
     except grpc.aio.AioRpcError as error:
         return str(error.code().name)

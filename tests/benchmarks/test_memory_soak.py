@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httptools
+import msgspec
 import pytest
 
 from memory_soak.__main__ import Result, figure, lines
@@ -67,6 +68,20 @@ def test_a_leak_is_growth() -> None:
     assert found["workers_mb"].is_flat
     one_more = {one.what: one for one in growth(samples(lambda _: 50, lambda part: 9 + part // 90))}
     assert one_more["router_files"].is_flat
+
+
+def test_what_grpc_itself_loses_is_no_growth_of_ours() -> None:
+    """Eighty bytes with each call that was cancelled; what is more than that still is."""
+    lost = [
+        msgspec.structs.replace(sample, cancelled_grpc=1000 * sample.requests)
+        for sample in samples(lambda part: 50 + 0.8 * part)
+    ]
+    found = {one.what: one for one in growth(lost)}
+    assert found["router_mb"].is_flat
+    assert found["router_mb"].known == pytest.approx(found["router_mb"].last - found["router_mb"].first, rel=1e-6)
+    assert found["workers_mb"].known == 0
+    more = [msgspec.structs.replace(sample, router_mb=sample.router_mb * 1.1) for sample in lost[50:]]
+    assert not {one.what: one for one in growth(lost[:50] + more)}["router_mb"].is_flat
 
 
 def test_a_short_run_tells_nothing() -> None:

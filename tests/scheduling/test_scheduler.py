@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
-from superserve.clock import NS_PER_MS
+from superserve.clock import NS_PER_MS, NS_PER_S
 from superserve.profile import LatencyTable, Profile
 from superserve.request import Outcome, Reason, Request
 from superserve.scheduling import Action, Finish, Launch, Scheduler, SchedulerLimits, create_policy
@@ -263,6 +263,42 @@ def test_a_slow_machine_is_planned_with() -> None:
     scheduler.on_batch_done(now_ns, 0, 15 * NS_PER_MS)
     refused = scheduler.on_arrival(now_ns, request_of(61, arrival_ms=now_ns / NS_PER_MS, slo_ms=12.0))
     assert finishes(refused) == [(61, Outcome.REJECTED, Reason.INFEASIBLE)]
+
+
+@pytest.mark.parametrize("learned", ["overhead", "drift"])
+def test_a_machine_that_was_slow_is_not_refused_work_for_good(learned: str) -> None:
+    """What was learned leaves no time for anything: it is forgotten by and by, until a batch can tell what holds now."""
+    scheduler = scheduler_of()
+    scheduler.on_worker_ready(0, 0)
+    now_ns = 0
+    for number in range(600):
+        scheduler.on_arrival(now_ns, request_of(number, now_ns / NS_PER_MS, 1_000_000.0))
+        launch = scheduler.running(0)
+        assert launch is not None
+        planned_ns = scheduler.policy.table.latency_ns[launch.subnet][launch.rows]
+        now_ns += 100 * NS_PER_MS
+        scheduler.on_batch_done(now_ns, 0, 60 * planned_ns if learned == "drift" else planned_ns)
+        if learned == "overhead":
+            scheduler.observe_overhead(100 * NS_PER_MS)
+    asked = [
+        scheduler.on_arrival(at_ns, request_of(number, at_ns / NS_PER_MS))
+        for number, at_ns in enumerate(range(now_ns, now_ns + NS_PER_S, 10 * NS_PER_MS), 600)
+    ]
+    assert isinstance(asked[0][0], Finish), "refused at first"
+    assert any(isinstance(actions[0], Launch) for actions in asked if actions), "within a second"
+
+
+def test_a_deadline_that_no_machine_could_meet_makes_nothing_forgotten() -> None:
+    """Half a millisecond, where the fastest subnet is profiled with one."""
+    scheduler = scheduler_of()
+    scheduler.on_worker_ready(0, 0)
+    scheduler.observe_overhead(5 * NS_PER_MS)
+    planned_ns = scheduler.planned_overhead_ns
+    for number in range(100):
+        now_ms = 1000.0 * number
+        (action,) = scheduler.on_arrival(round(now_ms * NS_PER_MS), request_of(number, now_ms, 0.5))
+        assert isinstance(action, Finish)
+    assert scheduler.planned_overhead_ns == planned_ns > 0
 
 
 def test_requests_that_are_late_when_they_come_are_refused_and_confuse_nobody() -> None:

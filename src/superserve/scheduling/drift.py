@@ -75,6 +75,13 @@ class DriftEstimate:
             self._recent[worker].forgive()
             self._compare()
 
+    def relax(self) -> None:
+        """Go half of the way back to the profile, on every worker."""
+        for quantile in self._workers.values():
+            quantile.relax(1.0)
+        self._plan()
+        self._compare()
+
     def forget(self, worker: int) -> None:
         """A worker is gone: what comes in its place is another process, perhaps in another place."""
         if self._workers.pop(worker, None) is not None:

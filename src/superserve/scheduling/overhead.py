@@ -19,6 +19,7 @@ class OverheadEstimate:
     """
 
     def __init__(self, start_ns: int) -> None:
+        self.start_ns = start_ns
         self._mean_ns = float(start_ns)
         self.typical_ns = start_ns
         """What to expect: the mean, told when it has moved by a grain."""
@@ -30,6 +31,15 @@ class OverheadEstimate:
         """A batch cost this much beyond its time in the worker."""
         self._quantile.observe(overhead_ns)
         self._mean_ns += (overhead_ns - self._mean_ns) / _SPAN
+        self._tell()
+
+    def relax(self) -> None:
+        """Go half of the way back to the first estimate."""
+        self._quantile.relax(self.start_ns)
+        self._mean_ns = (self._mean_ns + self.start_ns) / 2
+        self._tell()
+
+    def _tell(self) -> None:
         if abs(self._mean_ns - self.typical_ns) >= _GRAIN_NS:
             self.typical_ns = int(self._mean_ns)
         self.planned_ns = -(-int(self._quantile.value) // _GRAIN_NS) * _GRAIN_NS

@@ -31,3 +31,7 @@ class RunningQuantile:
         step = _STEP * max(self.value, self._least_step)
         moved = self.value + step * (_QUANTILE if sample > self.value else _QUANTILE - 1.0)
         self.value = max(self._least, moved)
+
+    def relax(self, towards: float) -> None:
+        """Believe the samples half as much: go half of the way to what was believed before them."""
+        self.value = (self.value + towards) / 2

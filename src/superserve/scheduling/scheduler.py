@@ -89,6 +89,9 @@ class Finish:
 Action = Launch | Finish
 
 _NOTHING: Final[Sequence[Action]] = ()
+#: Where what was learned leaves no time for anything, half of it is forgotten this often. So the machine may recover
+#: from four times the SLO of overhead, within a second; while it does not, a batch is late as often.
+_RELAX_NS: Final = NS_PER_S // 5
 
 
 class Scheduler:
@@ -152,6 +155,8 @@ class Scheduler:
         """Whether there have been requests of a lower priority than others."""
         self._overloaded = False
         """Whether a request has become hopeless since victims were last looked for."""
+        self._relax_after_ns = 0
+        """Nothing that was learned is forgotten before."""
         self._slow_after_ns = 0
         """Slow workers get nothing before."""
         fastest = policy.table.latency_ns[policy.subnets[0]]
@@ -265,8 +270,7 @@ class Scheduler:
     def observe_overhead(self, overhead_ns: int) -> None:
         """A batch took this much longer, from its launch to its answers, than its time in the worker."""
         self._overhead.observe(overhead_ns)
-        self._view.overhead_ns = self._overhead.planned_ns
-        self._admission.price(self._overhead.typical_ns)
+        self._plan()
 
     def on_worker_ready(self, now_ns: int, worker: int) -> Sequence[Action]:
         """A worker joined, warm and idle."""
@@ -295,8 +299,7 @@ class Scheduler:
         if launch.requests:  # a cell that only idle work runs must not change what requests are planned with
             planned_ns = self.tables[launch.bucket].latency_ns[launch.subnet][launch.rows]
             self._drift.observe(worker, taken_ns, planned_ns, now_ns)
-            self._view.drift = self._drift.planned
-            self._admission.price(self._overhead.typical_ns)
+            self._plan()
         actions: list[Action] = []
         for request in launch.requests:
             if request.state is RequestState.RUNNING:
@@ -394,12 +397,40 @@ class Scheduler:
             return Reason.NO_WORKER
         if len(self._queue) >= self.limits.max_queued:
             return Reason.QUEUE_FULL
-        fastest_ns = self._expected_ns(usable[0], request.rows, request.bucket)
+        self._set_latest_start(request, usable[0])
+        if self._expires and now_ns > request.latest_start_ns:
+            if not self._may_relax(now_ns, request, usable[0]):
+                return Reason.INFEASIBLE
+            self._relax(now_ns)
+            self._set_latest_start(request, usable[0])
+            if now_ns > request.latest_start_ns:
+                return Reason.INFEASIBLE
+        return None
+
+    def _set_latest_start(self, request: Request, fastest: int) -> None:
+        fastest_ns = self._expected_ns(fastest, request.rows, request.bucket)
         # Policies want a latency strictly below the slack (paper section 4.2), hence the last nanosecond.
         request.latest_start_ns = request.deadline_ns - self._view.overhead_ns - fastest_ns - 1
-        if self._expires and now_ns > request.latest_start_ns:
-            return Reason.INFEASIBLE
-        return None
+
+    def _may_relax(self, now_ns: int, request: Request, fastest: int) -> bool:
+        """Whether nothing but what was learned stands against a request, and nothing runs from which to learn better.
+
+        Without that, a machine that was slow for a while is refused requests for good.
+        """
+        profiled_ns = self._overhead.start_ns + self.tables[request.bucket].latency_ns[fastest][request.rows]
+        return not self._running and now_ns >= self._relax_after_ns and now_ns + profiled_ns < request.deadline_ns
+
+    def _relax(self, now_ns: int) -> None:
+        self._relax_after_ns = now_ns + _RELAX_NS
+        self._overhead.relax()
+        self._drift.relax()
+        self._plan()
+
+    def _plan(self) -> None:
+        """From now on plan with what is known of overhead and drift."""
+        self._view.overhead_ns = self._overhead.planned_ns
+        self._view.drift = self._drift.planned
+        self._admission.price(self._overhead.typical_ns)
 
     def _enqueue(self, request: Request) -> None:
         request.state = RequestState.QUEUED
@@ -535,6 +566,7 @@ class Scheduler:
         self._commitments.remove(worker)
         self._workers.soonest.remove(worker)
         launch = self._running.pop(worker)
+        self._relax_after_ns = now_ns + _RELAX_NS
         launch.fate = fate
         launch.ended_ns = now_ns
         return launch

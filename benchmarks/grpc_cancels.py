@@ -1,8 +1,8 @@
 """What a server of the bare gRPC library comes to hold when its clients cancel: the soak leaves that out.
 
-A `grpc.aio` server that answers after a few milliseconds, in a process of its own, and a client that gives up a share of
-its calls while they wait. The figure is what malloc has in use in the server, after a garbage collection; Python's own
-memory does not change. See https://github.com/grpc/grpc/issues/43360.
+A `grpc.aio` server that answers after a few milliseconds, in a process of its own, and a client that gives up a share
+of its calls while they wait. The figure is what malloc has in use in the server, after a garbage collection; Python's
+own memory does not change. See https://github.com/grpc/grpc/issues/43360.
 
 Run: ``python benchmarks/grpc_cancels.py [--seconds 25] [--share 0.9]``.
 """
@@ -30,9 +30,9 @@ _CALLS: Final = 16
 class _MallInfo(ctypes.Structure):
     """``struct mallinfo2`` of glibc."""
 
-    _fields_ = tuple(
-        (name, ctypes.c_size_t)
-        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    _fields_ = (
+        *((name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks")),
+        *((name, ctypes.c_size_t) for name in ("uordblks", "fordblks", "keepcost")),
     )
 
 
@@ -93,7 +93,7 @@ def main() -> None:
     port = ours.recv()
 
     def held() -> int:
-        ours.send(True)
+        ours.send("held")
         in_use: int = ours.recv()
         return in_use
 

@@ -33,7 +33,7 @@ class Load:
 
     Attributes:
         begun: requests so far.
-        begun_grpc, cancelled_grpc: how many of them over gRPC, and how many of those were cancelled before their answer.
+        begun_grpc, cancelled_grpc: how many over gRPC, and how many of those were cancelled before their answer.
         outcomes: how many ended how: an HTTP status, a gRPC status, ``cancelled`` or ``lost``.
     """
 

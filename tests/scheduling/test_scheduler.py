@@ -267,7 +267,7 @@ def test_a_slow_machine_is_planned_with() -> None:
 
 @pytest.mark.parametrize("learned", ["overhead", "drift"])
 def test_a_machine_that_was_slow_is_not_refused_work_for_good(learned: str) -> None:
-    """What was learned leaves no time for anything: it is forgotten by and by, until a batch can tell what holds now."""
+    """What was learned leaves no time for anything: it is forgotten by and by, until a batch can tell what holds."""
     scheduler = scheduler_of()
     scheduler.on_worker_ready(0, 0)
     now_ns = 0

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -63,6 +63,11 @@ def prefer(driver: "Chrome", scheme: str) -> None:
     """Let pages know that the user likes it ``light`` or ``dark``."""
     feature = {"name": "prefers-color-scheme", "value": scheme}
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+
+def console(driver: "Chrome") -> list[dict[str, Any]]:
+    """What has come to the console since the last look: ``level``, ``message`` and more of each entry."""
+    return list(cast("Any", driver).get_log("browser"))  # which has no types
 
 
 def _browser() -> str | None:

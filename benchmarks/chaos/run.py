@@ -215,5 +215,8 @@ class _Busy:
         """See `PoolListener`."""
         raise AssertionError(f"worker {worker}: {message}")
 
+    def on_batch_overdue(self, worker: int) -> None:
+        """See `PoolListener`; no local pool tells of any."""
+
     def on_worker_lost(self, worker: int, reason: str) -> None:
         """See `PoolListener`."""

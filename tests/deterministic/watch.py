@@ -120,6 +120,9 @@ class WatchedPool:
             ask.may_fail = True
         self._listener.on_batch_failed(worker, message)
 
+    def on_batch_overdue(self, worker: int) -> None:
+        """See `PoolListener.on_batch_overdue`; no local pool tells of any."""
+
     def on_worker_lost(self, worker: int, reason: str) -> None:
         """See `PoolListener.on_worker_lost`."""
         self._ready.discard(worker)

@@ -78,6 +78,9 @@ class Load:
         self.failed.append(message)
         self.over.set()
 
+    def on_batch_overdue(self, worker: int) -> None:
+        raise AssertionError("no local pool tells of any")
+
     def on_worker_lost(self, worker: int, reason: str) -> None:
         self._under_way.pop(worker, None)
         self.lost.append(reason)

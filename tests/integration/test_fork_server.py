@@ -64,6 +64,9 @@ class Listener:
     def on_batch_failed(self, worker: int, message: str) -> None:
         self.events.put_nowait(f"failed {worker}: {message}")
 
+    def on_batch_overdue(self, worker: int) -> None:
+        raise AssertionError("no local pool tells of any")
+
     def on_worker_lost(self, worker: int, reason: str) -> None:
         self.events.put_nowait(f"lost {worker}: {reason}")
 

@@ -74,23 +74,34 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.watched.cancel(self.now_ns, pick)
 
     @rule(pick=st.integers(0, 3), failed=st.booleans(), slowness=st.sampled_from([0.5, 1.0, 1.5, 20.0]))
-    @precondition(lambda self: self.watched.running)
+    @precondition(lambda self: self.watched.running or self.watched.overdue)
     def batch_ends(self, pick: int, failed: bool, slowness: float) -> None:
         watched, scheduler = self.watched, self.watched.scheduler
-        worker = sorted(watched.running)[pick % len(watched.running)]
+        busy = sorted((*watched.running, *watched.overdue))
+        worker = busy[pick % len(busy)]
         taken_ns = watched.taken_ns(worker, slowness)
-        launch = watched.running.pop(worker)
+        launch = watched.end(worker)
+        assert launch is not None
         self.idle.add(worker)
         if failed:
             watched.apply(self.now_ns, scheduler.on_batch_failed(self.now_ns, worker))
         else:
             watched.apply(self.now_ns, scheduler.on_batch_done(self.now_ns, worker, taken_ns))
-        assert all(request.id in watched.ended for request in launch.requests)
+        assert all(request.id in watched.ended for request in launch.requests) or (failed and launch.overdue)
+
+    @rule(pick=st.integers(0, 3))
+    @precondition(lambda self: self.watched.running)
+    def batch_overdue(self, pick: int) -> None:
+        watched, scheduler = self.watched, self.watched.scheduler
+        worker = sorted(watched.running)[pick % len(watched.running)]
+        if scheduler.workers > 1:
+            watched.is_overdue(worker)
+        watched.apply(self.now_ns, scheduler.on_batch_overdue(self.now_ns, worker))
 
     @rule(worker=consumes(workers))
     def worker_lost(self, worker: int) -> None:
         watched = self.watched
-        launch = watched.running.pop(worker, None)
+        launch = watched.end(worker)
         self.idle.discard(worker)
         watched.apply(self.now_ns, watched.scheduler.on_worker_lost(self.now_ns, worker))
         if launch is not None:
@@ -182,6 +193,81 @@ def test_lost_worker_gives_back_what_still_fits() -> None:
     (again,) = scheduler.on_worker_ready(30 * NS_PER_MS, 0)
     assert isinstance(again, Launch)
     assert [request.id for request in again.requests] == [1]
+
+
+def overdue_scheduler() -> tuple[Scheduler, Sequence[Action]]:
+    """Two workers; the batch of requests 0 and 1 on worker 0 is overdue at 29 ms: 0 has no time left, 1 has."""
+    scheduler = scheduler_of()
+    for worker in range(2):
+        scheduler.on_worker_ready(0, worker)
+    for number in (8, 9):
+        scheduler.on_arrival(0, request_of(number, slo_ms=50.0))
+    scheduler.on_arrival(0, request_of(0, slo_ms=30.0))
+    scheduler.on_arrival(0, request_of(1, slo_ms=60.0))
+    (_, launch) = scheduler.on_batch_done(20 * NS_PER_MS, 0, NS_PER_MS)
+    assert isinstance(launch, Launch)
+    assert [request.id for request in launch.requests] == [0, 1]
+    scheduler.on_batch_done(20 * NS_PER_MS, 1, NS_PER_MS)
+    return scheduler, scheduler.on_batch_overdue(29 * NS_PER_MS, 0)
+
+
+def test_an_overdue_batch_runs_again_where_there_is_time() -> None:
+    """The other request still has its one chance; the worker is not counted on meanwhile."""
+    scheduler, (again,) = overdue_scheduler()
+    assert isinstance(again, Launch)
+    assert (again.worker, [request.id for request in again.requests]) == (1, [1])
+    assert (scheduler.workers, scheduler.busy, scheduler.unfinished) == (1, 2, 2)
+
+
+def test_the_first_answer_wins_if_it_is_the_overdue_one() -> None:
+    """It ends all of its requests; the second run answers nobody, and both workers are there again."""
+    scheduler, _ = overdue_scheduler()
+    first = scheduler.on_batch_done(30 * NS_PER_MS, 0, 10 * NS_PER_MS)
+    assert finishes(first) == [(0, Outcome.SERVED, Reason.ANSWERED), (1, Outcome.SERVED, Reason.ANSWERED)]
+    assert not scheduler.on_batch_done(31 * NS_PER_MS, 1, NS_PER_MS)
+    assert (scheduler.workers, scheduler.busy, scheduler.unfinished) == (2, 0, 0)
+
+
+def test_the_first_answer_wins_if_it_is_the_second_run() -> None:
+    """What comes after it ends only what nobody else has answered: here late."""
+    scheduler, _ = overdue_scheduler()
+    second = scheduler.on_batch_done(30 * NS_PER_MS, 1, NS_PER_MS)
+    assert finishes(second) == [(1, Outcome.SERVED, Reason.ANSWERED)]
+    overdue = scheduler.on_batch_done(31 * NS_PER_MS, 0, 10 * NS_PER_MS)
+    assert finishes(overdue) == [(0, Outcome.LATE, Reason.ANSWERED)]
+
+
+def test_an_answer_ends_what_waits_to_run_again() -> None:
+    """A request that has been answered is in no queue, and is not run a second time."""
+    scheduler = scheduler_of()
+    for worker in range(2):
+        scheduler.on_worker_ready(0, worker)
+    scheduler.on_arrival(0, request_of(0, slo_ms=50.0))
+    scheduler.on_arrival(0, request_of(1, slo_ms=60.0))
+    assert not scheduler.on_batch_overdue(5 * NS_PER_MS, 0), "the other worker is busy"
+    assert scheduler.queue_depth == 1
+    assert finishes(scheduler.on_batch_done(6 * NS_PER_MS, 0, 6 * NS_PER_MS)) == [(0, Outcome.SERVED, Reason.ANSWERED)]
+    assert scheduler.queue_depth == 0
+    assert finishes(scheduler.on_batch_done(7 * NS_PER_MS, 1, 7 * NS_PER_MS)) == [(1, Outcome.SERVED, Reason.ANSWERED)]
+
+
+def test_a_worker_lost_with_an_overdue_batch_fails_only_what_had_no_time_left() -> None:
+    """The other request runs already, on another worker, and is told that it has cost one."""
+    scheduler, _ = overdue_scheduler()
+    assert finishes(scheduler.on_worker_lost(40 * NS_PER_MS, 0)) == [(0, Outcome.FAILED, Reason.WORKER_LOST)]
+    (served,) = scheduler.on_batch_done(41 * NS_PER_MS, 1, NS_PER_MS)
+    assert isinstance(served, Finish)
+    assert (served.request.id, served.request.losses) == (1, 1)
+
+
+def test_the_only_worker_is_waited_for() -> None:
+    """Nobody else could run its batch."""
+    scheduler = scheduler_of()
+    scheduler.on_worker_ready(0, 0)
+    scheduler.on_arrival(0, request_of(0))
+    assert not scheduler.on_batch_overdue(5 * NS_PER_MS, 0)
+    assert scheduler.workers == 1
+    assert finishes(scheduler.on_batch_done(6 * NS_PER_MS, 0, NS_PER_MS)) == [(0, Outcome.SERVED, Reason.ANSWERED)]
 
 
 def test_cancelled_in_flight_is_not_answered() -> None:

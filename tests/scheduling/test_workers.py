@@ -74,25 +74,35 @@ class SharingMachine(RuleBasedStateMachine):
         self.models[model % len(self.models)].cancel(self.now_ns, pick)
 
     @rule(pick=st.integers(0, 3), failed=st.booleans(), slowness=st.sampled_from([0.5, 1.0, 1.5, 20.0]))
-    @precondition(lambda self: any(model.running for model in self.models))
+    @precondition(lambda self: any(model.running or model.overdue for model in self.models))
     def batch_ends(self, pick: int, failed: bool, slowness: float) -> None:
-        busy = sorted(worker for model in self.models for worker in model.running)
+        busy = sorted(worker for model in self.models for worker in (*model.running, *model.overdue))
         assert len(set(busy)) == len(busy), "two batches on one worker"
         worker = busy[pick % len(busy)]
-        model = next(model for model in self.models if worker in model.running)
+        model = next(model for model in self.models if worker in model.running or worker in model.overdue)
         taken_ns = model.taken_ns(worker, slowness)
-        launch = model.running.pop(worker)
+        launch = model.end(worker)
+        assert launch is not None
         self.idle.add(worker)
         if failed:
             self.apply(self.shared.on_batch_failed(self.now_ns, worker))
         else:
             self.apply(self.shared.on_batch_done(self.now_ns, worker, taken_ns))
-        assert all(request.id in model.ended for request in launch.requests)
+        assert all(request.id in model.ended for request in launch.requests) or (failed and launch.overdue)
+
+    @rule(pick=st.integers(0, 3))
+    @precondition(lambda self: any(model.running for model in self.models))
+    def batch_overdue(self, pick: int) -> None:
+        busy = sorted(worker for model in self.models for worker in model.running)
+        worker = busy[pick % len(busy)]
+        if len(self.shared.live) > 1:
+            next(model for model in self.models if worker in model.running).is_overdue(worker)
+        self.apply(self.shared.on_batch_overdue(self.now_ns, worker))
 
     @rule(worker=consumes(workers))
     def worker_lost(self, worker: int) -> None:
-        model = next((model for model in self.models if worker in model.running), None)
-        launch = model.running.pop(worker) if model else None
+        model = next((model for model in self.models if worker in model.running or worker in model.overdue), None)
+        launch = model.end(worker) if model else None
         self.idle.discard(worker)
         self.apply(self.shared.on_worker_lost(self.now_ns, worker))
         if model and launch:
@@ -102,7 +112,7 @@ class SharingMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.models) > 1)
     def model_goes(self, pick: int) -> None:
         model = self.models[pick % len(self.models)]
-        if not model.running:
+        if not model.running and not model.overdue:
             model.stop(self.now_ns)
             self.shared.remove(model.scheduler)
             self.models.remove(model)

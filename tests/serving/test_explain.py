@@ -290,6 +290,24 @@ async def test_shed_by_priority() -> None:
     assert "Its priority is 5" in told.why[0]
 
 
+async def test_answered_by_the_first_of_two_workers() -> None:
+    """The batch that answered counts, whichever was launched last; that the other worker was asked is said, too."""
+    bench = await Bench(workers=2, policy="maxacc").started()
+    bench.submit("a", 30.0)
+    bench.pass_ms(12.0)
+    bench.pool.overdue(0)
+    bench.pass_ms(1.0)
+    bench.finish(0, taken_ms=12.5)
+    bench.pass_ms(5.0)
+    bench.finish(1, taken_ms=5.5)
+    told = bench.why("a")
+    assert (told.outcome, told.ended_ms) == (Outcome.SERVED, 13.0)
+    overdue, second = told.attempts
+    assert (overdue.worker, overdue.fate, overdue.overdue, overdue.ended_ms) == (0, BatchFate.ANSWERED, True, 13.0)
+    assert (second.worker, second.overdue, second.ended_ms) == (1, False, 18.0)
+    assert told.why[-1].startswith("Worker 0 did not answer its batch at s2 in time")
+
+
 async def test_redispatched_after_its_worker_was_lost() -> None:
     """Both batches, the loss between them, and the end."""
     bench = await Bench(workers=2, policy="maxacc").started()

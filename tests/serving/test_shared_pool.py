@@ -133,3 +133,56 @@ async def test_a_pool_that_cannot_start_has_no_part_in_anything(monkeypatch: pyt
     readiness = [bench.routers[0].ready]
     await bench.routers[0].start()
     assert [*readiness, bench.routers[0].ready] == [False, True]
+
+
+async def test_the_first_answer_is_given_and_each_gets_its_own_rows() -> None:
+    """An overdue batch of two: one has been run again at another place in another batch, and yet gets its own row."""
+    clock, pool = ManualClock(start_ns=1_000 * NS_PER_MS), FakePool(2)
+    router = make_router(pool, clock)
+    await router.start()
+
+    def ask(mark: int, timeout_ms: float) -> Recorder:
+        recorder, now_ns = Recorder(), clock.now_ns()
+        router.submit(
+            arrival_ns=now_ns,
+            deadline_ns=now_ns + round(timeout_ms * NS_PER_MS),
+            rows=1,
+            min_accuracy=0.0,
+            priority=0,
+            inputs=[bytes([mark] * 4), struct.pack("<f", mark)],
+            responder=recorder,
+        )
+        return recorder
+
+    busy = [ask(1, 50.0), ask(2, 50.0)]
+    asked = [ask(mark, 60.0) for mark in (3, 4)]
+    pool.finish(0)
+    assert pool.running[0].rows == 2
+    pool.overdue(0)
+    pool.overdue(0)
+    sooner = ask(5, 55.0)
+    pool.finish(1)
+    assert pool.running[1].rows == 3, "with a more urgent one before them"
+    pool.finish(0)
+    assert [recorder.outputs[0][0][:1] for recorder in asked] == [b"\x03", b"\x04"]
+    pool.finish(1)
+    everybody = [*busy, *asked, sooner]
+    assert [recorder.ended for recorder in everybody] == [1] * 5
+    assert sooner.outputs[0][0][:1] == b"\x05"
+    assert router.outcomes[Outcome.SERVED] == 5
+    await router.stop()
+
+
+async def test_a_model_leaves_when_its_overdue_batch_is_over() -> None:
+    """Its worker may still answer: until then the model has to be known."""
+    bench = await Bench(workers=2).started()
+    first, _ = bench.routers
+    asked = bench.submit(first)
+    bench.pool.overdue(0)
+    bench.pool.finish(1)
+    assert len(asked.answers) == 1
+    leaving = asyncio.ensure_future(first.stop())
+    await asyncio.sleep(0)
+    assert not leaving.done()
+    bench.pool.lose(0)
+    await leaving

@@ -55,6 +55,7 @@ class Watched:
         self.requests: list[Request] = []
         self.ended: dict[int, Finish] = {}
         self.running: dict[int, Launch] = {}
+        self.overdue: dict[int, Launch] = {}
         self._idle = idle
 
     def arrive(self, now_ns: int, slo_ms: float, rows: int, floor: float, priority: int, bucket: int = 0) -> None:
@@ -78,7 +79,7 @@ class Watched:
 
     def taken_ns(self, worker: int, slowness: float) -> int:
         """What the batch of a worker takes."""
-        launch = self.running[worker]
+        launch = self.running.get(worker) or self.overdue[worker]
         return round(slowness * self._planned_ns(launch.bucket, launch.subnet, launch.rows))
 
     def apply(self, now_ns: int, actions: Sequence[Action]) -> None:
@@ -106,7 +107,16 @@ class Watched:
 
     def runs(self, request: Request) -> bool:
         """Whether a worker has a request."""
-        return any(request in launch.requests for launch in self.running.values())
+        launches = (*self.running.values(), *self.overdue.values())
+        return any(request in launch.requests for launch in launches)
+
+    def end(self, worker: int) -> Launch | None:
+        """The batch of a worker that is through with it, or gone; None if it had none of its."""
+        return self.overdue.pop(worker, None) or self.running.pop(worker, None)
+
+    def is_overdue(self, worker: int) -> None:
+        """A worker's batch is given up waiting for."""
+        self.overdue[worker] = self.running.pop(worker)
 
     def check(self) -> None:
         """What holds between events."""

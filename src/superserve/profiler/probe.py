@@ -60,6 +60,9 @@ class Probe:
         """See `PoolListener.on_batch_failed`."""
         self._fail(f"worker {worker} failed on a batch: {message}")
 
+    def on_batch_overdue(self, worker: int) -> None:
+        """See `PoolListener.on_batch_overdue`."""
+
     def on_worker_lost(self, worker: int, reason: str) -> None:
         """See `PoolListener.on_worker_lost`."""
         self._fail(f"worker {worker} was lost: {reason}")

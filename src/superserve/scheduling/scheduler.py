@@ -4,11 +4,11 @@ The live router and the simulator drive the same `Scheduler` object, one with re
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
-from typing import Final
+from typing import Final, NamedTuple
 
 from superserve.clock import NS_PER_S
 from superserve.request import Outcome, Reason, Request, RequestState
@@ -42,6 +42,8 @@ class BatchFate(StrEnum):
     """The worker could not run it."""
     LOST = "lost"
     """Its worker was lost; what had slack left waits again."""
+    OVERDUE = "overdue"
+    """It has no answer yet, and should have; what had slack left waits again, for another worker."""
 
 
 @dataclass(slots=True, eq=False)
@@ -53,7 +55,8 @@ class Launch:
     ``bound``: why it is not a more accurate subnet. ``waiting``: requests that stayed behind. ``idle`` and ``workers``:
     how many were idle, this one among them, and how many there were. ``overhead_ns``, ``drift``, this worker's, and
     ``bucket``, the largest of the requests': what was planned with. ``fate``, ``ended_ns`` and ``taken_ns`` (the time
-    in the worker) follow when it ends.
+    in the worker) follow when it ends; ``overdue``, if it was that at any time: its requests may have been in other
+    batches since.
 
     A batch without requests is idle work (`Scheduler.launch_idle`).
     """
@@ -73,6 +76,7 @@ class Launch:
     fate: BatchFate = BatchFate.RUNNING
     ended_ns: int = 0
     taken_ns: int = 0
+    overdue: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -84,6 +88,13 @@ class Finish:
     reason: Reason
     launch: Launch | None = None
     prediction: Prediction | None = None
+
+
+class Overdue(NamedTuple):
+    """A batch that should have been answered. Of its requests ``kept`` have no time left for another worker."""
+
+    launch: Launch
+    kept: Sequence[Request]
 
 
 Action = Launch | Finish
@@ -136,6 +147,7 @@ class Scheduler:
         self._workers: Workers = Workers() if shared is None else shared
         self._idle = self._workers.idle
         self._running: dict[int, Launch] = {}
+        self._overdue: dict[int, Overdue] = {}
         self._commitments = self._workers.commitments
         self._view = SchedulerView(
             policy.table,
@@ -176,16 +188,13 @@ class Scheduler:
 
     @property
     def busy(self) -> int:
-        """Workers that run a batch of this model."""
-        return len(self._running)
+        """Workers that run a batch of this model, overdue ones among them."""
+        return len(self._running) + len(self._overdue)
 
     @property
     def unfinished(self) -> int:
         """Admitted requests without an outcome."""
-        running = sum(
-            request.state is RequestState.RUNNING for launch in self._running.values() for request in launch.requests
-        )
-        return len(self._queue) + running
+        return len(self._queue) + sum(request.state is RequestState.RUNNING for request in self._launched())
 
     def running(self, worker: int) -> Launch | None:
         """The batch of this model that a worker runs."""
@@ -193,11 +202,19 @@ class Scheduler:
 
     def oldest_arrival_ns(self) -> int | None:
         """When the oldest request came that has not ended; None if all have. It looks at each of them."""
-        running = (request for launch in self._running.values() for request in launch.requests)
         waits = (
-            request.arrival_ns for request in chain(self._queue, running) if request.state is not RequestState.DONE
+            request.arrival_ns
+            for request in chain(self._queue, self._launched())
+            if request.state is not RequestState.DONE
         )
         return min(waits, default=None)
+
+    def _launched(self) -> Iterator[Request]:
+        """The requests of running batches, and those of overdue ones that wait for nothing else."""
+        for launch in self._running.values():
+            yield from launch.requests
+        for overdue in self._overdue.values():
+            yield from overdue.kept
 
     @property
     def planned_overhead_ns(self) -> int:
@@ -302,25 +319,50 @@ class Scheduler:
             self._plan()
         actions: list[Action] = []
         for request in launch.requests:
-            if request.state is RequestState.RUNNING:
+            if request.state is RequestState.QUEUED:  # the batch was overdue
+                self._queue.remove(request)
+            if request.state is not RequestState.DONE:
                 outcome = Outcome.SERVED if now_ns <= request.deadline_ns else Outcome.LATE
                 actions.append(self._finish(request, outcome, Reason.ANSWERED, launch))
-        self._idle.append(worker)
+        self._workers.free(worker)
         if self._shared is None:
             actions.extend(self._dispatch(now_ns))
         return actions
 
     def on_batch_failed(self, now_ns: int, worker: int) -> Sequence[Action]:
         """A worker could not run its batch, but lives and is idle."""
+        overdue = self._overdue.get(worker)
+        launch = self._ended(worker, now_ns, BatchFate.FAILED)
         actions: list[Action] = [
             self._finish(request, Outcome.FAILED, Reason.WORKER_FAILED)
-            for request in self._ended(worker, now_ns, BatchFate.FAILED).requests
+            for request in (launch.requests if overdue is None else overdue.kept)
             if request.state is RequestState.RUNNING
         ]
-        self._idle.append(worker)
+        self._workers.free(worker)
         if self._shared is None:
             actions.extend(self._dispatch(now_ns))
         return actions
+
+    def on_batch_overdue(self, now_ns: int, worker: int) -> Sequence[Action]:
+        """A batch has no answer by the time at which it should have one: what has slack left waits for another worker.
+
+        The worker counts as gone until it answers or is lost. Of the answers of a request the first one counts. Nothing
+        happens if there is no other worker.
+        """
+        if self._shared is None and not self._workers.suspend(worker):
+            return _NOTHING
+        launch = self._ended(worker, now_ns, BatchFate.OVERDUE)
+        launch.overdue = True
+        kept: list[Request] = []
+        for request in launch.requests:
+            if request.state is not RequestState.RUNNING:
+                continue
+            if self._expires and now_ns > request.latest_start_ns:
+                kept.append(request)
+            else:
+                self._enqueue(request)
+        self._overdue[worker] = Overdue(launch, kept)
+        return self._dispatch(now_ns) if self._shared is None else _NOTHING
 
     def on_worker_lost(self, now_ns: int, worker: int) -> Sequence[Action]:
         """A worker is gone. Its requests wait again under their own deadlines if there is slack left for them.
@@ -330,7 +372,8 @@ class Scheduler:
         if self._shared is None:
             self._workers.leave(worker)
         self._drift.forget(worker)
-        if worker not in self._running:
+        overdue = self._overdue.get(worker)
+        if overdue is None and worker not in self._running:
             return _NOTHING
         launch = self._ended(worker, now_ns, BatchFate.LOST)
         actions: list[Action] = []
@@ -338,7 +381,7 @@ class Scheduler:
         poisonous = is_poison(launch.requests)
         for request in launch.requests:
             request.losses += 1
-            if request.state is not RequestState.RUNNING:
+            if request.state is not RequestState.RUNNING or (overdue is not None and request not in overdue.kept):
                 continue
             if poisonous:
                 actions.append(self._finish(request, Outcome.FAILED, Reason.POISON))
@@ -368,10 +411,9 @@ class Scheduler:
     def on_stop(self, now_ns: int) -> Sequence[Action]:  # noqa: ARG002  (events share a form)
         """The server stops without waiting: everything unfinished fails."""
         waiting = [self._queue.pop() for _ in range(len(self._queue))]
-        running = [request for launch in self._running.values() for request in launch.requests]
         return [
             self._finish(request, Outcome.FAILED, Reason.STOPPING)
-            for request in (*waiting, *running)
+            for request in (*waiting, *self._launched())
             if request.state is not RequestState.DONE
         ]
 
@@ -563,9 +605,13 @@ class Scheduler:
         return round(self.tables[bucket].latency_ns[subnet][rows] * self._view.drift)
 
     def _ended(self, worker: int, now_ns: int, fate: BatchFate) -> Launch:
-        self._commitments.remove(worker)
-        self._workers.soonest.remove(worker)
-        launch = self._running.pop(worker)
+        overdue = self._overdue.pop(worker, None)
+        if overdue is None:
+            self._commitments.remove(worker)
+            self._workers.soonest.remove(worker)
+            launch = self._running.pop(worker)
+        else:
+            launch = overdue.launch
         self._relax_after_ns = now_ns + _RELAX_NS
         launch.fate = fate
         launch.ended_ns = now_ns

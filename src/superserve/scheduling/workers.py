@@ -25,6 +25,8 @@ class Workers:
         """When the busy ones are expected to be free."""
         self.soonest = Commitments()
         """When they typically are, which is sooner: plans are careful."""
+        self.overdue: set[int] = set()
+        """Those whose batch should have been answered: not live until it is."""
 
     def join(self, worker: int) -> None:
         """A worker came, idle."""
@@ -35,8 +37,24 @@ class Workers:
     def leave(self, worker: int) -> None:
         """A worker is gone."""
         self.live.discard(worker)
+        self.overdue.discard(worker)
         if worker in self.idle:
             self.idle.remove(worker)
+
+    def suspend(self, worker: int) -> bool:
+        """Do without a busy worker until it is free; False, and nothing happens, where there is no other one."""
+        if worker not in self.live or len(self.live) == 1:
+            return False
+        self.live.remove(worker)
+        self.overdue.add(worker)
+        return True
+
+    def free(self, worker: int) -> None:
+        """A worker is through with its batch, and idle."""
+        if worker in self.overdue:
+            self.overdue.remove(worker)
+            self.live.add(worker)
+        self.idle.append(worker)
 
 
 class SharedWorkers(Workers):
@@ -109,9 +127,16 @@ class SharedWorkers(Workers):
         scheduler = self.runs[worker]
         return (scheduler, scheduler.on_batch_failed(now_ns, worker)), *self._offer(now_ns)
 
+    def on_batch_overdue(self, now_ns: int, worker: int) -> Sequence[Told]:
+        """A batch should have been answered: see `Scheduler.on_batch_overdue`."""
+        if not self.suspend(worker):
+            return ()
+        scheduler = self.runs[worker]
+        return (scheduler, scheduler.on_batch_overdue(now_ns, worker)), *self._offer(now_ns)
+
     def on_worker_lost(self, now_ns: int, worker: int) -> Sequence[Told]:
         """A worker is gone. Its requests wait again, in their own model's queue."""
-        if worker not in self.live:
+        if worker not in self.live and worker not in self.overdue:
             return ()
         self.leave(worker)
         lost = [(scheduler, scheduler.on_worker_lost(now_ns, worker)) for scheduler in self._schedulers]

@@ -64,7 +64,7 @@ class Explainer:
     def summarise(self, course: Course, now_ns: int, date_ms: int) -> Summary:
         """The same in one line."""
         request, ending = course.request, course.ending
-        last = course.launches[-1] if course.launches else None
+        last = _last(course.launches)
         outcome: Outcome | None = None
         reason: Reason | None = None
         ended_ns: int | None = None
@@ -109,6 +109,7 @@ class Explainer:
             bound=launch.bound,
             candidates=[self._candidate(launch, subnet) for subnet in range(len(self._table))],
             fate=launch.fate,
+            overdue=launch.overdue,
             ended_ms=_ms(launch.ended_ns - request.arrival_ns) if ended else None,
             taken_ms=_ms(launch.taken_ns) if answered else None,
             overhead_ms=_ms(around_ns) if answered else None,
@@ -170,6 +171,14 @@ class Explainer:
 def _head_slack_ns(launch: Launch) -> int:
     """Of the batch's most urgent request, in real time."""
     return launch.requests[0].deadline_ns - launch.launched_ns - launch.overhead_ns
+
+
+def _last(launches: Sequence[Launch]) -> Launch | None:
+    """The batch that answered a request, else the latest one that it was in; as `Explanation.last`."""
+    answered = [launch for launch in launches if launch.fate is BatchFate.ANSWERED]
+    if answered:
+        return min(answered, key=lambda launch: launch.ended_ns)
+    return launches[-1] if launches else None
 
 
 def _ms(ns: int) -> float:

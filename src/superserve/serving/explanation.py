@@ -57,6 +57,8 @@ class Attempt(Struct, frozen=True, kw_only=True):
     candidates: list[Candidate]
     """In rising order of accuracy."""
     fate: BatchFate
+    overdue: bool = False
+    """Whether it had not been answered when it should have been, so that others could run its requests, too."""
     ended_ms: float | None = None
     taken_ms: float | None = None
     """In the worker."""
@@ -115,12 +117,20 @@ class Explanation(Struct, frozen=True, kw_only=True):
     """When it had been read and was offered to the scheduler."""
     ended_ms: float | None
     attempts: list[Attempt]
-    """None if it never ran; several if workers were lost under it."""
+    """None if it never ran; several if workers were lost under it, or did not answer in time."""
     refusal: Refusal | None
     why: list[str] = field(default_factory=list)
     """The same in sentences."""
     would_change: list[str] = field(default_factory=list)
     """What would have led to a better end."""
+
+    @property
+    def last(self) -> Attempt | None:
+        """The attempt that it was answered by, else the latest one."""
+        answered = [attempt for attempt in self.attempts if attempt.fate is BatchFate.ANSWERED]
+        if answered:
+            return min(answered, key=lambda attempt: attempt.ended_ms or 0.0)
+        return self.attempts[-1] if self.attempts else None
 
 
 class Summary(Struct, frozen=True, kw_only=True):

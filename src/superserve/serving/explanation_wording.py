@@ -11,7 +11,7 @@ from superserve.serving.explanation import NOT_USED, Attempt, Candidate, Explana
 
 def reasons(told: Explanation) -> Iterator[str]:
     """Why the request ended as it did, the end first."""
-    last = told.attempts[-1] if told.attempts else None
+    last = told.last
     if told.refusal is not None and told.reason is not None:
         yield _REFUSED[told.reason](told, told.refusal)
     elif last is not None and last.fate in {BatchFate.ANSWERED, BatchFate.RUNNING}:
@@ -24,6 +24,8 @@ def reasons(told: Explanation) -> Iterator[str]:
     else:
         yield "It waits again."
     for attempt in told.attempts:
+        if attempt.overdue:
+            yield _overdue(attempt)
         if attempt.fate is BatchFate.LOST:
             yield _lost(told, attempt)
 
@@ -33,7 +35,7 @@ def remedies(told: Explanation) -> Iterator[str]:
     if told.refusal is not None:
         yield from _would_have_run(told, told.refusal)
         return
-    last = told.attempts[-1] if told.attempts else None
+    last = told.last
     if last is None or last.fate is not BatchFate.ANSWERED:
         return
     if told.outcome is Outcome.LATE:
@@ -82,6 +84,14 @@ def _lost(told: Explanation, attempt: Attempt) -> str:
     return (
         f"Worker {attempt.worker} was lost {_ms(attempt.ended_ms - attempt.launched_ms)} after the launch of its batch "
         f"at {attempt.subnet}, with {_ms(told.deadline_ms - attempt.ended_ms)} left until the deadline."
+    )
+
+
+def _overdue(attempt: Attempt) -> str:
+    planned_ms = attempt.planned_overhead_ms + attempt.planned_ms
+    return (
+        f"Worker {attempt.worker} did not answer its batch at {attempt.subnet} in time ({_ms(planned_ms)} were planned), "
+        "so that other workers were asked as well; the first answer counts."
     )
 
 

@@ -102,6 +102,10 @@ class FakePool:
         del self.running[worker]
         self._told().on_batch_failed(worker, message)
 
+    def overdue(self, worker: int) -> None:
+        """Tell that a worker's batch should have ended; it may still be finished, failed or lost."""
+        self._told().on_batch_overdue(worker)
+
     def lose(self, worker: int, reason: str = "lost by the test") -> None:
         """Lose a worker, and its batch, if any."""
         self.running.pop(worker, None)

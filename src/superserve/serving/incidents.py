@@ -74,3 +74,14 @@ def log_waiting_again(worker: int, request_ids: Sequence[bytes]) -> None:
             ", ..." if len(request_ids) > _MOST_IDS else "",
             extra={"worker": worker, "request_ids": named},
         )
+
+
+def log_overdue(worker: int, after_ms: float, requests: int) -> None:
+    """A batch is given to another worker, for its own has not answered."""
+    _logger.warning(
+        "worker %d: no answer after %.0f ms: the %d requests of its batch go to another worker as well",
+        worker,
+        after_ms,
+        requests,
+        extra={"worker": worker},
+    )

@@ -20,7 +20,8 @@ class Batch:
 
     ``inputs[i][j]`` holds the bytes of input tensor ``j`` of request ``i``, C-contiguous and little-endian, in the
     order of the model's ``config.json``; ``rows`` is the sum of the requests' rows. ``subnet`` is a front index,
-    ``model`` the pool's number of the model. ``planned_ns`` is what it should take in the worker; 0 if nobody knows.
+    ``model`` the pool's number of the model. ``planned_ns`` is what it should take in the worker, ``due_ns`` how long
+    after its launch its answer should be there at most; 0 if nobody knows.
     """
 
     subnet: int
@@ -28,6 +29,7 @@ class Batch:
     inputs: Sequence[Sequence[Buffer]]
     model: int = 0
     planned_ns: int = 0
+    due_ns: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -47,7 +49,8 @@ class BatchResult:
 class PoolListener(Protocol):
     """Who is told what happens in a pool, always in the event loop's thread.
 
-    A worker is ``ready`` before anything else, and ``lost`` at most once until it is ready again.
+    A worker is ``ready`` before anything else, and ``lost`` at most once until it is ready again. Only pools whose
+    workers may be out of reach tell of a batch that is overdue: it may still be answered, or its worker be lost.
     """
 
     def on_worker_ready(self, worker: int) -> None:
@@ -59,6 +62,9 @@ class PoolListener(Protocol):
     def on_batch_failed(self, worker: int, message: str) -> None:
         """A worker could not run its batch; it lives and is idle."""
 
+    def on_batch_overdue(self, worker: int) -> None:
+        """A worker should have answered its batch, and has not: others may run it, too. May be told again."""
+
     def on_worker_lost(self, worker: int, reason: str) -> None:
         """A worker died or stopped answering; its batch, if any, has no answer."""
 
@@ -68,13 +74,13 @@ class WorkerPool(Protocol):
 
     @property
     def size(self) -> int:
-        """How many workers the pool keeps up."""
+        """How many workers the pool keeps up; where workers come and go by themselves, at present."""
 
     async def start(self, listener: PoolListener) -> None:
-        """Start all workers and return when each is ready.
+        """Start all workers and return when each is ready, or where they come and go, when the first one is.
 
         Raises:
-            WorkerError: if a worker fails to start; nothing is left behind.
+            WorkerError: if a worker fails to start, or where they come and go, all do; nothing is left behind.
         """
 
     def launch(self, worker: int, batch: Batch) -> None:

@@ -339,6 +339,8 @@ class Router:
         launch: Launch | None = None
         for action in actions:
             if isinstance(action, Finish):
+                if launch is None and action.launch is not None and action.launch.overdue:
+                    _place(action.launch)  # some may have got other places in other batches since
                 self._end(action, result, began_ns)
                 if action.launch is not None:
                     launch = action.launch
@@ -382,21 +384,20 @@ class Router:
             watcher()
 
     def _launch(self, launch: Launch) -> None:
-        rows = 0
-        inputs: list[Sequence[Buffer]] = []
-        for pending in cast("list[Pending]", launch.requests):
-            pending.offset = rows
-            rows += pending.rows
-            inputs.append(pending.inputs)
+        requests = cast("list[Pending]", launch.requests)
+        for pending in requests:
             if pending.deadline_ns < launch.launched_ns or pending.responder is _NOBODY:
                 self.launched_too_late += 1
+        _place(launch)
         self.decisions.launched(launch)
-        self._hand_over(launch, inputs)
+        self._hand_over(launch, [pending.inputs for pending in requests])
 
     def _hand_over(self, launch: Launch, inputs: Sequence[Sequence[Buffer]]) -> None:
         subnet, rows = launch.subnet, launch.rows
         planned_ns = self._tables[launch.bucket].latency_ns[subnet][rows]
-        self._pool.launch(launch.worker, Batch(subnet, rows, inputs, self._number, planned_ns))
+        # Nobody waits for idle work.
+        due_ns = launch.overhead_ns + round(planned_ns * launch.drift) if launch.requests else 0
+        self._pool.launch(launch.worker, Batch(subnet, rows, inputs, self._number, planned_ns, due_ns))
 
     def _end(self, finish: Finish, result: BatchResult | None, result_ns: int = 0) -> None:
         pending = cast("Pending", finish.request)
@@ -498,3 +499,11 @@ class Router:
     def _on_timer(self) -> None:
         self._timer = None
         self.act(self._scheduler.on_timer(self._clock.now_ns()))
+
+
+def _place(launch: Launch) -> None:
+    """Give each request its place in a batch."""
+    rows = 0
+    for pending in cast("list[Pending]", launch.requests):
+        pending.offset = rows
+        rows += pending.rows

@@ -4,12 +4,12 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, cast
 
-from superserve.clock import Clock
+from superserve.clock import NS_PER_MS, Clock
 from superserve.request import RequestState
 from superserve.scheduling.scheduler import Scheduler
 from superserve.scheduling.workers import SharedWorkers
 from superserve.serving.idle_work import IdleWork
-from superserve.serving.incidents import log_waiting_again
+from superserve.serving.incidents import log_overdue, log_waiting_again
 from superserve.serving.pool import Batch, BatchResult, WorkerPool
 
 if TYPE_CHECKING:
@@ -110,6 +110,19 @@ class SharedPool:
         if worker == self.idle_work.worker:
             self.idle_work.on_dropped()
         self._let_go()
+
+    def on_batch_overdue(self, worker: int) -> None:
+        """See `PoolListener`."""
+        scheduler = self.workers.runs[worker]
+        launch = scheduler.running(worker)
+        if launch is None:  # told before
+            return
+        told = self.workers.on_batch_overdue(self._clock.now_ns(), worker)
+        if launch.overdue:
+            log_overdue(worker, (launch.ended_ns - launch.launched_ns) / NS_PER_MS, len(launch.requests))
+        for scheduler, actions in told:
+            self._routers[scheduler].act(actions)
+        self._readiness_changed()
 
     def on_worker_lost(self, worker: int, reason: str) -> None:
         """See `PoolListener`."""

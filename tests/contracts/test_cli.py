@@ -36,7 +36,7 @@ SURFACE = {
     "serve": {
         "MODEL", "--host", "--http-port", "--grpc-port", "--metrics-port", "--workers", "--policy", "--slo-ms",
         "--timeout-action", "--device", "--engine", "--dtype", "--profile", "--model-repository", "--record",
-        "--otel-endpoint", "--otel-sampled", "--ledger", "--reprofile", "--log-format",
+        "--otel-endpoint", "--otel-sampled", "--ledger", "--reprofile", "--log-format", "--pool", "--ray-address",
         "--config", "--ready-file",
     },
     "simulate": {

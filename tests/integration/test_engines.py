@@ -79,7 +79,7 @@ class Load:
         self.over.set()
 
     def on_batch_overdue(self, worker: int) -> None:
-        raise AssertionError("no local pool tells of any")
+        raise AssertionError(f"worker {worker}: no local pool tells of any")
 
     def on_worker_lost(self, worker: int, reason: str) -> None:
         self._under_way.pop(worker, None)

@@ -65,7 +65,7 @@ class Listener:
         self.events.put_nowait(f"failed {worker}: {message}")
 
     def on_batch_overdue(self, worker: int) -> None:
-        raise AssertionError("no local pool tells of any")
+        raise AssertionError(f"worker {worker}: no local pool tells of any")
 
     def on_worker_lost(self, worker: int, reason: str) -> None:
         self.events.put_nowait(f"lost {worker}: {reason}")

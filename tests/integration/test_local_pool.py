@@ -123,7 +123,7 @@ class Recorder:
         self.events.put_nowait(("failed", worker, message))
 
     def on_batch_overdue(self, worker: int) -> None:
-        raise AssertionError("no local pool tells of any")
+        raise AssertionError(f"worker {worker}: no local pool tells of any")
 
     def on_worker_lost(self, worker: int, reason: str) -> None:
         self.events.put_nowait(("lost", worker, reason))

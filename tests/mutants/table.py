@@ -57,7 +57,7 @@ MUTANTS: Final = (
     ),
     _mutant(
         "a worker sends a message that makes no sense",
-        "serving/incarnation.py",
+        "serving/local_incarnation.py",
         'self._process.distrust(f"sent what makes no sense: {message!r}")',
         "pass",
         "test_a_worker_that_answers_garbage_is_ended",
@@ -92,7 +92,7 @@ MUTANTS: Final = (
     ),
     _mutant(
         "a worker never gets ready",
-        "serving/incarnation.py",
+        "serving/local_incarnation.py",
         'self.end_within(limit_ns, "was not ready in time")',
         "pass",
         "test_a_worker_that_could_not_start_is_started_again",

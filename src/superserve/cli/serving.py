@@ -65,6 +65,10 @@ def serve(
         int | None, typer.Option(help="Port for Prometheus; 0 takes a free one; default: 8002 if that is free.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; default: one per core left.")] = None,
+    pool: Annotated[str | None, typer.Option(help="local, or ray: workers on the nodes of a Ray cluster.")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Head of the Ray cluster; default: this machine's.")
+    ] = None,
     policy: Annotated[str | None, typer.Option(help="Scheduling policy, e.g. slackfit or fixed:largest.")] = None,
     slo_ms: SloMs = None,
     timeout_action: Annotated[
@@ -113,6 +117,8 @@ def serve(
         "server.grpc_port": grpc_port,
         "server.metrics_port": metrics_port,
         "workers.count": workers,
+        "workers.pool": pool,
+        "workers.ray_address": ray_address,
         "workers.device": device,
         "workers.engine": engine,
         "workers.dtype": dtype,

@@ -151,11 +151,18 @@ def deploy(
         raise ConfigError("--profile is for one model: give each its models.NAME.profile in the configuration file")
     deployments = []
     for folder in folders:
-        choice = choose_engine(folder, config.workers.device, config.workers.engine, config.workers.dtype)
+        choice = choose_engine(folder, config.workers.device, _engine_wish(config), config.workers.dtype)
         own = config.settings(folder.config.name).profile
         file = profile_file or (Path(own) if own else None)
         deployments.append(Deployment(folder, choice, choose_profile(folder, choice, file, report)))
     return deployments
+
+
+def _engine_wish(config: Config) -> str:
+    """What is asked for; what was compiled on this machine may not be there on other nodes."""
+    workers = config.workers
+    on_nodes = workers.pool == "ray" and emulated_profile(workers.device) is None
+    return "eager" if on_nodes and workers.engine == "auto" else workers.engine
 
 
 def _take_named(folders: list[ModelFolder], config: Config) -> None:

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -25,10 +26,11 @@ from superserve.frontend.routes import V2Routes
 from superserve.frontend.tracing import Tracing, open_tracing
 from superserve.loopback import is_loopback
 from superserve.model_folder import write_json
-from superserve.serving.config import Config
+from superserve.serving.config import Config, WorkerSettings
 from superserve.serving.cores import available_cores, pinned, plan_cores
 from superserve.serving.dataplane import DataPlane, ServedModel
 from superserve.serving.devices import CUDA, workers_for
+from superserve.serving.ipc import WorkerSpec
 from superserve.serving.local_pool import LocalPool
 from superserve.serving.pool import WorkerPool
 from superserve.serving.router_memory import settle_memory, use_one_arena
@@ -37,6 +39,8 @@ from superserve.serving.shared_pool import SharedPool
 _logger = logging.getLogger(__name__)
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+MakePool = Callable[[Sequence[WorkerSpec], Clock], WorkerPool]
 
 
 class ReadyNote(msgspec.Struct, frozen=True):
@@ -211,21 +215,42 @@ def serve_models(deployments: Sequence[Deployment], config: Config, *, ready_fil
         WorkerError: if a worker fails to start.
     """
     use_one_arena()
-    plan = plan_cores(available_cores(), config.workers.count or (1 if config.workers.device == CUDA else None))
     for model in deployments:
         _logger.info("workers run %s: %s", model.folder.config.name, model.choice)
+    specs = [workers_for(model.folder, model.choice) for model in deployments]
+
+    async def serve(make: MakePool) -> None:
+        clock = MonotonicClock(asyncio.get_running_loop())
+        tracing = open_tracing(config.otel, clock)
+        await _until_signalled(Server(config, deployments, make(specs, clock), clock, tracing), ready_file)
+
+    # The pool comes first: threads and processes that it brings along are not to be pinned with the router.
+    with (
+        _pool_of(config.workers) as make,
+        pinned(available_cores()[0]),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(serve(make))
+
+
+@contextmanager
+def _pool_of(settings: WorkerSettings) -> Iterator[MakePool]:
+    """What makes the pool that is configured.
+
+    Raises:
+        ConfigError: if a Ray cluster is wanted that cannot be used.
+    """
+    if settings.pool == "ray":
+        from superserve.serving.ray_cluster import connected  # noqa: PLC0415  (only where it is wanted)
+        from superserve.serving.ray_pool import RayPool  # noqa: PLC0415
+
+        with connected(settings.ray_address, settings.device) as cluster:
+            yield lambda specs, clock: RayPool(specs, cluster, clock, settings.count)
+        return
+    plan = plan_cores(available_cores(), settings.count or (1 if settings.device == CUDA else None))
     if plan.shared:
         _logger.info("%d workers share cores: latencies will vary", len(plan.workers))
-
-    async def serve() -> None:
-        clock = MonotonicClock(asyncio.get_running_loop())
-        specs = [workers_for(model.folder, model.choice) for model in deployments]
-        pool = LocalPool(specs, plan.workers, clock)
-        tracing = open_tracing(config.otel, clock)
-        await _until_signalled(Server(config, deployments, pool, clock, tracing), ready_file)
-
-    with pinned(plan.router), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve())
+    yield lambda specs, clock: LocalPool(specs, plan.workers, clock)
 
 
 async def _until_signalled(server: Server, ready_file: Path | None) -> None:

@@ -137,8 +137,13 @@ class NamedModelSettings(ModelSettings, frozen=True, kw_only=True, forbid_unknow
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[workers]``: the processes that run batches."""
 
+    pool: Literal["local", "ray"] = "local"
+    """Where they run: on this machine, or as actors on the nodes of a Ray cluster (extra ``ray``)."""
+    ray_address: str | None = None
+    """``host:port`` of the head of that cluster; default: the one that this machine belongs to, or one of its own."""
     count: _Count | None = None
-    """How many; default: one per core that the router leaves, and one on a GPU."""
+    """How many; default: one per core that the router leaves, and one on a GPU; of a Ray cluster, one per CPU or GPU
+    that is free there, less one, and more as it grows."""
     device: str = CPU
     """``cpu``, ``cuda``, or ``emulated:PROFILE`` (a file or a bundled profile) for workers that only pretend."""
     engine: EngineName = "auto"
@@ -290,6 +295,7 @@ def resolve(flags: Mapping[str, object], environ: Mapping[str, str], file: Path 
     config = msgspec.convert(_tree(values), Config)
     _check_memory(config)
     _check_access(config)
+    _check_pool(config)
     return Resolved(config, provenance)
 
 
@@ -313,6 +319,17 @@ def _check_access(config: Config) -> None:
     ):
         if is_on:
             raise ConfigError(f"{key}: clients could {what}: give server.admin_tokens, a file of tokens that allow it")
+
+
+def _check_pool(config: Config) -> None:
+    workers = config.workers
+    if workers.pool != "ray" and workers.ray_address is not None:
+        raise ConfigError(f"workers.ray_address = {workers.ray_address!r}: it is for workers.pool = 'ray' (--pool ray)")
+    if workers.pool == "ray" and config.repository.folder is not None:
+        raise ConfigError(
+            "repository.folder: the workers of workers.pool = 'ray' hold the models that they were started with: leave "
+            "out --model-repository, and name the models"
+        )
 
 
 def _forget_models(values: dict[str, object], provenance: dict[str, str], field: str) -> None:

@@ -90,8 +90,8 @@ def _lost(told: Explanation, attempt: Attempt) -> str:
 def _overdue(attempt: Attempt) -> str:
     planned_ms = attempt.planned_overhead_ms + attempt.planned_ms
     return (
-        f"Worker {attempt.worker} did not answer its batch at {attempt.subnet} in time ({_ms(planned_ms)} were planned), "
-        "so that other workers were asked as well; the first answer counts."
+        f"Worker {attempt.worker} did not answer its batch at {attempt.subnet} in time ({_ms(planned_ms)} were "
+        "planned), so that other workers were asked as well; the first answer counts."
     )
 
 

@@ -1,106 +1,31 @@
-"""One process of a worker, with the shared memory through which it gets its batches."""
+"""A life of a worker, whatever kind of process leads it."""
 
 import asyncio
-import os
-from collections import deque
-from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-from superserve.clock import Clock, Timer
-from superserve.errors import WorkerError
-from superserve.serving.fork_server import Forks
-from superserve.serving.ipc import (
-    Done,
-    Failed,
-    FromWorker,
-    Launch,
-    Ready,
-    RouterSlots,
-    Setup,
-    SlotLayout,
-    StartFailed,
-    WorkerSpec,
-)
+from superserve.serving.ipc import Done, Failed, Ready, WorkerSpec
 from superserve.serving.pool import Batch
-from superserve.serving.worker_process import WorkerProcess
 
 
-class IncarnationOwner(Protocol):
-    """Who is told what becomes of an incarnation."""
+class Incarnation(Protocol):
+    """A worker's process from its start to its end: one that dies gets another one, and one with other models, too.
 
-    def on_ready(self, incarnation: "Incarnation") -> None:
-        """All its models are warm."""
+    It tells its `IncarnationOwner` of everything, in the event loop's thread, and never while it is being called.
 
-    def on_start_failed(self, incarnation: "Incarnation", message: str) -> None:
-        """It says why it cannot start; it will end."""
-
-    def on_answer(self, incarnation: "Incarnation", answer: Done | Failed) -> None:
-        """It is through with its batch."""
-
-    def on_exit(self, incarnation: "Incarnation", reason: str) -> None:
-        """It has ended; last call."""
-
-    def on_stderr(self, line: str) -> None:
-        """It wrote a line to its standard error or output."""
-
-
-class _InFlight(NamedTuple):
-    """A batch that the process has been given, and has not answered."""
-
-    seq: int
-    model: int
-    rows: int
-
-
-class Incarnation:
-    """A worker process from its start to its end: a worker that dies gets another one, and one with other models, too.
-
-    Args:
-        worker: its number.
-        models: what it holds, by the pool's numbers.
-        core: the core it is pinned to.
-        clock: drives limits.
-        owner: who hears of it.
-        forks: where its process comes from.
-        background: whether it is to load only while its core has nothing else to do.
+    Attributes:
+        engines: what it said of each model when all were warm; empty before.
     """
 
-    def __init__(
-        self,
-        worker: int,
-        models: Mapping[int, WorkerSpec],
-        core: int,
-        clock: Clock,
-        owner: IncarnationOwner,
-        *,
-        forks: Forks,
-        background: bool = False,
-    ) -> None:
-        self.engines: dict[int, Ready] = {}
-        """What it said of each model when all were warm; empty before."""
-        self._worker = worker
-        self._owner = owner
-        self._clock = clock
-        self._layouts = SlotLayout.of(models)
-        numbers = list(self._layouts)
-        setups = [Setup(worker, self._layouts[model].spec, model, model != numbers[-1]) for model in numbers]
-        self._process = WorkerProcess(setups, core, self, forks, background=background)
-        self._slots: dict[int, RouterSlots] = {}
-        self._loading: dict[int, Ready] = {}
-        self._timer: Timer | None = None
-        self._batches: deque[_InFlight] = deque()
-        self._answered: _InFlight
-        self._seq = 0
+    engines: Mapping[int, Ready]
 
     @property
     def pid(self) -> int | None:
         """Its process id; None until it has begun."""
-        return self._process.pid
 
     @property
-    def ready(self) -> bool:
-        """Whether all its models are warm."""
-        return bool(self.engines)
+    def place(self) -> str:
+        """Where it runs, in words."""
 
     def start(self, loop: asyncio.AbstractEventLoop, limit_ns: int) -> None:
         """Start it; if it is not ready within a limit, it is killed.
@@ -108,89 +33,50 @@ class Incarnation:
         Raises:
             WorkerError: if the operating system refuses.
         """
-        try:
-            memory_fd = os.memfd_create("superserve-worker")
-            try:
-                # Claimed now: of memory that is not there a worker would die when it first writes to it.
-                os.posix_fallocate(memory_fd, 0, next(iter(self._layouts.values())).size)
-                self._map(memory_fd)
-                self._process.start(loop, memory_fd)
-            finally:
-                os.close(memory_fd)
-        except OSError as error:
-            self._unmap()
-            raise WorkerError(f"worker {self._worker} cannot be started: {error}") from error
-        self.end_within(limit_ns, "was not ready in time")
 
     def launch(self, batch: Batch) -> None:
         """Hand over a batch."""
-        self._slots[batch.model].write(batch)
-        self._seq += 1
-        self._batches.append(_InFlight(self._seq, batch.model, batch.rows))
-        self._process.launch(Launch(self._seq, batch.subnet, batch.rows, batch.model))
 
-    def outputs(self) -> list[memoryview]:
+    def outputs(self) -> Sequence[memoryview]:
         """The outputs of the batch that has just been answered."""
-        seq, model, rows = self._answered
-        return self._slots[model].outputs(seq, rows)
 
     def ask_to_stop(self, limit_ns: int, cause: str) -> None:
         """Let it end after the batch it runs, if any, and kill it if that takes longer than a limit."""
-        self._process.ask_to_stop()
-        self.end_within(limit_ns, cause)
 
     def kill(self, cause: str) -> None:
         """End it now; ``cause`` becomes part of the reason."""
-        self._process.kill(cause)
 
-    def end_within(self, limit_ns: int, cause: str) -> None:
-        """Kill it after a while."""
-        self._cancel_timer()
-        self._timer = self._clock.call_at(self._clock.now_ns() + limit_ns, lambda: self._process.kill(cause))
 
-    def on_message(self, message: FromWorker) -> None:
-        """See `ProcessOwner.on_message`."""
-        if isinstance(message, Done | Failed) and self._batches and message.seq == self._batches[0].seq:
-            self._answered = self._batches.popleft()
-            self._owner.on_answer(self, message)
-        elif isinstance(message, Ready) and not self.engines:
-            self._on_loaded(message)
-        elif isinstance(message, StartFailed) and not self.engines:
-            self._owner.on_start_failed(self, message.message)
-        else:  # nothing of what else it says can be trusted
-            self._process.distrust(f"sent what makes no sense: {message!r}")
+class IncarnationOwner(Protocol):
+    """Who is told what becomes of an incarnation."""
 
-    def _on_loaded(self, message: Ready) -> None:
-        self._loading[message.model] = message
-        if message.more:
-            return
-        if self._loading.keys() != self._layouts.keys():
-            self._process.distrust(f"is ready for models {sorted(self._loading)} instead of {sorted(self._layouts)}")
-            return
-        self._cancel_timer()
-        self.engines = self._loading
-        self._owner.on_ready(self)
+    def on_ready(self, incarnation: Incarnation) -> None:
+        """All its models are warm."""
+
+    def on_start_failed(self, incarnation: Incarnation, message: str) -> None:
+        """It says why it cannot start; it will end."""
+
+    def on_answer(self, incarnation: Incarnation, answer: Done | Failed) -> None:
+        """It is through with its batch."""
+
+    def on_exit(self, incarnation: Incarnation, reason: str) -> None:
+        """It has ended; last call."""
 
     def on_stderr(self, line: str) -> None:
-        """See `ProcessOwner.on_stderr`."""
-        self._owner.on_stderr(line)
+        """It wrote a line to its standard error or output."""
 
-    def on_exit(self, reason: str) -> None:
-        """See `ProcessOwner.on_exit`."""
-        self._cancel_timer()
-        self._unmap()
-        self._owner.on_exit(self, reason)
-        del self._process  # it refers back: without that both are freed at once, and need not wait for the collector
 
-    def _map(self, memory_fd: int) -> None:
-        for model, layout in self._layouts.items():
-            self._slots[model] = RouterSlots(layout, layout.map(memory_fd))
+class Spawn(Protocol):
+    """Makes the incarnations of workers, which have yet to be started."""
 
-    def _unmap(self) -> None:
-        for slots in self._slots.values():
-            slots.close()
+    def __call__(
+        self, worker: int, models: Mapping[int, WorkerSpec], owner: IncarnationOwner, *, background: bool
+    ) -> Incarnation:
+        """One for a worker.
 
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        Args:
+            worker: its number.
+            models: what it holds, by the pool's numbers.
+            owner: who hears of it.
+            background: whether it is to load only while its core has nothing else to do.
+        """

@@ -7,7 +7,9 @@ from superserve.clock import Clock
 from superserve.errors import WorkerError
 from superserve.serving.emulated import ENGINE_NAME as EMULATED
 from superserve.serving.fork_server import Forks, ForkServer
+from superserve.serving.incarnation import IncarnationOwner
 from superserve.serving.ipc import Ready, WorkerSpec
+from superserve.serving.local_incarnation import LocalIncarnation
 from superserve.serving.pool import Batch, PoolListener
 from superserve.serving.supervisor import PoolLimits, WorkerSupervisor
 
@@ -69,12 +71,17 @@ class LocalPool:
         """See `WorkerPool.start`."""
         assert not self._workers, "started twice"
         loop = asyncio.get_running_loop()
-        forks = self._forks = self._make_forks(self._models)
+        self._forks = self._make_forks(self._models)
         started = []
         try:
-            for number, core in enumerate(self._cores):
+            for number in range(self.size):
                 worker = WorkerSupervisor(
-                    number, self._models, core, clock=self._clock, limits=self._limits, forks=forks, listener=listener
+                    number,
+                    self._models,
+                    clock=self._clock,
+                    limits=self._limits,
+                    spawn=self._spawn,
+                    listener=listener,
                 )
                 self._workers.append(worker)
                 started.append(worker.start(loop))
@@ -108,6 +115,14 @@ class LocalPool:
     def _wanted(self) -> dict[int, WorkerSpec]:
         """What workers are to hold: what they do, without what could not be taken out of them yet."""
         return {number: spec for number, spec in self._models.items() if number not in self._unwanted}
+
+    def _spawn(
+        self, worker: int, models: Mapping[int, WorkerSpec], owner: IncarnationOwner, *, background: bool
+    ) -> LocalIncarnation:
+        """See `Spawn`."""
+        assert self._forks is not None, "made by the start"
+        core = self._cores[worker]
+        return LocalIncarnation(worker, models, core, self._clock, owner, forks=self._forks, background=background)
 
     async def _change(self, models: dict[int, WorkerSpec]) -> None:
         """Have every worker hold these models, or none of them."""

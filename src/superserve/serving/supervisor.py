@@ -1,4 +1,4 @@
-"""Keeps one worker of a local pool up, through all the processes that takes."""
+"""Keeps one worker of a pool up, through all the processes that takes."""
 
 import asyncio
 import logging
@@ -8,9 +8,9 @@ from typing import Final
 
 from superserve.clock import NS_PER_MS, NS_PER_S, Clock, Timer
 from superserve.errors import WorkerError
-from superserve.serving.fork_server import Forks
-from superserve.serving.incarnation import Incarnation
+from superserve.serving.incarnation import Incarnation, Spawn
 from superserve.serving.ipc import Done, Failed, Ready, WorkerSpec
+from superserve.serving.overdue import OverdueLimits, OverdueWatch
 from superserve.serving.pool import Batch, BatchResult, PoolListener
 from superserve.serving.watchdog import AnswerLimits, Watchdog
 
@@ -28,6 +28,8 @@ class PoolLimits:
     """A worker that is not ready by then is killed."""
     answer: AnswerLimits = field(default_factory=AnswerLimits)
     """A worker that does not answer a batch within these is killed."""
+    overdue: OverdueLimits | None = None
+    """One that does not within these is not counted on, and others get its batch as well; None: it is waited for."""
     stop_ns: int = 2 * NS_PER_S
     """A worker that has not finished its batch by then is killed when the pool stops."""
 
@@ -42,10 +44,9 @@ class WorkerSupervisor:
     Args:
         number: the worker's.
         models: what it runs, by the pool's numbers.
-        core: the core it is pinned to.
         clock: drives restarts and limits.
         limits: how patient to be.
-        forks: where its processes come from.
+        spawn: makes its processes.
         listener: who hears of the worker.
     """
 
@@ -53,19 +54,17 @@ class WorkerSupervisor:
         self,
         number: int,
         models: Mapping[int, WorkerSpec],
-        core: int,
         *,
         clock: Clock,
         limits: PoolLimits,
-        forks: Forks,
+        spawn: Spawn,
         listener: PoolListener,
     ) -> None:
         self._number = number
         self._models = models
-        self._core = core
         self._clock = clock
         self._limits = limits
-        self._forks = forks
+        self._make = spawn
         self._listener = listener
         self._loop: asyncio.AbstractEventLoop
         self._current: Incarnation | None = None
@@ -77,6 +76,7 @@ class WorkerSupervisor:
         self._backoff_ns = _FIRST_BACKOFF_NS
         self._ready = False
         self._in_flight = Watchdog(clock, limits.answer, self._on_hang)
+        self._overdue = None if limits.overdue is None else OverdueWatch(clock, limits.overdue, self._on_overdue)
         self._proven = False
         """Whether the process that serves has answered a batch."""
         self._stopping = False
@@ -108,6 +108,8 @@ class WorkerSupervisor:
         assert self._ready, f"worker {self._number} is not ready"
         assert not self._in_flight, f"worker {self._number} is busy"
         self._in_flight.began(batch.planned_ns)
+        if self._overdue is not None:
+            self._overdue.began(batch.due_ns)
         self._current.launch(batch)
 
     def prepare(self, models: Mapping[int, WorkerSpec]) -> "asyncio.Future[Mapping[int, Ready]]":
@@ -185,6 +187,8 @@ class WorkerSupervisor:
     def on_answer(self, incarnation: Incarnation, answer: Done | Failed) -> None:
         """See `IncarnationOwner.on_answer`."""
         self._in_flight.ended()
+        if self._overdue is not None:
+            self._overdue.ended()
         self._proven = True
         outputs = incarnation.outputs()
         if self._swapped is not None and not self._in_flight:
@@ -217,6 +221,8 @@ class WorkerSupervisor:
             self._backoff_ns = _FIRST_BACKOFF_NS
         self._current, self._ready, self._proven = None, False, False
         self._in_flight.clear()
+        if self._overdue is not None:
+            self._overdue.ended()
         self._cancel_restart()
         if not self._stopping:
             logger.error("worker %d is lost: %s", self._number, reason)
@@ -262,10 +268,9 @@ class WorkerSupervisor:
         self._subnets = {model: engine.subnet_ids for model, engine in incarnation.engines.items()}
         self._ready, self._proven = True, False
         logger.info(
-            "worker %d is ready on core %d: process %d, %d models, %d ms to load, %d ms to warm up",
+            "worker %d is ready on %s, %d models, %d ms to load, %d ms to warm up",
             self._number,
-            self._core,
-            incarnation.pid,
+            incarnation.place,
             len(incarnation.engines),
             sum(engine.load_ns for engine in incarnation.engines.values()) // NS_PER_MS,
             sum(engine.warm_ns for engine in incarnation.engines.values()) // NS_PER_MS,
@@ -277,9 +282,7 @@ class WorkerSupervisor:
             waiting.set_exception(WorkerError(f"worker {self._number} cannot start: {reason}"))
 
     def _spawn(self, models: Mapping[int, WorkerSpec], *, background: bool = False) -> Incarnation:
-        incarnation = Incarnation(
-            self._number, models, self._core, self._clock, self, forks=self._forks, background=background
-        )
+        incarnation = self._make(self._number, models, self, background=background)
         incarnation.start(self._loop, self._limits.start_ns)
         return incarnation
 
@@ -297,6 +300,9 @@ class WorkerSupervisor:
     def _on_hang(self, waited_ns: int) -> None:
         if self._current is not None:
             self._current.kill(f"did not answer within {waited_ns / NS_PER_S:g} s")
+
+    def _on_overdue(self) -> None:
+        self._listener.on_batch_overdue(self._number)
 
     def _cancel_restart(self) -> None:
         if self._restart_timer is not None:

@@ -113,10 +113,10 @@ def run_worker(
         models = at_lowest_priority(load) if background else load()
     except Exception as error:  # noqa: BLE001  (whatever stops a model from loading, the router has to hear of it)
         traceback.print_exc()
-        _send(channel, StartFailed(_text(error)))
+        _send(channel, StartFailed(error_text(error)))
         return 1
     for number, model in enumerate(models, 1):
-        _send(channel, _ready(model, more=number < len(models)))
+        _send(channel, ready(model, more=number < len(models)))
     _serve(channel, {model.setup.model: model for model in models})
     return 0
 
@@ -151,7 +151,8 @@ def start(
     return models
 
 
-def _ready(model: Model, *, more: bool) -> Ready:
+def ready(model: Model, *, more: bool) -> Ready:
+    """What a worker says of a model that is warm."""
     engine = model.engine
     return Ready(
         engine=engine.name,
@@ -193,15 +194,15 @@ def _serve(channel: Channel[ToWorker], models: dict[int, Model]) -> None:
         received_ns = monotonic_ns()
         assert isinstance(message, Launch), message
         try:
-            actuate_ns = _run(models[message.model], message)
+            actuate_ns = run_batch(models[message.model], message)
         except Exception as error:  # noqa: BLE001  (a batch that raises must not take the worker with it)
             traceback.print_exc()
-            _send(channel, Failed(message.seq, _text(error)))
+            _send(channel, Failed(message.seq, error_text(error)))
         else:
             _send(channel, Done(message.seq, monotonic_ns() - received_ns, actuate_ns))
 
 
-def _run(model: Model, launch: Launch) -> int:
+def run_batch(model: Model, launch: Launch) -> int:
     """Run a batch and leave its outputs in their slot; returns the nanoseconds that actuation took."""
     engine, slots = model.engine, model.slots
     began_ns = monotonic_ns()
@@ -218,7 +219,7 @@ def _send(channel: Channel[ToWorker], message: FromWorker) -> None:
         sys.stderr.write("superserve worker: the router is gone\n")
 
 
-def _text(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """What to say of an error: its own words where they are ours, its type too where they are not."""
     text = str(error) if isinstance(error, SuperServeError) else f"{type(error).__name__}: {error}"
     return text[:MAX_TEXT]

@@ -1,0 +1,231 @@
+"""The connection to a Ray cluster: the one place in the router's process that calls Ray.
+
+Everything here blocks: whoever has an event loop calls it in a thread, except for `_RayActor.call` with what is small.
+"""
+
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from threading import Lock, Thread
+from types import ModuleType
+from typing import Any, Final
+
+import numpy as np
+
+from superserve import __version__
+from superserve.clock import NS_PER_S, monotonic_ns
+from superserve.errors import ConfigError
+from superserve.serving import ray_models
+from superserve.serving.devices import CUDA
+from superserve.serving.ray_actor import LIVE_GROUP, RayWorker
+from superserve.serving.ray_calls import Actor, Room
+from superserve.serving.ray_models import ModelSource
+from superserve.serving.worker_environment import worker_environment
+
+#: Somebody who listens at all answers sooner.
+_CONNECT_S: Final = 5.0
+#: Ray itself gives up after a minute, or not at all. Starting a cluster takes half of that on a busy machine.
+_INIT_S: Final = 120.0
+#: A node on which a worker could not start is tried again after so long: somebody may have mended it.
+_REFUSED_NS: Final = 30 * NS_PER_S
+#: Ray has put it on every node.
+_NODE_LABEL: Final = "ray.io/node-id"
+_CLIENT_PREFIX: Final = "ray://"
+_MOST_CHARACTERS: Final = 400
+
+
+@contextmanager
+def connected(address: str | None, device: str) -> Iterator["RayCluster"]:
+    """A cluster that this process is connected to inside the block.
+
+    Args:
+        address: ``host:port`` of its head; None: what ``RAY_ADDRESS`` names, else the one that runs on this machine,
+            else one that is started on this machine and ends with the block.
+        device: what each worker gets one of.
+
+    Raises:
+        ConfigError: if Ray is not installed, does not answer in time, or does not take us.
+    """
+    ray = _import_ray()
+    if address is not None:
+        _check_reachable(address)
+    os.environ.setdefault(
+        "RAY_USAGE_STATS_ENABLED", "0"
+    )  # of a cluster that is started here, nothing is told to others
+
+    def init() -> None:
+        ray.init(address, log_to_driver=False, configure_logging=False)
+
+    error = _within(_INIT_S, init)
+    if error is not None:
+        raise ConfigError(f"--ray-address (workers.ray_address) {address or 'auto'}: {_line(error)}") from error
+    try:
+        yield RayCluster(ray, {"CPU": 1, "GPU": 1} if device == CUDA else {"CPU": 1})
+    finally:
+        ray.shutdown()
+
+
+class RayCluster:
+    """A cluster that this process is connected to; see `superserve.serving.ray_calls.Cluster`.
+
+    Args:
+        ray: the module.
+        needs: the resources of a worker, by Ray's names.
+
+    Attributes:
+        needs: the same.
+    """
+
+    def __init__(self, ray: ModuleType, needs: Mapping[str, int]) -> None:
+        self.needs = needs
+        self._ray = ray
+        self._class = ray.remote(concurrency_groups={LIVE_GROUP: 1})(RayWorker)
+        self._refused: dict[str, int] = {}
+        """By node: until when."""
+        self._put: dict[str, Any] = {}
+        self._lock = Lock()
+
+    def room(self) -> Room:
+        """See `Cluster.room`."""
+        total, free = self._ray.cluster_resources(), self._ray.available_resources()
+        return Room(self._fits(total), self._fits(free))
+
+    def resources(self) -> Mapping[str, float]:
+        """See `Cluster.resources`."""
+        found = self._ray.cluster_resources()
+        return {name: found.get(name, 0) for name in self.needs}
+
+    def draining(self) -> set[str]:
+        """See `Cluster.draining`."""
+        # Ray Serve and Ray Train ask the same; there is no public way.
+        return set(self._ray._private.state.state.get_draining_nodes())  # noqa: SLF001
+
+    def create(self) -> Actor:
+        """See `Cluster.create`."""
+        options: dict[str, Any] = {
+            "num_cpus": self.needs["CPU"],
+            "num_gpus": self.needs.get("GPU", 0),
+            "scheduling_strategy": "SPREAD",
+            "max_restarts": 0,  # what comes in its place has to say who it is, and to load
+            "runtime_env": {"env_vars": worker_environment()},
+        }
+        refused = self._still_refused()
+        if refused:
+            options["label_selector"] = {_NODE_LABEL: f"!in({','.join(refused)})"}
+        return _RayActor(self._ray, self._class.options(**options).remote())
+
+    def put(self, source: ModelSource) -> object:
+        """See `Cluster.put`."""
+        with self._lock:
+            if source.model_hash not in self._put:
+                files = {name: file.view(np.ndarray) for name, file in ray_models.read(source).items()}
+                self._put[source.model_hash] = self._ray.put(files)
+            return self._put[source.model_hash]
+
+    def refuse(self, node: str) -> None:
+        """See `Cluster.refuse`."""
+        with self._lock:
+            self._refused[node] = monotonic_ns() + _REFUSED_NS
+
+    def why(self, error: BaseException) -> str:
+        """See `Cluster.why`."""
+        return _line(error)
+
+    def _still_refused(self) -> list[str]:
+        now_ns = monotonic_ns()
+        with self._lock:
+            self._refused = {node: until_ns for node, until_ns in self._refused.items() if until_ns > now_ns}
+            return sorted(self._refused)
+
+    def _fits(self, resources: Mapping[str, float]) -> int:
+        return min(int(resources.get(name, 0) // need) for name, need in self.needs.items())
+
+
+class _RayActor:
+    """See `superserve.serving.ray_calls.Actor`."""
+
+    def __init__(self, ray: ModuleType, handle: Any) -> None:  # noqa: ANN401  (Ray makes its class)
+        self._ray = ray
+        self._handle = handle
+
+    def call(self, method: str, *arguments: object) -> "Future[Any]":
+        """See `Actor.call`."""
+        try:
+            bound = getattr(self._handle, method)
+            if method == LIVE_GROUP:
+                bound = bound.options(concurrency_group=LIVE_GROUP)
+            # Of the ways to hear of an answer this one took the least processor time, by a little.
+            answer: Future[Any] = bound.remote(*arguments).future()
+        except Exception as error:  # noqa: BLE001  (whatever Ray raises, the worker is of no use)
+            answer = Future()
+            answer.set_exception(error)
+        return answer
+
+    def kill(self) -> None:
+        """See `Actor.kill`."""
+        self._ray.kill(self._handle)
+
+
+def _import_ray() -> ModuleType:
+    try:
+        import ray  # noqa: PLC0415  (an extra)
+    except ImportError as error:
+        raise ConfigError(
+            f"--pool ray (workers.pool): {error}: install it, here and on every node: pip install 'superserve[ray]'"
+        ) from None
+    module: ModuleType = ray
+    return module
+
+
+def _check_reachable(address: str) -> None:
+    """Whether anybody listens there, as far as that can be told before Ray tries, which may take it minutes.
+
+    Raises:
+        ConfigError: if not, or if that is no address of a cluster's head.
+    """
+    where = f"--ray-address (workers.ray_address) {address!r}"
+    if address.startswith(_CLIENT_PREFIX):
+        raise ConfigError(
+            f"{where}: SuperServe has to run on a node of the cluster: start Ray there (`ray start --address=...`), "
+            "and give host:port of its head"
+        )
+    host, colon, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if not colon or not port.isdecimal():
+        raise ConfigError(f"{where} must be host:port of the cluster's head, or 'auto'")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"{where}: nobody answers there ({error}): is the head up (`ray start --head`)?") from None
+
+
+def _within(limit_s: float, work: Callable[[], None]) -> BaseException | None:
+    """Do something in a thread that is left behind if it takes too long; what it raised, or `TimeoutError`."""
+    ended: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  (told to whoever waits)
+            ended.set_exception(error)
+        else:
+            ended.set_result(None)
+
+    Thread(target=run, daemon=True, name="superserve-ray-init").start()
+    try:
+        return ended.exception(limit_s)
+    except TimeoutError:
+        return TimeoutError(f"Ray did not answer within {limit_s:g} s")
+
+
+def _line(error: BaseException) -> str:
+    """The part of Ray's pages of text that says what was wrong."""
+    text = " ".join(str(error).split())
+    if re.search(r"No module named '?superserve", text):
+        return f"SuperServe is not installed on that node: pip install 'superserve[ray]=={__version__}' there"
+    dead = re.search(r"The actor is dead because (.*)", text)
+    return (dead[1] if dead else text or type(error).__name__)[:_MOST_CHARACTERS]

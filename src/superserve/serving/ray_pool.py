@@ -1,0 +1,260 @@
+"""The worker pool of a Ray cluster: an actor per worker, on whichever node Ray has room."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
+from typing import Final, TypeVar
+
+from superserve.clock import NS_PER_S, Clock, wait_until_ns
+from superserve.errors import ConfigError, WorkerError
+from superserve.serving.emulated import ENGINE_NAME as EMULATED
+from superserve.serving.incarnation import IncarnationOwner
+from superserve.serving.ipc import Ready, WorkerSpec
+from superserve.serving.overdue import OverdueLimits
+from superserve.serving.pool import Batch, PoolListener
+from superserve.serving.ray_calls import Cluster, Room
+from superserve.serving.ray_incarnation import RayIncarnation
+from superserve.serving.ray_models import ModelSource, source_of
+from superserve.serving.supervisor import PoolLimits, WorkerSupervisor
+
+_logger = logging.getLogger(__name__)
+
+#: Between two looks at which nodes there are.
+_LOOK_NS: Final = NS_PER_S
+#: As many calls of Ray that block may be under way.
+_THREADS: Final = 4
+#: When one worker could not start, so long is waited for one that can.
+_PATIENCE_NS: Final = 30 * NS_PER_S
+
+_FIXED: Final = "the workers of a Ray pool hold the models that they were started with: start the server again"
+
+LIMITS: Final = PoolLimits(overdue=OverdueLimits())
+
+_T = TypeVar("_T")
+
+
+class RayPool:
+    """Workers on the nodes of a Ray cluster; see `superserve.serving.pool.WorkerPool`.
+
+    Ray decides where each of them runs, when there is room for it: a worker that is lost waits for another place, one
+    on a node that is being drained moves as soon as there is one. Each has one batch at a time, launched when it is
+    idle: what it runs is decided as late as possible, and there is nothing to take back when it is lost.
+
+    Args:
+        specs: the models that the workers run; numbered from 0 in this order.
+        cluster: where they run.
+        clock: drives restarts and limits.
+        count: how many; None: as many as the cluster has room for, less one for the router, and more as it grows.
+        limits: how patient to be with workers.
+        blocking: threads for calls of Ray that block; shut down with the pool.
+
+    Attributes:
+        engines: by model, what the first worker said of its engine when it became ready; empty before.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[WorkerSpec],
+        cluster: Cluster,
+        clock: Clock,
+        count: int | None = None,
+        *,
+        limits: PoolLimits = LIMITS,
+        blocking: Executor | None = None,
+    ) -> None:
+        self.engines: Mapping[int, Ready] = {}
+        self._models = dict(enumerate(specs))
+        self._cluster = cluster
+        self._clock = clock
+        self._count = count
+        self._limits = limits
+        self._sources: dict[int, ModelSource] = {}
+        self._workers: list[WorkerSupervisor] = []
+        self._lives: dict[int, RayIncarnation] = {}
+        """By worker: the latest."""
+        self._moving: dict[int, asyncio.Task[None]] = {}
+        self._blocking = blocking or ThreadPoolExecutor(_THREADS, "superserve-ray")
+        self._watching: asyncio.Task[None] | None = None
+        self._listener: PoolListener
+
+    @property
+    def size(self) -> int:
+        """See `WorkerPool.size`: those that wait for room are among them."""
+        return len(self._workers)
+
+    @property
+    def emulated(self) -> bool:
+        """Whether the workers only take time and answer zeros; known once started."""
+        return any(engine.engine == EMULATED for engine in self.engines.values())
+
+    async def start(self, listener: PoolListener) -> None:
+        """See `WorkerPool.start`.
+
+        Raises:
+            ConfigError: if no node has what a worker needs.
+        """
+        assert not self._workers, "started twice"
+        self._listener = listener
+        self._sources = await self._in_thread(self._find_sources)
+        room = await self._in_thread(self._cluster.room)
+        if not room.total:
+            raise ConfigError(self._no_room(await self._in_thread(self._cluster.resources)))
+        try:
+            self.engines = await self._first([self._add() for _ in range(self._wanted(room))])
+        except BaseException:
+            await self._end(at_once=True)
+            raise
+        self._watching = asyncio.ensure_future(self._watch())
+
+    def launch(self, worker: int, batch: Batch) -> None:
+        """See `WorkerPool.launch`."""
+        self._workers[worker].launch(batch)
+
+    async def add(self, spec: WorkerSpec) -> int:  # noqa: ARG002  (nothing is loaded)
+        """See `WorkerPool.add`.
+
+        Raises:
+            WorkerError: always; the configuration lets nobody ask for it.
+        """
+        raise WorkerError(_FIXED)
+
+    async def remove(self, model: int) -> None:  # noqa: ARG002
+        """See `WorkerPool.remove`.
+
+        Raises:
+            WorkerError: always; the configuration lets nobody ask for it.
+        """
+        raise WorkerError(_FIXED)
+
+    async def stop(self) -> None:
+        """See `WorkerPool.stop`; a batch in flight may finish, within `PoolLimits.stop_ns`."""
+        await self._end(at_once=False)
+
+    def _find_sources(self) -> dict[int, ModelSource]:
+        found = {model: source_of(spec) for model, spec in self._models.items()}
+        return {model: source for model, source in found.items() if source is not None}
+
+    def _wanted(self, room: Room) -> int:
+        """How many workers to have in a cluster like this."""
+        held = sum(life.node is not None for life in self._lives.values())
+        return self._count or max(1, min(room.total - 1, held + room.free))
+
+    def _no_room(self, resources: Mapping[str, float]) -> str:
+        needs = ", ".join(f"{name}: {need}" for name, need in self._cluster.needs.items())
+        has = ", ".join(f"{name}: {have:g}" for name, have in resources.items())
+        return (
+            f"no worker fits into the Ray cluster: each needs {needs}, and all nodes together have {has}: add a node "
+            "that has them, or choose another --device (workers.device)"
+        )
+
+    def _add(self) -> "asyncio.Future[Mapping[int, Ready]]":
+        worker = WorkerSupervisor(
+            len(self._workers),
+            self._models,
+            clock=self._clock,
+            limits=self._limits,
+            spawn=self._spawn,
+            listener=self._listener,
+        )
+        self._workers.append(worker)
+        return worker.start(asyncio.get_running_loop())
+
+    def _spawn(
+        self, worker: int, models: Mapping[int, WorkerSpec], owner: IncarnationOwner, *, background: bool
+    ) -> RayIncarnation:
+        """See `Spawn`; where another one serves, this one is to have a place of its own."""
+        del background
+        life = self._lives[worker] = RayIncarnation(
+            worker,
+            models,
+            self._sources,
+            owner,
+            cluster=self._cluster,
+            clock=self._clock,
+            blocking=self._blocking,
+        )
+        return life
+
+    async def _first(self, starting: "Sequence[asyncio.Future[Mapping[int, Ready]]]") -> Mapping[int, Ready]:
+        """What the first worker that is ready says; those that cannot start are waited for no longer than it takes.
+
+        Raises:
+            WorkerError: if none can start.
+        """
+        until_ns = self._clock.now_ns() + self._limits.start_ns
+        limit = asyncio.ensure_future(wait_until_ns(self._clock, until_ns))
+        waiting: set[asyncio.Future[Mapping[int, Ready]]] = set(starting)
+        reasons: list[str] = []
+        try:
+            while waiting and not limit.done():
+                done, _ = await asyncio.wait({*waiting, limit}, return_when=asyncio.FIRST_COMPLETED)
+                for future in waiting & done:
+                    error = future.exception()
+                    if error is None:
+                        return future.result()
+                    reasons.append(str(error))
+                waiting -= done
+                if reasons and until_ns > (sooner_ns := self._clock.now_ns() + _PATIENCE_NS):
+                    limit.cancel()
+                    until_ns = sooner_ns
+                    limit = asyncio.ensure_future(wait_until_ns(self._clock, until_ns))
+        finally:
+            limit.cancel()
+            for future in starting:
+                future.add_done_callback(_look_at)
+        unplaced = f"{len(waiting)} workers have not found room, or were not ready in time" if waiting else ""
+        raise WorkerError("; ".join([*dict.fromkeys(reasons), *([unplaced] if unplaced else [])]))
+
+    async def _watch(self) -> None:
+        """Follow the cluster: more workers where there is more room, others for those on nodes that go."""
+        while True:
+            await wait_until_ns(self._clock, self._clock.now_ns() + _LOOK_NS)
+            try:
+                room = await self._in_thread(self._cluster.room)
+                draining = await self._in_thread(self._cluster.draining)
+            except Exception as error:  # noqa: BLE001  (whatever Ray raises: it may be back in a second)
+                _logger.warning("cannot look at the Ray cluster: %s", self._cluster.why(error))
+                continue
+            for _ in range(self.size, self._wanted(room)):
+                _logger.info("the Ray cluster has room for worker %d", self.size)
+                self._add().add_done_callback(_look_at)
+            for number, life in list(self._lives.items()):
+                if life.node in draining and life.engines and number not in self._moving:
+                    self._move(number, life)
+
+    def _move(self, number: int, life: RayIncarnation) -> None:
+        _logger.info("worker %d leaves %s, which is being drained", number, life.place)
+        task = self._moving[number] = asyncio.ensure_future(self._moved(number, life))
+        task.add_done_callback(lambda _: self._moving.pop(number))
+
+    async def _moved(self, number: int, life: RayIncarnation) -> None:
+        """Let a worker serve where it is until it is ready elsewhere."""
+        worker = self._workers[number]
+        try:
+            await worker.prepare(self._models)
+        except WorkerError as error:
+            _logger.warning("%s", error)
+            self._lives[number] = life
+            return
+        await worker.commit(self._models)
+
+    async def _end(self, *, at_once: bool) -> None:
+        for task in (self._watching, *self._moving.values()):
+            if task is not None:
+                task.cancel()
+        self._watching = None
+        for ended in [worker.stop(at_once=at_once) for worker in self._workers]:
+            await ended
+        self._workers = []
+        await asyncio.to_thread(self._blocking.shutdown)
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._blocking, partial(work))
+
+
+def _look_at(future: "asyncio.Future[Mapping[int, Ready]]") -> None:
+    """Whoever might have waited for it has what it wanted; that it failed has been logged."""
+    if not future.cancelled():
+        future.exception()

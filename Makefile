@@ -5,6 +5,7 @@
 #   DATA      the folder of recorded traces (with traces/ in it) of bench-paper-scale and bench-headline
 #   PIP_ARGS  extra arguments for pip, e.g. an index of CPU-only torch builds (README, "Install")
 #   MODELS_VENV  the environment of test-models
+#   RAY_VENV     the environment of test-ray and bench-ray
 #   BENCH_VENV   the environment of bench-subnetact
 #   FUZZ_VENV    the environment of fuzz-http
 #   SCAN_VENV    the environment of scan
@@ -13,6 +14,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 MODELS_VENV ?= .venv-models
+RAY_VENV ?= .venv-ray
 BENCH_VENV ?= .venv-bench
 FUZZ_VENV ?= .venv-fuzz
 SCAN_VENV ?= .venv-scan
@@ -23,7 +25,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help demo test test-all test-pages test-page test-models screenshot mutants fuzz-http fuzz-codec scan check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-headline bench-overload scale-out bench-soak soak chaos clean
+.PHONY: help demo test test-all test-pages test-page test-models test-ray screenshot mutants fuzz-http fuzz-codec scan check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-headline bench-overload scale-out bench-ray bench-soak soak chaos clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -78,6 +80,15 @@ $(VENV)/.installed-models: $(BIN)/python pyproject.toml constraints.txt tests/mo
 test-models:  ## Parity with the projects that the model families come from, in an environment of their own
 	@$(MAKE) --no-print-directory VENV=$(MODELS_VENV) $(MODELS_VENV)/.installed-models
 	$(MODELS_VENV)/bin/python -m pytest tests/models $(TEST_ARGS)
+
+# Ray brings a hundred megabytes of its own, and with them versions that the other environments need not follow.
+$(VENV)/.installed-ray: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP_INSTALL) --editable '.[ray,test]' 'ray[serve]'
+	@touch $@
+
+test-ray:  ## Clusters of Ray nodes that are killed, drained and added, in an environment of their own (5 minutes)
+	@$(MAKE) --no-print-directory VENV=$(RAY_VENV) $(RAY_VENV)/.installed-ray
+	$(RAY_VENV)/bin/python -m pytest tests/ray_cluster $(TEST_ARGS)
 
 mutants: $(VENV)/.installed-test  ## Take away what the server does about each fault: a test has to notice (2 minutes)
 	PYTHONPATH=tests $(BIN)/python -m mutants
@@ -136,6 +147,10 @@ bench-overload: $(VENV)/.installed-core  ## Ten times too much for half a minute
 scale-out: $(VENV)/.installed-core  ## Simulated: a fourfold load until new workers are there: docs/how-to/watch-it-live.md (half a minute)
 	$(BIN)/python benchmarks/scale_out.py --figure docs/images/scale-out.png $(BENCH_ARGS)
 
+bench-ray:  ## The Ray pool beside local workers and Ray Serve: docs/scaling.md (5 minutes, wants the machine to itself)
+	@$(MAKE) --no-print-directory VENV=$(RAY_VENV) $(RAY_VENV)/.installed-ray
+	PYTHONPATH=benchmarks $(RAY_VENV)/bin/python benchmarks/ray_pool.py --json docs/ray-pool.json $(BENCH_ARGS)
+
 bench-soak: $(VENV)/.installed-core  ## A million requests, a fifth given up: memory has to stay as it is (5 minutes)
 	PYTHONPATH=benchmarks $(BIN)/python -m memory_soak --figure docs/images/memory-soak.png $(BENCH_ARGS)
 
@@ -165,4 +180,4 @@ scan: $(VENV)/.installed-test $(SCAN_VENV)/bin/pip-audit  ## Known weaknesses of
 	$(SCAN_VENV)/bin/pip-audit --requirement $(SCAN_VENV)/installed.txt --no-deps --disable-pip --strict $(SCAN_ARGS)
 
 clean:  ## Remove the environment and everything generated
-	rm -rf $(VENV) $(MODELS_VENV) $(BENCH_VENV) $(FUZZ_VENV) $(SCAN_VENV) .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(MODELS_VENV) $(RAY_VENV) $(BENCH_VENV) $(FUZZ_VENV) $(SCAN_VENV) .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

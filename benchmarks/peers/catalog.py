@@ -70,6 +70,11 @@ OURS_COMPILED: Final = replace(
     OURS, name="superserve-compiled", title="SuperServe (HTTP), compiled", environ={"PEER_ENGINE": "compiled"}
 )
 
+#: Its worker is an actor of a cluster of its own; in an environment that has Ray.
+OURS_RAY: Final = replace(
+    OURS, name="superserve-ray", title="SuperServe, Ray pool", environ={"PEER_POOL": "ray"}, pausable=False
+)
+
 PEERS: Final = {
     peer.name: peer
     for peer in (

@@ -46,9 +46,9 @@ class ServerProcess:
 
 @contextmanager
 def serving(
-    folder: Path, *arguments: str | Path, scratch: Path, device: str = "emulated:r-profile"
+    folder: Path, *arguments: str | Path, scratch: Path, device: str = "emulated:r-profile", start_s: float = START_S
 ) -> Iterator[ServerProcess]:
-    """Serve a model on a free port; ready inside the block, gone after it."""
+    """Serve a model on a free port; ready inside the block, after ``start_s`` at most, and gone after it."""
     ready, log = scratch / "ready.json", scratch / "server.log"
     command = [sys.executable, "-m", "superserve", "serve", str(folder), "--device", device, "--http-port", "0"]
     command += ["--grpc-port", "0", "--metrics-port", "0"]
@@ -57,7 +57,7 @@ def serving(
             [*command, "--ready-file", str(ready), *map(str, arguments)], stderr=file, stdout=file
         )
     try:
-        url, grpc = _wait(ready, process, log)
+        url, grpc = _wait(ready, process, log, start_s)
         yield ServerProcess(url, grpc, process, log)
     finally:
         if process.poll() is None:
@@ -65,8 +65,8 @@ def serving(
             process.wait()
 
 
-def _wait(ready: Path, process: subprocess.Popen[bytes], log: Path) -> tuple[str, str]:
-    until = time.monotonic() + START_S
+def _wait(ready: Path, process: subprocess.Popen[bytes], log: Path, start_s: float) -> tuple[str, str]:
+    until = time.monotonic() + start_s
     while time.monotonic() < until and process.poll() is None:
         if ready.exists():
             note = json.loads(ready.read_bytes())

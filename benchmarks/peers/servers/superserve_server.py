@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import uvloop
 
@@ -18,18 +19,20 @@ from peers.servers.arguments import Arguments, parse
 from superserve.clock import MonotonicClock
 from superserve.engine import EngineChoice
 from superserve.frontend.deployment import Deployment
-from superserve.frontend.server import Server
+from superserve.frontend.server import MakePool, Server, pool_of
 from superserve.model_folder import ModelConfig, ModelFolder, TensorSpec, write_json
 from superserve.profile import Device, Profile, SubnetProfile
-from superserve.serving.config import Config, ModelSettings, ServerConfig
-from superserve.serving.cores import available_cores, pinned, plan_cores
+from superserve.serving.config import Config, ModelSettings, ServerConfig, WorkerSettings
+from superserve.serving.cores import available_cores, pinned
 from superserve.serving.ipc import WorkerSpec
-from superserve.serving.local_pool import LocalPool
 from superserve.serving.router_memory import settle_memory
 
 #: What a batch of the no-op takes, and what the router adds, in microseconds: planning needs some figure.
 BATCH_US = 20.0
 OVERHEAD_US = 100.0
+
+#: Where the workers are.
+POOL: Literal["local", "ray"] = "ray" if os.environ.get("PEER_POOL") == "ray" else "local"
 
 NOOP = EngineChoice("cpu", "noop", "float32")
 
@@ -46,9 +49,14 @@ def main() -> None:
             command += ["--policy", policy]
         # Eager torch as the peers have it, unless compiled code is what is to be measured.
         command += ["--engine", os.environ.get("PEER_ENGINE", "eager")]
+        command += ["--pool", POOL, "--workers", "1"]
         os.execv(sys.executable, [sys.executable, *command])  # noqa: S606  (no shell is wanted)
-    with pinned(plan_cores(available_cores()).router), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve_noop(given))
+    with (
+        pool_of(WorkerSettings(pool=POOL, count=1)) as make,
+        pinned(available_cores()[0]),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(serve_noop(given, make))
 
 
 def ports(given: Arguments) -> tuple[int, int]:
@@ -89,7 +97,7 @@ def noop_profile(rows: int) -> Profile:
     )
 
 
-async def serve_noop(given: Arguments) -> None:
+async def serve_noop(given: Arguments, make: MakePool) -> None:
     """Serve the no-op until SIGTERM."""
     loop = asyncio.get_running_loop()
     folder, clock = noop_folder(given), MonotonicClock(loop)
@@ -101,7 +109,7 @@ async def serve_noop(given: Arguments) -> None:
         max_rows=given.rows,
         warm_batches=(1, given.rows),
     )
-    pool = LocalPool([spec], plan_cores(available_cores()).workers, clock)
+    pool = make([spec], clock)
     http_port, grpc_port = ports(given)
     config = Config(
         server=ServerConfig(http_port=http_port, grpc_port=grpc_port),

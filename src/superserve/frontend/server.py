@@ -226,7 +226,7 @@ def serve_models(deployments: Sequence[Deployment], config: Config, *, ready_fil
 
     # The pool comes first: threads and processes that it brings along are not to be pinned with the router.
     with (
-        _pool_of(config.workers) as make,
+        pool_of(config.workers) as make,
         pinned(available_cores()[0]),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
@@ -234,7 +234,7 @@ def serve_models(deployments: Sequence[Deployment], config: Config, *, ready_fil
 
 
 @contextmanager
-def _pool_of(settings: WorkerSettings) -> Iterator[MakePool]:
+def pool_of(settings: WorkerSettings) -> Iterator[MakePool]:
     """What makes the pool that is configured.
 
     Raises:

@@ -10,7 +10,7 @@ from superserve.clock import NS_PER_MS, Clock, Timer
 class OverdueLimits:
     """How long after its predicted p99 a batch is waited for."""
 
-    least_ns: int = 50 * NS_PER_MS
+    least_ns: int = 100 * NS_PER_MS
     """At least so long: what a busy machine or a lost packet takes now and then is no reason to do the work twice."""
     factor: float = 1.0
     """So many times the prediction, if that is more."""

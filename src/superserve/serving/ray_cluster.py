@@ -6,10 +6,10 @@ Everything here blocks: whoever has an event loop calls it in a thread, except f
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from types import ModuleType
 from typing import Any, Final
 
@@ -56,16 +56,56 @@ def connected(address: str | None, device: str) -> Iterator["RayCluster"]:
         "RAY_USAGE_STATS_ENABLED", "0"
     )  # of a cluster that is started here, nothing is told to others
 
-    def init() -> None:
-        ray.init(address, log_to_driver=False, configure_logging=False)
-
-    error = _within(_INIT_S, init)
-    if error is not None:
-        raise ConfigError(f"--ray-address (workers.ray_address) {address or 'auto'}: {_line(error)}") from error
+    connection = _Connection(ray, address)
+    connection.open()
     try:
         yield RayCluster(ray, {"CPU": 1, "GPU": 1} if device == CUDA else {"CPU": 1})
     finally:
-        ray.shutdown()
+        connection.close()
+
+
+class _Connection:
+    """Opens and closes the connection in a thread of its own, which can be left behind if Ray does not answer.
+
+    A cluster that is started here ends with the thread that started it: the kernel sees to that. So it stays.
+    """
+
+    def __init__(self, ray: ModuleType, address: str | None) -> None:
+        self._ray = ray
+        self._address = address
+        self._opened: Future[None] = Future()
+        self._close = Event()
+        self._thread = Thread(target=self._hold, daemon=True, name="superserve-ray")
+
+    def open(self) -> None:
+        """Connect.
+
+        Raises:
+            ConfigError: if that fails, or takes too long.
+        """
+        where = f"--ray-address (workers.ray_address) {self._address or 'auto'}"
+        self._thread.start()
+        try:
+            error = self._opened.exception(_INIT_S)
+        except TimeoutError:
+            raise ConfigError(f"{where}: Ray did not answer within {_INIT_S:g} s") from None
+        if error is not None:
+            raise ConfigError(f"{where}: {_line(error)}") from error
+
+    def close(self) -> None:
+        """End it, and with it what was started for it."""
+        self._close.set()
+        self._thread.join()
+
+    def _hold(self) -> None:
+        try:
+            self._ray.init(self._address, log_to_driver=False, configure_logging=False)
+        except BaseException as error:  # noqa: BLE001  (told to whoever waits)
+            self._opened.set_exception(error)
+            return
+        self._opened.set_result(None)
+        self._close.wait()
+        self._ray.shutdown()
 
 
 class RayCluster:
@@ -201,25 +241,6 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
     except (OSError, OverflowError) as error:
         raise ConfigError(f"{where}: nobody answers there ({error}): is the head up (`ray start --head`)?") from None
-
-
-def _within(limit_s: float, work: Callable[[], None]) -> BaseException | None:
-    """Do something in a thread that is left behind if it takes too long; what it raised, or `TimeoutError`."""
-    ended: Future[None] = Future()
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001  (told to whoever waits)
-            ended.set_exception(error)
-        else:
-            ended.set_result(None)
-
-    Thread(target=run, daemon=True, name="superserve-ray-init").start()
-    try:
-        return ended.exception(limit_s)
-    except TimeoutError:
-        return TimeoutError(f"Ray did not answer within {limit_s:g} s")
 
 
 def _line(error: BaseException) -> str:

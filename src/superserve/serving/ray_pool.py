@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from superserve.clock import NS_PER_S, Clock, wait_until_ns
 from superserve.errors import ConfigError, WorkerError
@@ -189,7 +189,8 @@ class RayPool:
         reasons: list[str] = []
         try:
             while waiting and not limit.done():
-                done, _ = await asyncio.wait({*waiting, limit}, return_when=asyncio.FIRST_COMPLETED)
+                either: set[asyncio.Future[Any]] = {*waiting, limit}
+                done, _ = await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 for future in waiting & done:
                     error = future.exception()
                     if error is None:

@@ -1,0 +1,54 @@
+"""A Ray cluster of several nodes on this machine."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+#: Ray's processes take long to start where others use the machine.
+_START_S = 120
+#: Shared memory of a node: all that crosses here is small.
+_STORE_BYTES = 80 * 2**20
+
+os.environ["RAY_raylet_start_wait_time_s"] = str(_START_S)  # noqa: SIM112  (Ray spells it so)
+os.environ["RAY_AUTH_MODE"] = "disabled"  # else a token would be written into the home folder
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+from ray.cluster_utils import Cluster  # noqa: E402  (it reads its settings when it is imported)
+
+
+class Nodes:
+    """A head on which servers run, and nodes with one processor each for workers."""
+
+    def __init__(self) -> None:
+        self.cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 0, "object_store_memory": _STORE_BYTES, "include_dashboard": False},
+        )
+
+    @property
+    def address(self) -> str:
+        """Of the head."""
+        return str(self.cluster.address)
+
+    def add(self) -> Any:
+        """One more node."""
+        return self.cluster.add_node(num_cpus=1, object_store_memory=_STORE_BYTES)
+
+    def kill(self, node: Any) -> None:
+        """Every process of a node, at once and without notice."""
+        self.cluster.remove_node(node, allow_graceful=False)
+
+
+def wait_for(condition: Callable[[], bool], what: str, limit_s: float = 60.0) -> None:
+    """Until something is so; what that is, the failure says."""
+    until_s = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < until_s, f"not within {limit_s:g} s: {what}"
+        time.sleep(0.1)
+
+
+def says(log: Path, text: str, times: int = 1) -> Callable[[], bool]:
+    """Whether a log has had a text so often."""
+    return lambda: log.read_text().count(text) >= times

@@ -147,7 +147,7 @@ bench-overload: $(VENV)/.installed-core  ## Ten times too much for half a minute
 scale-out: $(VENV)/.installed-core  ## Simulated: a fourfold load until new workers are there: docs/how-to/watch-it-live.md (half a minute)
 	$(BIN)/python benchmarks/scale_out.py --figure docs/images/scale-out.png $(BENCH_ARGS)
 
-bench-ray:  ## The Ray pool beside local workers and Ray Serve: docs/scaling.md (5 minutes, wants the machine to itself)
+bench-ray:  ## The Ray pool beside local workers and Ray Serve: docs/ray.md (5 minutes, wants the machine to itself)
 	@$(MAKE) --no-print-directory VENV=$(RAY_VENV) $(RAY_VENV)/.installed-ray
 	PYTHONPATH=benchmarks $(RAY_VENV)/bin/python benchmarks/ray_pool.py --json docs/ray-pool.json $(BENCH_ARGS)
 

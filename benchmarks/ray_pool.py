@@ -137,9 +137,9 @@ def print_report(report: Report) -> None:
         print(f"| {one.rows} rows | {' | '.join(cells)} | {added_ms:.2f} ms |")
     ours, on_ray, serve = OURS.name, OURS_RAY.name, PEERS["ray"].name
     print("\n| requests/s | local pool | Ray pool | Ray Serve | of local | of Ray Serve |\n|---|--:|--:|--:|--:|--:|")
-    for one in report.servers:
-        cells = [_spread(one.rates[name]) for name in (ours, on_ray, serve)]
-        print(f"| {one.job} | {' | '.join(cells)} | {one.ratio(on_ray, ours):.2f} | {one.ratio(on_ray, serve):.0f} |")
+    for job in report.servers:
+        cells = [_spread(job.rates[name]) for name in (ours, on_ray, serve)]
+        print(f"| {job.job} | {' | '.join(cells)} | {job.ratio(on_ray, ours):.2f} | {job.ratio(on_ray, serve):.0f} |")
 
 
 def _spread(rates: Sequence[float]) -> str:

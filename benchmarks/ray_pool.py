@@ -11,14 +11,18 @@ batching, every server with all of its processes on the first core and the gener
 
 import argparse
 import asyncio
+import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Final
 
 import msgspec
 import numpy as np
+import psutil
 
 from peers.catalog import OURS, OURS_RAY, PEERS
 from peers.jobs import JOBS, NOOP, OUTPUT_NAME, OUTPUT_VALUES
@@ -46,6 +50,10 @@ SPEC: Final = WorkerSpec(
 )
 #: Samples of one pool before the other has its turn, and how often that happens.
 _TURN: Final = 20
+#: Of all processors together.
+_CALM_PERCENT: Final = 15.0
+_MOST_WAITS: Final = 30
+_STORE_BYTES: Final = 100 << 20
 
 
 class Added(msgspec.Struct):
@@ -79,6 +87,7 @@ async def measure_batches(make_local: MakePool, make_ray: MakePool, turns: int) 
     clock = MonotonicClock(asyncio.get_running_loop())
     pools: dict[str, WorkerPool] = {LOCAL: make_local([SPEC], clock), RAY: make_ray([SPEC], clock)}
     probes = {name: await _started(pool, clock) for name, pool in pools.items()}
+    await _calm()
     found = []
     for rows in ROWS:
         batch = Batch(0, rows, [[bytes(NOOP.row())] * 1] * rows)
@@ -100,6 +109,16 @@ async def measure_batches(make_local: MakePool, make_ray: MakePool, turns: int) 
     return found
 
 
+async def _calm() -> None:
+    """Until what Ray has started is through with starting."""
+    for _ in range(_MOST_WAITS):
+        psutil.cpu_percent()
+        await asyncio.sleep(1)
+        if psutil.cpu_percent() < _CALM_PERCENT:
+            return
+    print("this machine does not come to rest: the figures are of a busy one")
+
+
 async def _started(pool: WorkerPool, clock: Clock) -> Probe:
     probe = Probe(pool, clock)
     await probe.start()
@@ -116,12 +135,33 @@ def batches(plan: Plan) -> list[Added]:
         return asyncio.run(measure_batches(local, ray, 2 if plan.quick else 10))
 
 
+@contextmanager
+def one_cluster() -> Iterator[None]:
+    """A cluster for both that need one, on the first core when it has started; they find it through ``RAY_ADDRESS``."""
+    from ray.cluster_utils import Cluster  # noqa: PLC0415  (only for this part)
+
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 4, "object_store_memory": _STORE_BYTES, "include_dashboard": False},
+    )
+    for process in psutil.Process().children(recursive=True):
+        for thread in process.threads():
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(thread.id, {available_cores()[0]})
+    os.environ["RAY_ADDRESS"] = str(cluster.address)
+    try:
+        yield
+    finally:
+        del os.environ["RAY_ADDRESS"]
+        cluster.shutdown()
+
+
 def servers(plan: Plan) -> list[Rates]:
     """The second part."""
     measured = (OURS, OURS_RAY, PEERS["ray"])
     found = []
-    with tempfile.TemporaryDirectory(prefix="ray-pool-") as folder:
-        for job in JOBS.values():
+    with one_cluster(), tempfile.TemporaryDirectory(prefix="ray-pool-") as folder:
+        for job in (JOBS[name] for name in plan.jobs):
             with paused(measured, job, Path(folder)) as running:
                 rates = saturations(running, plan, print)
             found.append(Rates(job.title, {peer.name: one.rates for peer, one in zip(measured, rates, strict=True)}))
@@ -152,8 +192,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one short round")
     parser.add_argument("--part", choices=("batches", "servers"), help="only this one")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures")
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS), help="of the servers; default: both")
     args = parser.parse_args()
-    plan = QUICK if args.quick else FULL
+    plan = replace(QUICK if args.quick else FULL, jobs=tuple(args.jobs))
     report = Report(
         batches(plan) if args.part != "servers" else [],
         servers(plan) if args.part != "batches" else [],

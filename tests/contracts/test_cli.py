@@ -1,6 +1,7 @@
 """The command line's surface: a command or option appears, changes or goes only on purpose."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,23 @@ def test_usage_errors_name_what_is_wrong(
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == status
+    error = capsys.readouterr().err
+    assert named in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("options", "named"), [(["--pool", "ray"], "superserve[ray]"), (["--ray-address", "head:6379"], "--pool ray")]
+)
+def test_without_ray_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str], named: str
+) -> None:
+    """An extra that is not there, and an option that is for it."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setattr("sys.argv", ["superserve", "serve", "digits", "--device", "emulated:r-profile", *options])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert named in error
     assert "Traceback" not in error

@@ -149,3 +149,18 @@ def test_a_model_plans_with_the_profile_that_the_configuration_gives_it(folder: 
     config = resolve({}, {"SUPERSERVE_MODELS__DIGITS__PROFILE": str(path)}).config
     (model,) = deploy(["digits"], config)
     assert model.profile == given
+
+
+def test_nodes_run_what_every_one_of_them_has(folder: ModelFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code that was compiled on this machine is not on others: by default they run eager torch."""
+    wishes: list[str] = []
+
+    def choose(_: ModelFolder, device: str, engine: str, dtype: str) -> EngineChoice:
+        wishes.append(engine)
+        return EngineChoice(device, "eager", "float32" if dtype == "auto" else dtype)
+
+    monkeypatch.setattr("superserve.frontend.deployment.choose_engine", choose)
+    save_profile(folder, profile_of(folder))
+    for flags in ({}, {"workers.pool": "ray"}, {"workers.pool": "ray", "workers.engine": "compiled"}):
+        deploy(["digits"], resolve(flags, {}).config)
+    assert wishes == ["auto", "eager", "compiled"]

@@ -55,6 +55,8 @@ OTHER: dict[str, tuple[Any, str]] = {
     "otel.endpoint": ("http://collector:4318", "http://collector:4318"),
     "otel.sampled": (0.5, "0.5"),
     "workers.count": (3, "3"),
+    "workers.pool": ("ray", "ray"),
+    "workers.ray_address": ("head:6379", "head:6379"),
     "workers.device": ("emulated:r-profile", "emulated:r-profile"),
     "workers.engine": ("compiled", "compiled"),
     "workers.dtype": ("bfloat16", "bfloat16"),
@@ -253,3 +255,11 @@ def test_loading_models_takes_a_token_of_its_own(flags: dict[str, object], refus
             resolve(flags, {})
     else:
         assert resolve(flags, {}).config.repository.folder == "/models"
+
+
+def test_workers_on_ray_hold_what_they_were_started_with() -> None:
+    """Nobody can load a model into them: a repository would promise that."""
+    with pytest.raises(ConfigError, match=r"repository\.folder.*--model-repository"):
+        resolve({"workers.pool": "ray", "repository.folder": "/models"}, {})
+    with pytest.raises(ConfigError, match=r"workers\.pool = 'spark'.*local, ray"):
+        resolve({"workers.pool": "spark"}, {})

@@ -1,5 +1,6 @@
 """Ray Serve, with its own batching."""
 
+import os
 import signal
 from typing import Any
 
@@ -40,7 +41,9 @@ class Inference:
 
 
 if __name__ == "__main__":
-    ray.init(num_cpus=2, include_dashboard=False, configure_logging=False, log_to_driver=False)
+    # Of a cluster that is there already it takes what it finds.
+    cpus = None if "RAY_ADDRESS" in os.environ else 2
+    ray.init(num_cpus=cpus, include_dashboard=False, configure_logging=False, log_to_driver=False)
     serve.start(http_options={"host": "127.0.0.1", "port": GIVEN.port})
     application: Any = Inference
     serve.run(application.bind(GIVEN.job.name, GIVEN.rows, GIVEN.wait_us), route_prefix="/infer")

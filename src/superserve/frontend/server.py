@@ -15,6 +15,7 @@ import uvloop
 
 from superserve import __version__
 from superserve.clock import Clock, MonotonicClock
+from superserve.errors import ConfigError
 from superserve.frontend.common import Common
 from superserve.frontend.dashboard.history import History
 from superserve.frontend.deployment import Deployment
@@ -238,7 +239,7 @@ def pool_of(settings: WorkerSettings) -> Iterator[MakePool]:
     """What makes the pool that is configured.
 
     Raises:
-        ConfigError: if a Ray cluster is wanted that cannot be used.
+        ConfigError: if a Ray cluster is wanted that cannot be used, or is named and not wanted.
     """
     if settings.pool == "ray":
         from superserve.serving.ray_cluster import connected  # noqa: PLC0415  (only where it is wanted)
@@ -247,6 +248,10 @@ def pool_of(settings: WorkerSettings) -> Iterator[MakePool]:
         with connected(settings.ray_address, settings.device) as cluster:
             yield lambda specs, clock: RayPool(specs, cluster, clock, settings.count)
         return
+    if settings.ray_address is not None:
+        raise ConfigError(
+            f"workers.ray_address = {settings.ray_address!r}: it is for workers.pool = 'ray' (--pool ray)"
+        )
     plan = plan_cores(available_cores(), settings.count or (1 if settings.device == CUDA else None))
     if plan.shared:
         _logger.info("%d workers share cores: latencies will vary", len(plan.workers))

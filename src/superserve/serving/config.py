@@ -322,10 +322,7 @@ def _check_access(config: Config) -> None:
 
 
 def _check_pool(config: Config) -> None:
-    workers = config.workers
-    if workers.pool != "ray" and workers.ray_address is not None:
-        raise ConfigError(f"workers.ray_address = {workers.ray_address!r}: it is for workers.pool = 'ray' (--pool ray)")
-    if workers.pool == "ray" and config.repository.folder is not None:
+    if config.workers.pool == "ray" and config.repository.folder is not None:
         raise ConfigError(
             "repository.folder: the workers of workers.pool = 'ray' hold the models that they were started with: leave "
             "out --model-repository, and name the models"

@@ -99,7 +99,8 @@ class _Connection:
 
     def _hold(self) -> None:
         try:
-            self._ray.init(self._address, log_to_driver=False, configure_logging=False)
+            # Whoever wants Ray's dashboard has a cluster; one that is started here has none.
+            self._ray.init(self._address, include_dashboard=False, log_to_driver=False, configure_logging=False)
         except BaseException as error:  # noqa: BLE001  (told to whoever waits)
             self._opened.set_exception(error)
             return

@@ -65,14 +65,15 @@ class Added(msgspec.Struct):
 
 
 class Rates(msgspec.Struct):
-    """Requests per second of a job, by server, one for each round."""
+    """Requests per second of a job, by server, one for each round; and per second of CPU time.
+
+    The latter counts all processes that a server needs, those of Ray too: about what a core to itself would do, on a
+    machine that has others to run.
+    """
 
     job: str
     rates: dict[str, list[float]]
-
-    def ratio(self, one: str, other: str) -> float:
-        """Of the medians."""
-        return median(self.rates[one]) / median(self.rates[other])
+    per_cpu_s: dict[str, list[float]]
 
 
 class Report(msgspec.Struct):
@@ -136,8 +137,11 @@ def batches(plan: Plan) -> list[Added]:
 
 
 @contextmanager
-def one_cluster() -> Iterator[None]:
-    """A cluster for both that need one, on the first core when it has started; they find it through ``RAY_ADDRESS``."""
+def one_cluster() -> Iterator[psutil.Process]:
+    """A cluster for both that need one, on the first core when it has started; they find it through ``RAY_ADDRESS``.
+
+    What is given are the parents of its processes: this one.
+    """
     from ray.cluster_utils import Cluster  # noqa: PLC0415  (only for this part)
 
     cluster = Cluster(
@@ -150,7 +154,7 @@ def one_cluster() -> Iterator[None]:
                 os.sched_setaffinity(thread.id, {available_cores()[0]})
     os.environ["RAY_ADDRESS"] = str(cluster.address)
     try:
-        yield
+        yield psutil.Process()
     finally:
         del os.environ["RAY_ADDRESS"]
         cluster.shutdown()
@@ -160,12 +164,29 @@ def servers(plan: Plan) -> list[Rates]:
     """The second part."""
     measured = (OURS, OURS_RAY, PEERS["ray"])
     found = []
-    with one_cluster(), tempfile.TemporaryDirectory(prefix="ray-pool-") as folder:
+    with one_cluster() as parent, tempfile.TemporaryDirectory(prefix="ray-pool-") as folder:
         for job in (JOBS[name] for name in plan.jobs):
             with paused(measured, job, Path(folder)) as running:
-                rates = saturations(running, plan, print)
-            found.append(Rates(job.title, {peer.name: one.rates for peer, one in zip(measured, rates, strict=True)}))
+                rates = saturations(running, plan, print, lambda _: _cpu_s(parent))
+            by_name = dict(zip([peer.name for peer in measured], rates, strict=True))
+            found.append(
+                Rates(
+                    job.title,
+                    {name: one.rates for name, one in by_name.items()},
+                    {name: one.per_cpu_s for name, one in by_name.items()},
+                )
+            )
     return found
+
+
+def _cpu_s(parent: psutil.Process) -> float:
+    """CPU time of all that this benchmark has started and that still runs: only one server has anything to do."""
+    total = 0.0
+    for process in parent.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
 
 
 def print_report(report: Report) -> None:
@@ -176,10 +197,13 @@ def print_report(report: Report) -> None:
         added_ms = (one.p50_us[RAY] - one.p50_us[LOCAL]) * NS_PER_US / NS_PER_MS
         print(f"| {one.rows} rows | {' | '.join(cells)} | {added_ms:.2f} ms |")
     ours, on_ray, serve = OURS.name, OURS_RAY.name, PEERS["ray"].name
-    print("\n| requests/s | local pool | Ray pool | Ray Serve | of local | of Ray Serve |\n|---|--:|--:|--:|--:|--:|")
+    print("\n| | local pool | Ray pool | Ray Serve | of local | of Ray Serve |\n|---|--:|--:|--:|--:|--:|")
     for job in report.servers:
-        cells = [_spread(job.rates[name]) for name in (ours, on_ray, serve)]
-        print(f"| {job.job} | {' | '.join(cells)} | {job.ratio(on_ray, ours):.2f} | {job.ratio(on_ray, serve):.0f} |")
+        for what, figures in (("requests/s", job.rates), ("per second of CPU", job.per_cpu_s)):
+            cells = [_spread(figures[name]) for name in (ours, on_ray, serve)]
+            rays = median(figures[on_ray])
+            ratios = f"{rays / median(figures[ours]):.2f} | {rays / median(figures[serve]):.0f}"
+            print(f"| {job.job}, {what} | {' | '.join(cells)} | {ratios} |")
 
 
 def _spread(rates: Sequence[float]) -> str:

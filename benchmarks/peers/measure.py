@@ -144,8 +144,16 @@ def _settle(server: RunningServer) -> None:
             time.sleep(0.2)
 
 
-def saturations(servers: Sequence[RunningServer], plan: Plan, report: Report) -> list[Saturation]:
-    """Of servers of one job, in interleaved rounds, each with the number of connections that suits it best."""
+def saturations(
+    servers: Sequence[RunningServer],
+    plan: Plan,
+    report: Report,
+    cpu_s: Callable[[RunningServer], float] = RunningServer.cpu_s,
+) -> list[Saturation]:
+    """Of servers of one job, in interleaved rounds, each with the number of connections that suits it best.
+
+    ``cpu_s`` is the CPU time that a server has used so far, where that is more than its own processes'.
+    """
     found = []
     for server in servers:
         with awake(server):
@@ -157,9 +165,9 @@ def saturations(servers: Sequence[RunningServer], plan: Plan, report: Report) ->
     for _ in range(plan.saturation_rounds):
         for server, saturation in zip(servers, found, strict=True):
             with awake(server):
-                before_s = server.cpu_s()
+                before_s = cpu_s(server)
                 done = send(server, None, connections=saturation.connections, seconds=plan.saturation_s)
-                used_s = server.cpu_s() - before_s
+                used_s = cpu_s(server) - before_s
             if not done.rate():
                 raise GeneratorError(f"{server.peer.name} answered nothing within {plan.saturation_s:g} s")
             saturation.rates.append(done.rate())

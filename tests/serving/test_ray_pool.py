@@ -247,6 +247,14 @@ async def test_as_many_workers_as_there_is_room_for() -> None:
         assert bench.listener.take()[-1] == "ready 4"
 
 
+async def test_the_router_takes_no_gpu() -> None:
+    """Each of them gets a worker."""
+    cluster = FakeCluster(total=2)
+    cluster.needs = {"CPU": 1, "GPU": 1}
+    async with bench_of(None, cluster) as bench:
+        assert bench.pool.size == 2
+
+
 async def test_a_worker_leaves_a_node_that_is_drained_between_two_batches() -> None:
     """It serves until it is ready elsewhere; nothing is lost."""
     async with bench_of(1) as bench:

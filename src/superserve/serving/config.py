@@ -142,8 +142,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ray_address: str | None = None
     """``host:port`` of the head of that cluster; default: the one that this machine belongs to, or one of its own."""
     count: _Count | None = None
-    """How many; default: one per core that the router leaves, and one on a GPU; of a Ray cluster, one per CPU or GPU
-    that is free there, less one, and more as it grows."""
+    """How many; default: one per core that the router leaves, and one on a GPU; on a Ray cluster, one for each CPU that
+    is free there, less one for the router, or for each GPU, and more as it grows."""
     device: str = CPU
     """``cpu``, ``cuda``, or ``emulated:PROFILE`` (a file or a bundled profile) for workers that only pretend."""
     engine: EngineName = "auto"

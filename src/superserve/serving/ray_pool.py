@@ -46,7 +46,8 @@ class RayPool:
         specs: the models that the workers run; numbered from 0 in this order.
         cluster: where they run.
         clock: drives restarts and limits.
-        count: how many; None: as many as the cluster has room for, less one for the router, and more as it grows.
+        count: how many; None: as many as the cluster has room for, less a processor for the router, and more as it
+            grows.
         limits: how patient to be with workers.
         blocking: threads for calls of Ray that block; shut down with the pool.
 
@@ -139,7 +140,8 @@ class RayPool:
     def _wanted(self, room: Room) -> int:
         """How many workers to have in a cluster like this."""
         held = sum(life.node is not None for life in self._lives.values())
-        return self._count or max(1, min(room.total - 1, held + room.free))
+        routers = 0 if "GPU" in self._cluster.needs else 1  # the router needs a processor of its own, but no GPU
+        return self._count or max(1, min(room.total - routers, held + room.free))
 
     def _no_room(self, resources: Mapping[str, float]) -> str:
         needs = ", ".join(f"{name}: {need}" for name, need in self._cluster.needs.items())

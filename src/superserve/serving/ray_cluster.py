@@ -25,6 +25,9 @@ from superserve.serving.ray_calls import Actor, Room
 from superserve.serving.ray_models import ModelSource
 from superserve.serving.worker_environment import worker_environment
 
+#: By default Ray sends along what has up to 100 KB; the rest goes through its object store, which takes 3.1 ms instead
+#: of 1.2 for 192 KB (round trip, p50, 2-core machine).
+_ENVIRONMENT: Final = {"RAY_max_direct_call_object_size": str(1 << 20)}
 #: Somebody who listens at all answers sooner.
 _CONNECT_S: Final = 5.0
 #: Ray itself gives up after a minute, or not at all. Starting a cluster takes half of that on a busy machine.
@@ -52,9 +55,9 @@ def connected(address: str | None, device: str) -> Iterator["RayCluster"]:
     ray = _import_ray()
     if address is not None:
         _check_reachable(address)
-    os.environ.setdefault(
-        "RAY_USAGE_STATS_ENABLED", "0"
-    )  # of a cluster that is started here, nothing is told to others
+    # Ray reads them when it starts. Of a cluster that is started here, nothing is told to others.
+    for name, value in {**_ENVIRONMENT, "RAY_USAGE_STATS_ENABLED": "0"}.items():
+        os.environ.setdefault(name, value)
 
     connection = _Connection(ray, address)
     connection.open()
@@ -151,7 +154,7 @@ class RayCluster:
             "num_gpus": self.needs.get("GPU", 0),
             "scheduling_strategy": "SPREAD",
             "max_restarts": 0,  # what comes in its place has to say who it is, and to load
-            "runtime_env": {"env_vars": worker_environment()},
+            "runtime_env": {"env_vars": {**_ENVIRONMENT, **worker_environment()}},
         }
         refused = self._still_refused()
         if refused:

@@ -333,14 +333,15 @@ class Router:
         ``input_ns`` is how long it took to hand that batch over.
         """
         began_ns = self._clock.now_ns()
+        ended = next((action.launch for action in actions if isinstance(action, Finish) and action.launch), None)
+        if ended is not None and ended.overdue:
+            _place(ended)  # some may have got other places in other batches since
         if self.ledger is not None and self.ledger.observe(actions, result):
             self.wake_idle_work()
         answered: list[Pending] = []
         launch: Launch | None = None
         for action in actions:
             if isinstance(action, Finish):
-                if launch is None and action.launch is not None and action.launch.overdue:
-                    _place(action.launch)  # some may have got other places in other batches since
                 self._end(action, result, began_ns)
                 if action.launch is not None:
                     launch = action.launch

@@ -118,6 +118,13 @@ MUTANTS: Final = (
         "pass",
         "test_what_cannot_be_in_time_is_refused_when_it_comes",
     ),
+    Mutant(
+        "a machine was slow for a while",
+        "scheduling/scheduler.py",
+        "self._overhead.relax()",
+        "pass",
+        "tests/scheduling/test_scheduler.py::test_a_machine_that_was_slow_is_not_refused_work_for_good",
+    ),
     _mutant(
         "a deadline passes while its request waits",
         "serving/router.py",

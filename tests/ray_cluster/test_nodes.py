@@ -114,8 +114,8 @@ def test_a_killed_node_loses_no_request(nodes: Nodes, workers: list[Any], tmp_pa
 
 def test_a_node_that_joins_raises_accuracy(nodes: Nodes, workers: list[Any], tmp_path: Path) -> None:
     """As many workers as there is room for: with one more, the same load gets better answers within seconds."""
-    slo_ms, gone = 500.0, workers.pop()
-    nodes.cluster.remove_node(gone)
+    slo_ms = 500.0
+    nodes.remove(workers.pop())
     with on_ray(nodes, tmp_path) as server:
         wait_for(says(server.log, "is ready on node"), "a worker")
         load = begin(server, 1.6 * best_rate(), slo_ms, 30.0)

@@ -36,6 +36,15 @@ class Nodes:
         """One more node."""
         return self.cluster.add_node(num_cpus=1, object_store_memory=_STORE_BYTES)
 
+    def remove(self, node: Any) -> None:
+        """End a node, and wait until the cluster has noticed."""
+        alive = self._alive()
+        self.cluster.remove_node(node)
+        wait_for(lambda: self._alive() < alive, "a node that has ended is still counted")
+
+    def _alive(self) -> int:
+        return sum(node["Alive"] for node in self.cluster.global_state.node_table())
+
     def kill(self, node: Any) -> None:
         """Every process of a node, at once and without notice."""
         self.cluster.remove_node(node, allow_graceful=False)

@@ -441,10 +441,7 @@ class Scheduler:
             return Reason.QUEUE_FULL
         self._set_latest_start(request, usable[0])
         if self._expires and now_ns > request.latest_start_ns:
-            if not self._may_relax(now_ns, request, usable[0]):
-                return Reason.INFEASIBLE
-            self._relax(now_ns)
-            self._set_latest_start(request, usable[0])
+            self._relax_for(now_ns, request, usable[0])
             if now_ns > request.latest_start_ns:
                 return Reason.INFEASIBLE
         return None
@@ -454,19 +451,19 @@ class Scheduler:
         # Policies want a latency strictly below the slack (paper section 4.2), hence the last nanosecond.
         request.latest_start_ns = request.deadline_ns - self._view.overhead_ns - fastest_ns - 1
 
-    def _may_relax(self, now_ns: int, request: Request, fastest: int) -> bool:
-        """Whether nothing but what was learned stands against a request, and nothing runs from which to learn better.
+    def _relax_for(self, now_ns: int, request: Request, fastest: int) -> None:
+        """Forget half of what was learned where it alone stands against a request, and nothing runs to learn from.
 
         Without that, a machine that was slow for a while is refused requests for good.
         """
         profiled_ns = self._overhead.start_ns + self.tables[request.bucket].latency_ns[fastest][request.rows]
-        return not self._running and now_ns >= self._relax_after_ns and now_ns + profiled_ns < request.deadline_ns
-
-    def _relax(self, now_ns: int) -> None:
+        if self._running or now_ns < self._relax_after_ns or now_ns + profiled_ns >= request.deadline_ns:
+            return
         self._relax_after_ns = now_ns + _RELAX_NS
         self._overhead.relax()
         self._drift.relax()
         self._plan()
+        self._set_latest_start(request, fastest)
 
     def _plan(self) -> None:
         """From now on plan with what is known of overhead and drift."""

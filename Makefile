@@ -25,7 +25,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help demo test test-all test-pages test-page test-models test-ray screenshot mutants fuzz-http fuzz-codec scan check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-headline bench-overload scale-out bench-ray bench-soak soak chaos clean
+.PHONY: help demo test test-slow test-all test-pages test-page test-models test-ray screenshot mutants fuzz-http fuzz-codec scan check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-headline bench-overload scale-out bench-ray bench-soak soak chaos clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -52,7 +52,10 @@ demo: $(VENV)/.installed-core  ## Serve the bundled supernet through a burst, ne
 	$(BIN)/superserve demo $(DEMO_ARGS)
 
 test: $(VENV)/.installed-test  ## The tests that a change must pass
-	$(BIN)/python -m pytest -m "not pages and not browser" $(TEST_ARGS)
+	$(BIN)/python -m pytest -m "not pages and not browser and not slow" $(TEST_ARGS)
+
+test-slow: $(VENV)/.installed-test  ## Those of them that take longest, a minute in all
+	$(BIN)/python -m pytest -m slow $(TEST_ARGS)
 
 test-all: $(VENV)/.installed-test  ## The same, with many more generated examples, and the pages
 	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest $(TEST_ARGS)

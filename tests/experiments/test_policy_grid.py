@@ -52,20 +52,24 @@ def verdict(tmp_path_factory: pytest.TempPathFactory) -> GridVerdict:
     return judge(run_grid(DOZEN, file, most_seeds=2, requests=REQUESTS, processes=1))
 
 
+@pytest.mark.slow
 def test_our_policy_is_nowhere_far_below_the_best_of_the_others(verdict: GridVerdict) -> None:
     """Two seeds of short runs: the tolerance is wider than the whole grid's, and a spiral costs whole points."""
     assert {one.cell.name: one.advantage.mean for one in verdict.cells if one.advantage.mean < -0.5} == {}
     assert np.mean([one.advantage.mean for one in verdict.cells]) > 0
 
 
+@pytest.mark.slow
 def test_our_policy_is_close_to_the_bound(verdict: GridVerdict) -> None:
     assert 0 <= verdict.mean_distance < 0.4 * verdict.slackfit_mean_distance
 
 
+@pytest.mark.slow
 def test_no_policy_passes_the_bound(verdict: GridVerdict) -> None:
     assert all(one.bound >= max(one.goodput.values()) for one in verdict.cells)
 
 
+@pytest.mark.slow
 def test_page_and_figure_show_every_check(verdict: GridVerdict) -> None:
     page = grid_page(verdict, "figure.png")
     assert "![" in page

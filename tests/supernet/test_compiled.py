@@ -117,6 +117,7 @@ def test_code_of_another_model_with_the_same_tensors_is_refused_when_loaded(
 
 
 # torch's compiler warns about parts of torch.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_bfloat16_and_plain_modules_compile_too(compiled_folder: CompiledFolder, tmp_path: Path) -> None:
     """Weights in bfloat16 are mapped from one file as well; an extracted subnet is compiled in the same way."""

@@ -103,7 +103,7 @@ class Watched:
                 assert now_ns > request.latest_start_ns, "lost a request that had slack left"
             elif ended.reason is Reason.POISON:
                 assert launch.requests == [request], "somebody else may have been the reason"
-                assert request.losses == 2
+                assert request.losses >= 2  # an overdue batch of it may be lost after its end
 
     def runs(self, request: Request) -> bool:
         """Whether a worker has a request."""

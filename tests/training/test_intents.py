@@ -130,6 +130,7 @@ def test_test_texts_are_found_in_a_data_folder(data: Path) -> None:
     assert np.array_equal(parts.test.inputs, inputs)
 
 
+@pytest.mark.slow
 def test_starts_from_a_backbone(data: Path) -> None:
     """Its vocabulary and sizes are the model's; what was trained alone, then as a supernet, is served."""
     bert = write_bert(data / "bert")

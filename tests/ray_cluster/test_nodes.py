@@ -116,6 +116,8 @@ def test_a_node_that_joins_raises_accuracy(nodes: Nodes, workers: list[Any], tmp
     """As many workers as there is room for: with one more, the same load gets better answers within seconds."""
     slo_ms = 500.0
     nodes.remove(workers.pop())
+    with connected(nodes.address, "cpu") as cluster:
+        wait_for(lambda: cluster.room().total == len(workers), "Ray counts the processors of a node that has ended")
     with on_ray(nodes, tmp_path) as server:
         wait_for(says(server.log, "is ready on node"), "a worker")
         load = begin(server, 1.6 * best_rate(), slo_ms, 30.0)

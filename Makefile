@@ -54,7 +54,7 @@ demo: $(VENV)/.installed-core  ## Serve the bundled supernet through a burst, ne
 test: $(VENV)/.installed-test  ## The tests that a change must pass
 	$(BIN)/python -m pytest -m "not pages and not browser and not slow" $(TEST_ARGS)
 
-test-slow: $(VENV)/.installed-test  ## Those of them that take longest, a minute in all
+test-slow: $(VENV)/.installed-test  ## Those of them that take longest (2 minutes)
 	$(BIN)/python -m pytest -m slow $(TEST_ARGS)
 
 test-all: $(VENV)/.installed-test  ## The same, with many more generated examples, and the pages

@@ -10,9 +10,7 @@ Run: ``python benchmarks/headline.py --data DIR [--only MODEL...] [--seconds S] 
 ``make bench-headline DATA=DIR``. Wants the machine to itself, for about two minutes per model and trace.
 """
 
-import argparse
 import asyncio
-import os
 import shutil
 import sys
 import tempfile
@@ -24,7 +22,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from headline_loads import TRACES, mean_rate, nearest_subnet, slo_ms
+from headline_loads import TRACES, mean_rate, nearest_subnet, parser_of, slo_ms
 from peers import traces as peer_traces
 from superserve.client.result import Progress
 from superserve.engine import EngineChoice
@@ -35,7 +33,7 @@ from superserve.experiments.observed import with_observed
 from superserve.experiments.reproduction.loads import Steady
 from superserve.experiments.scenario import TraceSource
 from superserve.metrics import ResultRow, summarise
-from superserve.model_folder import TEST_FILE, ModelFolder, bundled_models, write_json
+from superserve.model_folder import TEST_FILE, ModelFolder, write_json
 from superserve.plots import Panel, Point, figure_bytes, panels_figure
 from superserve.processor import cpu_name
 from superserve.profile import Profile
@@ -148,7 +146,9 @@ class Bench:
 
 def main() -> int:
     """Measure what is missing, write the page; the exit status is 1 if a run is void."""
-    options = _options()
+    parser = parser_of(__doc__, seconds=20.0)
+    parser.add_argument("--docs", type=Path, metavar="DIR", help="write the page there")
+    options = parser.parse_args()
     runs: Path = options.runs
     runs.mkdir(parents=True, exist_ok=True)
     for model in options.only:
@@ -343,20 +343,6 @@ def _read(runs: Path, model: str, trace: str, seconds: float) -> Cell | None:
         return None
     cell = msgspec.json.decode(path.read_bytes(), type=Cell)
     return cell if cell.seconds == seconds else None
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    given = os.environ.get("SUPERSERVE_DATA")
-    parser.add_argument("--data", type=Path, metavar="DIR", default=given, required=given is None)
-    parser.add_argument("--only", nargs="+", choices=bundled_models(), default=list(bundled_models()), metavar="MODEL")
-    parser.add_argument("--seconds", type=float, default=20.0, help="length of each run")
-    parser.add_argument("--again", action="store_true", help="measure anew what is kept")
-    parser.add_argument(
-        "--runs", type=Path, metavar="DIR", default=Path("runs/headline"), help="keeps what was measured"
-    )
-    parser.add_argument("--docs", type=Path, metavar="DIR", help="write the page there")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ per model and trace; ``headline.py`` puts it on the page of results. Wants the m
 a half per model and trace.
 """
 
-import argparse
 import asyncio
 import os
 import sys
@@ -23,7 +22,7 @@ import msgspec
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from headline_loads import TRACES, mean_rate, nearest_subnet, slo_ms
+from headline_loads import TRACES, mean_rate, nearest_subnet, parser_of, slo_ms
 from peers.answers import check
 from peers.catalog import OURS, PEERS, Peer
 from peers.generator import Run
@@ -32,7 +31,7 @@ from peers.measure import MAX_LATENESS_MS, MAX_UNDER_WAY, send
 from peers.processes import RunningServer, end_leftovers, running
 from peers.subnet_jobs import subnet_job
 from superserve.experiments.observed import page_of
-from superserve.model_folder import ModelFolder, bundled_models, write_json
+from superserve.model_folder import ModelFolder, write_json
 from superserve.profile import Profile
 from superserve.profiler import measure
 from superserve.profiler.store import save_profile
@@ -94,7 +93,7 @@ class Bench:
 
 def main() -> int:
     """Measure what is missing; the exit status is 1 if a run is void."""
-    options = _options()
+    options = parser_of(__doc__, seconds=15.0).parse_args()
     runs: Path = options.runs.resolve()
     runs.mkdir(parents=True, exist_ok=True)
     end_leftovers(runs)
@@ -211,19 +210,6 @@ def read(runs: Path, model: str, trace: str) -> PeerCell | None:
 
 def _path(runs: Path, model: str, trace: str) -> Path:
     return runs / f"peers-{model}-{trace}.json"
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    given = os.environ.get("SUPERSERVE_DATA")
-    parser.add_argument("--data", type=Path, metavar="DIR", default=given, required=given is None)
-    parser.add_argument("--only", nargs="+", choices=bundled_models(), default=list(bundled_models()), metavar="MODEL")
-    parser.add_argument("--seconds", type=float, default=15.0, help="length of each run")
-    parser.add_argument("--again", action="store_true", help="measure anew what is kept")
-    parser.add_argument(
-        "--runs", type=Path, metavar="DIR", default=Path("runs/headline"), help="keeps what was measured"
-    )
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from superserve.clock import NS_PER_MS, ManualClock
 from superserve.errors import UnknownRequestError
 from superserve.request import Outcome, Reason
 from superserve.scheduling import Bound
-from superserve.scheduling.scheduler import BatchFate
+from superserve.scheduling.actions import BatchFate
 from superserve.serving.dataplane import DataPlane
 from superserve.serving.explanation import Explanation
 from superserve.serving.fake_pool import FakePool

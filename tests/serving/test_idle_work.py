@@ -1,6 +1,5 @@
 """Idle work over a fake pool, in virtual time: when it runs, and what it may cost a request."""
 
-import struct
 from collections.abc import Sequence
 
 import hypothesis.strategies as st
@@ -10,10 +9,9 @@ from superserve.clock import NS_PER_MS, ManualClock
 from superserve.serving.fake_pool import FakePool
 from superserve.serving.idle_work import LOOK_NS, SLO_SHARE, IdleBatch, IdleLimit
 from superserve.serving.pool import Batch, BatchResult
-from superserve.serving.router import Router
 from superserve.serving.shared_pool import SharedPool
 from support.profiles import make_profile
-from support.serving import MODEL, Recorder, make_router, rename
+from support.serving import MODEL, ask, make_router, rename
 
 #: Batch 1 takes 1 or 4 ms, batch 4 takes 2 or 8 ms; an SLO of 50 ms leaves 10 ms to idle work.
 SHORT = make_profile([[1.0, 2.0], [4.0, 8.0]], batches=(1, 4))
@@ -84,20 +82,6 @@ class Bench:
         self.shared.idle_work.wake()
         return self
 
-    def submit(self, router: Router, timeout_ms: float = 50.0) -> Recorder:
-        recorder = Recorder()
-        now_ns = self.clock.now_ns()
-        router.submit(
-            arrival_ns=now_ns,
-            deadline_ns=now_ns + round(timeout_ms * NS_PER_MS),
-            rows=1,
-            min_accuracy=0.0,
-            priority=0,
-            inputs=[bytes(4), struct.pack("<f", 0)],
-            responder=recorder,
-        )
-        return recorder
-
     @property
     def idle_running(self) -> list[int]:
         """Workers that run idle work."""
@@ -135,7 +119,7 @@ async def test_its_time_is_a_small_part_of_the_slo_and_of_the_quiet() -> None:
     source.begun = 0
     ever_ns = round(SLO_SHARE * 45 * NS_PER_MS)
     assert source.limits == [(min(ever_ns, LOOK_NS // 4), ever_ns)]
-    asked = bench.submit(bench.routers[0], timeout_ms=15)
+    asked = ask(bench.routers[0], timeout_ms=15)
     bench.pool.finish(0)
     assert len(asked.answers) == 1
     bench.clock.advance(2 * LOOK_NS)
@@ -148,7 +132,7 @@ async def test_a_request_has_the_worker_next() -> None:
     source = Endless(again=True)
     bench = await Bench(source).started()
     bench.clock.advance(LOOK_NS)
-    asked = bench.submit(bench.routers[0])
+    asked = ask(bench.routers[0])
     assert bench.idle_running == [0]
     bench.pool.finish(0)
     assert (bench.idle_running, len(bench.pool.running)) == ([], 1)
@@ -172,7 +156,7 @@ async def test_one_of_several_workers_stays_idle() -> None:
     bench = await Bench(Endless(), workers=2).started()
     bench.clock.advance(10 * LOOK_NS)
     assert len(bench.idle_running) == 1
-    bench.submit(bench.routers[0])
+    ask(bench.routers[0])
     assert len(bench.pool.running) == 2
     bench.pool.finish(*bench.idle_running)
     bench.clock.advance(10 * LOOK_NS)
@@ -202,7 +186,7 @@ async def test_a_lost_worker_and_a_failed_batch_are_told_of() -> None:
     bench.clock.advance(2 * LOOK_NS)
     bench.pool.fail(0)
     assert (source.dropped, source.failed, source.begun) == (2, 2, 2)
-    assert len(bench.submit(bench.routers[0]).errors) == 0
+    assert len(ask(bench.routers[0]).errors) == 0
     bench.pool.finish(0)
 
 
@@ -272,7 +256,7 @@ async def test_a_request_never_waits_behind_more_than_one_idle_batch(
     for step, amount in steps:
         running = sorted(pool.running)
         if step == "arrive":
-            bench.submit(bench.routers[amount % 2], timeout_ms=amount if amount < 9 else 50)
+            ask(bench.routers[amount % 2], timeout_ms=amount if amount < 9 else 50)
         elif step == "wait":
             bench.clock.advance(amount * NS_PER_MS)
         elif step == "end" and running:

@@ -1,7 +1,6 @@
 """Several routers over one fake pool, in virtual time."""
 
 import asyncio
-import struct
 
 import pytest
 
@@ -9,9 +8,8 @@ from superserve.clock import NS_PER_MS, ManualClock
 from superserve.errors import WorkerError
 from superserve.request import Outcome
 from superserve.serving.fake_pool import FakePool
-from superserve.serving.router import Router
 from superserve.serving.shared_pool import SharedPool
-from support.serving import MODEL, Recorder, make_router, rename
+from support.serving import MODEL, ask, make_router, rename
 
 
 class Bench:
@@ -31,26 +29,12 @@ class Bench:
             await router.start()
         return self
 
-    def submit(self, router: Router, timeout_ms: float = 50.0) -> Recorder:
-        recorder = Recorder()
-        now_ns = self.clock.now_ns()
-        router.submit(
-            arrival_ns=now_ns,
-            deadline_ns=now_ns + int(timeout_ms * NS_PER_MS),
-            rows=1,
-            min_accuracy=0.0,
-            priority=0,
-            inputs=[bytes(4), struct.pack("<f", 0)],
-            responder=recorder,
-        )
-        return recorder
-
 
 async def test_the_most_urgent_model_has_the_worker_next() -> None:
     """Whichever model the worker has run before; everybody is answered by its own router."""
     bench = await Bench().started()
     first, second = bench.routers
-    asked = [bench.submit(first), bench.submit(first, 40.0), bench.submit(second, 30.0)]
+    asked = [ask(first), ask(first, 40.0), ask(second, 30.0)]
     for _ in range(3):
         bench.pool.finish(0)
     assert [batch.model for _, batch in bench.pool.launched] == [0, 1, 0]
@@ -64,7 +48,7 @@ async def test_a_lost_batch_goes_back_to_its_own_model() -> None:
     """And is run again when there is a worker."""
     bench = await Bench().started()
     first, second = bench.routers
-    recorder = bench.submit(second)
+    recorder = ask(second)
     bench.pool.lose(0)
     assert not first.ready
     assert (first.queue_depth, second.queue_depth) == (0, 1)
@@ -78,7 +62,7 @@ async def test_a_failed_batch_is_its_own_models() -> None:
     """The worker lives, and goes to the other one."""
     bench = await Bench().started()
     first, second = bench.routers
-    failing, waiting = bench.submit(first), bench.submit(second)
+    failing, waiting = ask(first), ask(second)
     bench.pool.fail(0)
     bench.pool.finish(0)
     assert isinstance(failing.errors[0], WorkerError)
@@ -89,7 +73,7 @@ async def test_a_model_leaves_when_its_last_batch_has_ended() -> None:
     """The others go on; the pool stops with the last of them, and starts again with the next."""
     bench = await Bench().started()
     first, second = bench.routers
-    running = bench.submit(first)
+    running = ask(first)
     stopping = asyncio.ensure_future(first.stop())
     await asyncio.sleep(0)
     assert not stopping.done()
@@ -98,7 +82,7 @@ async def test_a_model_leaves_when_its_last_batch_has_ended() -> None:
     await stopping
     await first.stop()
     stopped = [bench.pool.stopped]
-    waiting = bench.submit(second)
+    waiting = ask(second)
     bench.pool.finish(0)
     assert len(waiting.answers) == 1
     await second.stop()
@@ -112,7 +96,7 @@ async def test_a_stopped_pool_lets_every_model_go() -> None:
     """However long their batches would take."""
     bench = await Bench(workers=2).started()
     for router in bench.routers:
-        bench.submit(router)
+        ask(router)
         await router.drain(0)
     await bench.shared.stop()
     for router in bench.routers:
@@ -141,26 +125,13 @@ async def test_the_first_answer_is_given_and_each_gets_its_own_rows() -> None:
     router = make_router(pool, clock)
     await router.start()
 
-    def ask(mark: int, timeout_ms: float) -> Recorder:
-        recorder, now_ns = Recorder(), clock.now_ns()
-        router.submit(
-            arrival_ns=now_ns,
-            deadline_ns=now_ns + round(timeout_ms * NS_PER_MS),
-            rows=1,
-            min_accuracy=0.0,
-            priority=0,
-            inputs=[bytes([mark] * 4), struct.pack("<f", mark)],
-            responder=recorder,
-        )
-        return recorder
-
-    busy = [ask(1, 50.0), ask(2, 50.0)]
-    asked = [ask(mark, 60.0) for mark in (3, 4)]
+    busy = [ask(router, mark=mark) for mark in (1, 2)]
+    asked = [ask(router, 60.0, mark) for mark in (3, 4)]
     pool.finish(0)
     assert pool.running[0].rows == 2
     pool.overdue(0)
     pool.overdue(0)
-    sooner = ask(5, 55.0)
+    sooner = ask(router, 55.0, mark=5)
     pool.finish(1)
     assert pool.running[1].rows == 3, "with a more urgent one before them"
     pool.finish(0)
@@ -177,7 +148,7 @@ async def test_a_model_leaves_when_its_overdue_batch_is_over() -> None:
     """Its worker may still answer: until then the model has to be known."""
     bench = await Bench(workers=2).started()
     first, _ = bench.routers
-    asked = bench.submit(first)
+    asked = ask(first)
     bench.pool.overdue(0)
     bench.pool.finish(1)
     assert len(asked.answers) == 1

@@ -23,7 +23,7 @@ from superserve.errors import SuperServeError
 from superserve.frontend.status import grpc_status, http_status
 from superserve.profile import LatencyTable
 from superserve.request import Outcome
-from superserve.scheduling.scheduler import Launch
+from superserve.scheduling.actions import Launch
 from superserve.serving.router import Pending
 from superserve.serving.tracing import Call, Origin
 

@@ -4,6 +4,7 @@ Importing the package registers the policies that come with it.
 """
 
 from superserve.scheduling import baselines, drainfit, hosting, slackfit
+from superserve.scheduling.actions import Action, Finish, Launch
 from superserve.scheduling.buckets import create_policies
 from superserve.scheduling.policy import (
     Bound,
@@ -19,7 +20,7 @@ from superserve.scheduling.policy import (
     register_policy,
 )
 from superserve.scheduling.queue import EDFQueue
-from superserve.scheduling.scheduler import Action, Finish, Launch, Scheduler, SchedulerLimits
+from superserve.scheduling.scheduler import Scheduler, SchedulerLimits
 from superserve.scheduling.workers import SharedWorkers
 
 __all__ = [

@@ -6,12 +6,12 @@ The live router and the simulator drive the same `Scheduler` object, one with re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import chain
 from typing import Final, NamedTuple
 
 from superserve.clock import NS_PER_S
 from superserve.request import Outcome, Reason, Request, RequestState
+from superserve.scheduling.actions import Action, BatchFate, Finish, Launch
 from superserve.scheduling.admission import Admission, Prediction
 from superserve.scheduling.arrivals import ArrivalEstimate
 from superserve.scheduling.buckets import ByBucket
@@ -33,71 +33,12 @@ class SchedulerLimits:
     """Requests that may wait at once; one more is rejected."""
 
 
-class BatchFate(StrEnum):
-    """What became of a batch that was launched."""
-
-    RUNNING = "running"
-    ANSWERED = "answered"
-    FAILED = "failed"
-    """The worker could not run it."""
-    LOST = "lost"
-    """Its worker was lost; what had slack left waits again."""
-    OVERDUE = "overdue"
-    """It has no answer yet, and should have; what had slack left waits again, for another worker."""
-
-
-@dataclass(slots=True, eq=False)
-class Launch:
-    """Run these requests as one batch on a worker. Its subnet is an index into the table.
-
-    With what the decision was made on, and what came of it: all that `superserve why` needs to explain it later.
-
-    ``bound``: why it is not a more accurate subnet. ``waiting``: requests that stayed behind. ``idle`` and ``workers``:
-    how many were idle, this one among them, and how many there were. ``overhead_ns``, ``drift``, this worker's, and
-    ``bucket``, the largest of the requests': what was planned with. ``fate``, ``ended_ns`` and ``taken_ns`` (the time
-    in the worker) follow when it ends; ``overdue``, if it was that at any time: its requests may have been in other
-    batches since.
-
-    A batch without requests is idle work (`Scheduler.launch_idle`).
-    """
-
-    worker: int
-    subnet: int
-    requests: list[Request]
-    rows: int
-    launched_ns: int
-    bound: Bound
-    waiting: int
-    idle: int
-    workers: int
-    overhead_ns: int
-    drift: float
-    bucket: int = 0
-    fate: BatchFate = BatchFate.RUNNING
-    ended_ns: int = 0
-    taken_ns: int = 0
-    overdue: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class Finish:
-    """A request ended. ``launch`` is the batch that answered it, ``prediction`` why it was not admitted, if so."""
-
-    request: Request
-    outcome: Outcome
-    reason: Reason
-    launch: Launch | None = None
-    prediction: Prediction | None = None
-
-
 class Overdue(NamedTuple):
     """A batch that should have been answered. Of its requests ``kept`` have no time left for another worker."""
 
     launch: Launch
     kept: Sequence[Request]
 
-
-Action = Launch | Finish
 
 _NOTHING: Final[Sequence[Action]] = ()
 #: Where what was learned leaves no time for anything, half of it is forgotten this often. So the machine may recover

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from superserve.scheduling.commitments import Commitments
 
 if TYPE_CHECKING:
-    from superserve.scheduling.scheduler import Action, Scheduler
+    from superserve.scheduling.actions import Action
+    from superserve.scheduling.scheduler import Scheduler
 
 #: What a scheduler wants done.
 Told = tuple["Scheduler", Sequence["Action"]]

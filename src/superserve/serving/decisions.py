@@ -10,8 +10,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from superserve.request import Outcome, Reason
+from superserve.scheduling.actions import BatchFate, Launch
 from superserve.scheduling.admission import Prediction
-from superserve.scheduling.scheduler import BatchFate, Launch
 
 if TYPE_CHECKING:
     from superserve.serving.router import Pending

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from superserve.clock import NS_PER_MS
 from superserve.profile import LatencyTable
 from superserve.request import Outcome, Reason, Request
+from superserve.scheduling.actions import BatchFate, Launch
 from superserve.scheduling.policy import Policy
-from superserve.scheduling.scheduler import BatchFate, Launch
 from superserve.serving.decisions import Course, DecisionLog, Ending
 from superserve.serving.explanation import CHOSEN, NOT_USED, Attempt, Candidate, Explanation, Refusal, Summary
 from superserve.serving.explanation_wording import reasons, remedies

@@ -8,8 +8,8 @@ from typing import Final
 from msgspec import Struct, field
 
 from superserve.request import Outcome, Reason
+from superserve.scheduling.actions import BatchFate
 from superserve.scheduling.policy import Bound
-from superserve.scheduling.scheduler import BatchFate
 
 #: Verdicts about subnets.
 CHOSEN: Final = "chosen"

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from superserve.request import Outcome, Reason
+from superserve.scheduling.actions import BatchFate
 from superserve.scheduling.policy import Bound
-from superserve.scheduling.scheduler import BatchFate
 from superserve.serving.explanation import NOT_USED, Attempt, Candidate, Explanation, Refusal
 
 

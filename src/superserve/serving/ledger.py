@@ -16,7 +16,7 @@ from superserve.errors import ConfigError
 from superserve.intervals import wilson95
 from superserve.model_folder import ModelConfig
 from superserve.profile import LatencyTable
-from superserve.scheduling.scheduler import Action, Finish, Launch
+from superserve.scheduling.actions import Action, Finish, Launch
 from superserve.serving.comparison import comparison
 from superserve.serving.idle_work import SLO_SHARE, IdleBatch, IdleLimit
 from superserve.serving.pool import BatchResult

@@ -25,8 +25,9 @@ from superserve.errors import (
 )
 from superserve.profile import LatencyTable
 from superserve.request import Outcome, Reason, Request, RequestState
+from superserve.scheduling.actions import Action, Finish, Launch
 from superserve.scheduling.policy import Policy, TimeoutAction
-from superserve.scheduling.scheduler import Action, Finish, Launch, Scheduler
+from superserve.scheduling.scheduler import Scheduler
 from superserve.serving.decisions import DecisionLog, Ending
 from superserve.serving.idle_work import IdleBatch, IdleSource
 from superserve.serving.incidents import Incidents
@@ -335,7 +336,7 @@ class Router:
         began_ns = self._clock.now_ns()
         ended = next((action.launch for action in actions if isinstance(action, Finish) and action.launch), None)
         if ended is not None and ended.overdue:
-            _place(ended)  # some may have got other places in other batches since
+            _placed(ended)  # some may have got other places in other batches since
         if self.ledger is not None and self.ledger.observe(actions, result):
             self.wake_idle_work()
         answered: list[Pending] = []
@@ -385,13 +386,11 @@ class Router:
             watcher()
 
     def _launch(self, launch: Launch) -> None:
-        requests = cast("list[Pending]", launch.requests)
-        for pending in requests:
+        for pending in cast("list[Pending]", launch.requests):
             if pending.deadline_ns < launch.launched_ns or pending.responder is _NOBODY:
                 self.launched_too_late += 1
-        _place(launch)
         self.decisions.launched(launch)
-        self._hand_over(launch, [pending.inputs for pending in requests])
+        self._hand_over(launch, _placed(launch))
 
     def _hand_over(self, launch: Launch, inputs: Sequence[Sequence[Buffer]]) -> None:
         subnet, rows = launch.subnet, launch.rows
@@ -502,9 +501,12 @@ class Router:
         self.act(self._scheduler.on_timer(self._clock.now_ns()))
 
 
-def _place(launch: Launch) -> None:
-    """Give each request its place in a batch."""
+def _placed(launch: Launch) -> list[Sequence[Buffer]]:
+    """Give each request its place in a batch; their inputs, in this order."""
     rows = 0
+    inputs: list[Sequence[Buffer]] = []
     for pending in cast("list[Pending]", launch.requests):
         pending.offset = rows
         rows += pending.rows
+        inputs.append(pending.inputs)
+    return inputs

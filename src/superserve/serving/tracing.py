@@ -8,7 +8,7 @@ import msgspec
 
 from superserve.errors import SuperServeError
 from superserve.request import Outcome
-from superserve.scheduling.scheduler import Launch
+from superserve.scheduling.actions import Launch
 
 if TYPE_CHECKING:
     from superserve.serving.router import Pending

@@ -13,7 +13,7 @@ from superserve.serving.fake_pool import FakePool
 from superserve.serving.idle_work import LOOK_NS
 from superserve.serving.live_profile import SAMPLES, LiveProfile
 from superserve.serving.shared_pool import SharedPool
-from support.profiles import make_profile
+from support.profiles import make_profile, with_shorter
 from support.serving import Recorder, make_router
 
 #: Idle work may take 5 ms.
@@ -88,6 +88,16 @@ async def test_each_cell_is_held_against_its_profile() -> None:
     assert [subnet.p99_us for subnet in kept.subnets] == [(500.0, 1500.0), (6000.0, 24_000.0)]
     assert kept.subnets[1].quiet_p50_us == (6000.0, 24_000.0)
     assert bench.router.table.latency_ns[1][1] == 2 * NS_PER_MS, "the table in use is left alone"
+
+
+async def test_shorter_texts_are_scaled_as_the_longest() -> None:
+    """Which are measured; else a machine that has become faster or slower would be so for the longest alone."""
+    bench = await Bench(with_shorter(PROFILE, (8, 0.3, 0.5))).begun()
+    await bench.rest()
+    (kept,) = bench.kept
+    (bucket,) = kept.shorter
+    assert [subnet.p99_us for subnet in bucket.subnets] == [(250.0, 750.0), (3000.0, 12_000.0)]
+    assert [subnet.p99_us for subnet in kept.subnets] == [(500.0, 1500.0), (6000.0, 24_000.0)]
 
 
 async def test_requests_come_first() -> None:

@@ -74,7 +74,7 @@ class LiveProfile:
     Cells are visited in random order, round by round, as `superserve profile` does it. A worker that has been idle is
     slow at first, so that a batch is run twice and the second time counts. A profile is measured beside a busy router,
     and idle time is quiet; so what is compared is the profile's medians on a machine at rest, and all of a cell's
-    latencies are then multiplied by their ratio.
+    latencies are then multiplied by their ratio, those with shorter texts among them: the longest ones are measured.
 
     The table that the running server plans with is left alone: promises that were made, plans and explanations refer to
     it, and drift keeps its level true. What was measured is kept for the next start.
@@ -273,8 +273,11 @@ class LiveProfile:
                 quiet_p50_us=times(subnet.quiet_p50_us or subnet.p50_us),
             )
 
-        subnets = tuple(scaled(number, subnet) for number, subnet in enumerate(self._profile.subnets))
-        return replace(self._profile, subnets=subnets).repaired()
+        def all_scaled(subnets: Sequence[SubnetProfile]) -> tuple[SubnetProfile, ...]:
+            return tuple(scaled(number, subnet) for number, subnet in enumerate(subnets))
+
+        shorter = tuple(replace(bucket, subnets=all_scaled(bucket.subnets)) for bucket in self._profile.shorter)
+        return replace(self._profile, subnets=all_scaled(self._profile.subnets), shorter=shorter).repaired()
 
     def _log(self) -> None:
         cells = self.report().cells

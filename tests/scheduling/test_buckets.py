@@ -49,6 +49,12 @@ def test_a_batch_ends_before_a_text_that_would_make_its_rows_dearer() -> None:
     assert decide("fixed:largest", *texts, overhead_ns=80 * NS_PER_MS).rows == 4
 
 
+def test_a_batch_that_ends_before_a_long_text_gets_the_subnet_that_it_then_has_the_time_for() -> None:
+    """Four with a long one take 8 ms of 9 at the lesser subnet; the three short ones as long at the better."""
+    decision = decide("slackfit", *[(9, SHORT)] * 3, (9, LONG))
+    assert (decision.rows, decision.subnet) == (3, 1)
+
+
 def test_what_waits_before_a_long_text_runs_without_it_rather_than_not_at_all() -> None:
     """Due before any batch with a long one could be done."""
     decision = decide("fixed:largest", (5, SHORT), (5, LONG))

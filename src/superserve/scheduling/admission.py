@@ -128,7 +128,7 @@ class Admission:
         self._planned = [EfficientBatches(table.batches, table.latency_ns) for table in self._tables]
         self._prices = (0.0, 0, 0)
         self.price(view.overhead_ns)
-        self._short_since_ns = self._short_until_ns = 0
+        self._short_since_ns, self._short_until_ns = 0, -1
         self._has_lasted = False
         self._arrivals: dict[int, ArrivalEstimate] = {}
         self._counted = (-1, 0, 0, 0, 0)

@@ -63,7 +63,7 @@ def picture(url: str, out: Path) -> None:
         driver.get(url)
         time.sleep(4)
         driver.execute_script("document.querySelector('.pad').focus()")
-        driver.switch_to.active_element.send_keys("7")
+        driver.switch_to.active_element.send_keys("0")
         time.sleep(2)
         driver.execute_script("document.activeElement.blur()")
         for scheme in ("light", "dark"):

@@ -1,7 +1,8 @@
 """One client query on its way to exactly one outcome."""
 
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+import msgspec
 
 
 class Outcome(StrEnum):
@@ -53,8 +54,16 @@ class RequestState(StrEnum):
     DONE = "done"
 
 
-@dataclass(slots=True, eq=False)
-class Request:
+class _Progress(msgspec.Struct, kw_only=True, eq=False):
+    """What the scheduler keeps with a request."""
+
+    latest_start_ns: int = 0
+    state: RequestState = RequestState.NEW
+    losses: int = 0
+    alone: bool = False
+
+
+class Request(_Progress, eq=False):
     """What the scheduler knows of a client query: a descriptor, never its tensors.
 
     ``rows`` is the leading dimension of its tensors. ``min_accuracy`` is the accuracy floor in per cent (0: none).
@@ -62,6 +71,8 @@ class Request:
     ``bucket`` is the least of `Profile.buckets` that its rows fit into: a batch runs at the largest of its members'.
     ``latest_start_ns``, ``state``, ``losses`` (how many workers were lost while they ran it) and ``alone`` (it is to
     be run in a batch of its own) belong to the `Scheduler`.
+
+    It is a `msgspec.Struct`, as `Finish` and `Launch` are: one is made in a third of the time of a data class.
     """
 
     id: int
@@ -71,7 +82,3 @@ class Request:
     min_accuracy: float = 0.0
     priority: int = 0
     bucket: int = 0
-    latest_start_ns: int = field(default=0, init=False)
-    state: RequestState = field(default=RequestState.NEW, init=False)
-    losses: int = field(default=0, init=False)
-    alone: bool = field(default=False, init=False)

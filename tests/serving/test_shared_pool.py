@@ -1,11 +1,12 @@
 """Several routers over one fake pool, in virtual time."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
 from superserve.clock import NS_PER_MS, ManualClock
-from superserve.errors import WorkerError
+from superserve.errors import QueueFullError, WorkerError
 from superserve.request import Outcome
 from superserve.serving.fake_pool import FakePool
 from superserve.serving.shared_pool import SharedPool
@@ -15,12 +16,17 @@ from support.serving import MODEL, ask, make_router, rename
 class Bench:
     """Two models on one worker."""
 
-    def __init__(self, workers: int = 1) -> None:
+    def __init__(
+        self,
+        workers: int = 1,
+        soon: Callable[[Callable[[], None]], object] = lambda call: call(),
+        max_queued: int = 100,
+    ) -> None:
         self.clock = ManualClock(start_ns=1_000 * NS_PER_MS)
         self.pool = FakePool(workers)
-        self.shared = SharedPool(self.pool, self.clock)
+        self.shared = SharedPool(self.pool, self.clock, soon)
         self.routers = [
-            make_router(self.shared, self.clock, config=rename(MODEL, name), number=number)
+            make_router(self.shared, self.clock, config=rename(MODEL, name), number=number, max_queued=max_queued)
             for number, name in enumerate(("first", "second"))
         ]
 
@@ -42,6 +48,33 @@ async def test_the_most_urgent_model_has_the_worker_next() -> None:
     assert (first.outcomes[Outcome.SERVED], second.outcomes[Outcome.SERVED]) == (2, 1)
     counts = [router.statistics.told("m", "1").execution_count for router in bench.routers]
     assert counts == [2, 1]
+
+
+async def test_what_comes_together_runs_together() -> None:
+    """No worker starts before all of it has been read; and then the most urgent model has the first one."""
+    later: list[Callable[[], None]] = []
+    bench = await Bench(soon=later.append).started()
+    first, second = bench.routers
+    asked = [ask(first), ask(first, 40.0), ask(second, 30.0), ask(second, 35.0)]
+    assert (bench.pool.launched, len(later)) == ([], 1)
+    later.pop()()
+    assert [(batch.model, batch.rows) for _, batch in bench.pool.launched] == [(1, 2)]
+    bench.pool.finish(0)
+    bench.pool.finish(0)
+    assert [len(recorder.answers) for recorder in asked] == [1] * 4
+    ask(first)
+    assert len(later) == 1, "what comes next is read with what comes with it"
+
+
+async def test_an_idle_worker_has_no_full_queue_before_it() -> None:
+    """Requests that only wait for others to be read keep none from being admitted."""
+    later: list[Callable[[], None]] = []
+    bench = await Bench(soon=later.append, max_queued=2).started()
+    first, _ = bench.routers
+    asked = [ask(first) for _ in range(4)]
+    assert [batch.rows for _, batch in bench.pool.launched] == [2]
+    (refused,) = [recorder for recorder in [*asked, ask(first)] if recorder.errors]
+    assert isinstance(refused.errors[0], QueueFullError)
 
 
 async def test_a_lost_batch_goes_back_to_its_own_model() -> None:

@@ -74,7 +74,7 @@ class Server:
         clock: Clock,
         tracing: Tracing | None = None,
     ) -> None:
-        self._shared = SharedPool(pool, clock)
+        self._shared = SharedPool(pool, clock, lambda call: asyncio.get_running_loop().call_soon(call))
         self._tracing = tracing
         served = [model.served(config, self._shared, clock, number, tracing) for number, model in enumerate(models)]
         self.plane = DataPlane(served, version=__version__)

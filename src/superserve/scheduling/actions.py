@@ -1,7 +1,8 @@
 """What a scheduler wants done: batches to launch, and requests that have ended."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from superserve.request import Outcome, Reason, Request
 from superserve.scheduling.admission import Prediction
@@ -21,8 +22,7 @@ class BatchFate(StrEnum):
     """It has no answer yet, and should have; what had slack left waits again, for another worker."""
 
 
-@dataclass(slots=True, eq=False)
-class Launch:
+class Launch(msgspec.Struct, eq=False):
     """Run these requests as one batch on a worker. Its subnet is an index into the table.
 
     With what the decision was made on, and what came of it: all that `superserve why` needs to explain it later.
@@ -54,8 +54,7 @@ class Launch:
     overdue: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class Finish:
+class Finish(msgspec.Struct, eq=False):
     """A request ended. ``launch`` is the batch that answered it, ``prediction`` why it was not admitted, if so."""
 
     request: Request

@@ -2,10 +2,13 @@
 
 import heapq
 from collections import deque
+from typing import Final
 
 from superserve.request import Request, RequestState
 
 _Entry = tuple[int, int, Request]
+
+_QUEUED: Final = RequestState.QUEUED  # to find it in its class takes ten times as long
 
 
 class ExpiryQueue:
@@ -31,7 +34,7 @@ class ExpiryQueue:
 
     def next_ns(self) -> int | None:
         """The earliest of the instants; None if nobody waits."""
-        rising, others, queued = self._rising, self._others, RequestState.QUEUED
+        rising, others, queued = self._rising, self._others, _QUEUED
         while rising and rising[0][2].state is not queued:
             rising.popleft()
         if not others:

@@ -41,6 +41,15 @@ class Overdue(NamedTuple):
 
 
 _NOTHING: Final[Sequence[Action]] = ()
+
+# Every request meets these half a dozen times, and to find a member of an enum takes Python 3.11 70 ns each time.
+_QUEUED: Final = RequestState.QUEUED
+_RUNNING: Final = RequestState.RUNNING
+_DONE: Final = RequestState.DONE
+_SERVED: Final = Outcome.SERVED
+_LATE: Final = Outcome.LATE
+_ANSWERED: Final = Reason.ANSWERED
+
 #: Where what was learned leaves no time for anything, half of it is forgotten this often. So the machine may recover
 #: from four times the SLO of overhead, within a second; while it does not, a batch is late as often.
 _RELAX_NS: Final = NS_PER_S // 5
@@ -123,6 +132,11 @@ class Scheduler:
         return len(self._queue)
 
     @property
+    def is_full(self) -> bool:
+        """Whether a request would be rejected for those that wait."""
+        return len(self._queue) >= self.limits.max_queued
+
+    @property
     def workers(self) -> int:
         """Workers that are idle or running a batch."""
         return len(self._workers.live)
@@ -135,7 +149,7 @@ class Scheduler:
     @property
     def unfinished(self) -> int:
         """Admitted requests without an outcome."""
-        return len(self._queue) + sum(request.state is RequestState.RUNNING for request in self._launched())
+        return len(self._queue) + sum(request.state is _RUNNING for request in self._launched())
 
     def running(self, worker: int) -> Launch | None:
         """The batch of this model that a worker runs."""
@@ -143,11 +157,7 @@ class Scheduler:
 
     def oldest_arrival_ns(self) -> int | None:
         """When the oldest request came that has not ended; None if all have. It looks at each of them."""
-        waits = (
-            request.arrival_ns
-            for request in chain(self._queue, self._launched())
-            if request.state is not RequestState.DONE
-        )
+        waits = (request.arrival_ns for request in chain(self._queue, self._launched()) if request.state is not _DONE)
         return min(waits, default=None)
 
     def _launched(self) -> Iterator[Request]:
@@ -201,7 +211,11 @@ class Scheduler:
         return (self._queue.rows + self._view.arrivals.rows_within(now_ns, span_ns)) * self._pace_ns
 
     def on_arrival(self, now_ns: int, request: Request) -> Sequence[Action]:
-        """A request came in; ``request.rows`` is at most the table's ``max_rows``."""
+        """A request came in, and may run at once; ``request.rows`` is at most the table's ``max_rows``."""
+        return self.admit(now_ns, request) or self._dispatch(now_ns)
+
+    def admit(self, now_ns: int, request: Request) -> Sequence[Action]:
+        """A request came in together with others: `on_worker_idle` follows once all of them have been offered."""
         if self._observes:
             if self._admission.has_recovered(now_ns):
                 # All that is remembered came beyond all capacity: accuracy would suffer as long again.
@@ -215,13 +229,13 @@ class Scheduler:
             if prediction is not None:
                 return (self._finish(request, Outcome.REJECTED, Reason.PREDICTED_LATE, prediction=prediction),)
         self._enqueue(request)
-        return self._dispatch(now_ns) if self._idle else _NOTHING
+        return _NOTHING
 
     def on_cancel(self, now_ns: int, request: Request) -> Sequence[Action]:  # noqa: ARG002  (events share a form)
         """The client gave up. A running batch goes on without it; nothing happens if it has ended already."""
-        if request.state is RequestState.DONE:
+        if request.state is _DONE:
             return _NOTHING
-        if request.state is RequestState.QUEUED:
+        if request.state is _QUEUED:
             self._queue.remove(request)
         return (self._finish(request, Outcome.CANCELLED, Reason.CLIENT_GONE),)
 
@@ -260,11 +274,13 @@ class Scheduler:
             self._plan()
         actions: list[Action] = []
         for request in launch.requests:
-            if request.state is RequestState.QUEUED:  # the batch was overdue
-                self._queue.remove(request)
-            if request.state is not RequestState.DONE:
-                outcome = Outcome.SERVED if now_ns <= request.deadline_ns else Outcome.LATE
-                actions.append(self._finish(request, outcome, Reason.ANSWERED, launch))
+            if request.state is not _RUNNING:
+                if request.state is _DONE:
+                    continue
+                self._queue.remove(request)  # the batch was overdue
+            request.state = _DONE
+            outcome = _SERVED if now_ns <= request.deadline_ns else _LATE
+            actions.append(Finish(request, outcome, _ANSWERED, launch))
         self._workers.free(worker)
         if self._shared is None:
             actions.extend(self._dispatch(now_ns))
@@ -277,7 +293,7 @@ class Scheduler:
         actions: list[Action] = [
             self._finish(request, Outcome.FAILED, Reason.WORKER_FAILED)
             for request in (launch.requests if overdue is None else overdue.kept)
-            if request.state is RequestState.RUNNING
+            if request.state is _RUNNING
         ]
         self._workers.free(worker)
         if self._shared is None:
@@ -296,7 +312,7 @@ class Scheduler:
         launch.overdue = True
         kept: list[Request] = []
         for request in launch.requests:
-            if request.state is not RequestState.RUNNING:
+            if request.state is not _RUNNING:
                 continue
             if self._expires and now_ns > request.latest_start_ns:
                 kept.append(request)
@@ -322,7 +338,7 @@ class Scheduler:
         poisonous = is_poison(launch.requests)
         for request in launch.requests:
             request.losses += 1
-            if request.state is not RequestState.RUNNING or (overdue is not None and request not in overdue.kept):
+            if request.state is not _RUNNING or (overdue is not None and request not in overdue.kept):
                 continue
             if poisonous:
                 actions.append(self._finish(request, Outcome.FAILED, Reason.POISON))
@@ -355,7 +371,7 @@ class Scheduler:
         return [
             self._finish(request, Outcome.FAILED, Reason.STOPPING)
             for request in (*waiting, *self._launched())
-            if request.state is not RequestState.DONE
+            if request.state is not _DONE
         ]
 
     def next_timer(self) -> int | None:
@@ -378,7 +394,7 @@ class Scheduler:
             return Reason.FLOOR
         if not self._workers.live:
             return Reason.NO_WORKER
-        if len(self._queue) >= self.limits.max_queued:
+        if self.is_full:
             return Reason.QUEUE_FULL
         self._set_latest_start(request, usable[0])
         if self._expires and now_ns > request.latest_start_ns:
@@ -413,7 +429,7 @@ class Scheduler:
         self._admission.price(self._overhead.typical_ns)
 
     def _enqueue(self, request: Request) -> None:
-        request.state = RequestState.QUEUED
+        request.state = _QUEUED
         if request.priority > 1:
             self._ranked = True
         self._queue.push(request)
@@ -502,7 +518,7 @@ class Scheduler:
         assert requests, f"{self.policy.name} chose a batch that its own head does not fit"
         rows = 0
         for request in requests:
-            request.state = RequestState.RUNNING
+            request.state = _RUNNING
             rows += request.rows
         return self._start(now_ns, decision, worker, requests, rows)
 
@@ -561,13 +577,7 @@ class Scheduler:
         return self._finish(request, Outcome.EXPIRED, reason)
 
     @staticmethod
-    def _finish(
-        request: Request,
-        outcome: Outcome,
-        reason: Reason,
-        launch: Launch | None = None,
-        prediction: Prediction | None = None,
-    ) -> Finish:
-        assert request.state is not RequestState.DONE, f"request {request.id} ended already"
-        request.state = RequestState.DONE
-        return Finish(request, outcome, reason, launch, prediction)
+    def _finish(request: Request, outcome: Outcome, reason: Reason, prediction: Prediction | None = None) -> Finish:
+        assert request.state is not _DONE, f"request {request.id} ended already"
+        request.state = _DONE
+        return Finish(request, outcome, reason, None, prediction)

@@ -64,9 +64,7 @@ class SharedWorkers(Workers):
     Each model keeps its own queue, profile and policy, and its `Scheduler` gives the guarantees that it gives alone;
     any worker runs any model. A worker that becomes idle is offered to the model whose most urgent request has the
     least slack (`Scheduler.head_slack_ns`; of equal ones to the model that came first), and so on until no worker is
-    idle or no model wants one. Within a model the order is by deadline, so that over all of them it is, too. An
-    arrival at a time when a worker is idle needs no comparison: whatever else waits has been offered that worker, and
-    its policy has chosen to wait.
+    idle or no model wants one. Within a model the order is by deadline, so that over all of them it is, too.
 
     Policies see all workers. What other models run counts as `Commitments` do: busy until its predicted end. What they
     have yet to run counts as their part of the workers' time (`share`).
@@ -116,24 +114,27 @@ class SharedWorkers(Workers):
     def on_worker_ready(self, now_ns: int, worker: int) -> Sequence[Told]:
         """A worker joined, warm and idle."""
         self.join(worker)
-        return self._offer(now_ns)
+        return self.offer(now_ns)
 
     def on_batch_done(self, now_ns: int, worker: int, taken_ns: int) -> Sequence[Told]:
-        """A worker answered its batch, as in `Scheduler.on_batch_done`; the batch's scheduler comes first."""
+        """A worker answered its batch, as in `Scheduler.on_batch_done`.
+
+        The batch's scheduler comes first, with a `Finish` for each of its requests and nothing else.
+        """
         scheduler = self.runs[worker]
-        return (scheduler, scheduler.on_batch_done(now_ns, worker, taken_ns)), *self._offer(now_ns)
+        return (scheduler, scheduler.on_batch_done(now_ns, worker, taken_ns)), *self.offer(now_ns)
 
     def on_batch_failed(self, now_ns: int, worker: int) -> Sequence[Told]:
         """A worker could not run its batch, but lives and is idle."""
         scheduler = self.runs[worker]
-        return (scheduler, scheduler.on_batch_failed(now_ns, worker)), *self._offer(now_ns)
+        return (scheduler, scheduler.on_batch_failed(now_ns, worker)), *self.offer(now_ns)
 
     def on_batch_overdue(self, now_ns: int, worker: int) -> Sequence[Told]:
         """A batch should have been answered: see `Scheduler.on_batch_overdue`."""
         if not self.suspend(worker):
             return ()
         scheduler = self.runs[worker]
-        return (scheduler, scheduler.on_batch_overdue(now_ns, worker)), *self._offer(now_ns)
+        return (scheduler, scheduler.on_batch_overdue(now_ns, worker)), *self.offer(now_ns)
 
     def on_worker_lost(self, now_ns: int, worker: int) -> Sequence[Told]:
         """A worker is gone. Its requests wait again, in their own model's queue."""
@@ -141,9 +142,10 @@ class SharedWorkers(Workers):
             return ()
         self.leave(worker)
         lost = [(scheduler, scheduler.on_worker_lost(now_ns, worker)) for scheduler in self._schedulers]
-        return *lost, *self._offer(now_ns)
+        return *lost, *self.offer(now_ns)
 
-    def _offer(self, now_ns: int) -> Sequence[Told]:
+    def offer(self, now_ns: int) -> Sequence[Told]:
+        """Requests came in: idle workers go to the models that want them, the most urgent first."""
         schedulers = self._schedulers
         if len(schedulers) == 1:
             return ((schedulers[0], schedulers[0].on_worker_idle(now_ns)),)

@@ -16,7 +16,7 @@ from superserve.errors import ConfigError
 from superserve.intervals import wilson95
 from superserve.model_folder import ModelConfig
 from superserve.profile import LatencyTable
-from superserve.scheduling.actions import Action, Finish, Launch
+from superserve.scheduling.actions import Finish, Launch
 from superserve.serving.comparison import comparison
 from superserve.serving.idle_work import SLO_SHARE, IdleBatch, IdleLimit
 from superserve.serving.pool import BatchResult
@@ -137,11 +137,8 @@ class Ledger:
         """Samples that wait for idle time."""
         return len(self._waiting)
 
-    def observe(self, actions: Sequence[Action], result: BatchResult) -> bool:
-        """A batch has been answered, and its inputs and outputs are still there; whether any of it was kept."""
-        answered = [action for action in actions if isinstance(action, Finish) and action.launch is not None]
-        if not answered:
-            return False
+    def observe(self, answered: Sequence[Finish], result: BatchResult) -> bool:
+        """Requests of a batch are answered, and its inputs and outputs are still there; whether any of it was kept."""
         launch = cast("Launch", answered[0].launch)
         if launch.subnet == self._largest:
             return False

@@ -9,7 +9,6 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Final, cast
 
 from superserve.clock import NS_PER_S, NS_PER_US, Clock, Timer
@@ -68,9 +67,10 @@ class _Nobody:
 
 _NOBODY: Final = _Nobody()
 
+_SERVED: Final = Outcome.SERVED  # see ``scheduler.py``
 
-@dataclass(slots=True, eq=False)
-class Pending(Request):
+
+class Pending(Request, eq=False):
     """A request with what the scheduler does not see of it: its tensors and who waits for its end.
 
     ``inputs`` is one buffer per input of the model; they were there at ``decoded_ns``. ``offset`` is its first row in
@@ -83,7 +83,7 @@ class Pending(Request):
     request_id: bytes = b""
     origin: Origin = HTTP
     decoded_ns: int = 0
-    offset: int = field(default=0, init=False)
+    offset: int = 0
 
 
 class Router:
@@ -145,7 +145,7 @@ class Router:
         self._scheduler = scheduler
         self._pool = pool
         self._clock = clock
-        self._outputs = tuple(enumerate(output_row_bytes))
+        self._output_row_bytes = tuple(output_row_bytes)
         self._tables = scheduler.tables
         self._number = number
         self._ids = itertools.count()
@@ -289,14 +289,19 @@ class Router:
         )
         self._unfinished += 1
         if self._admitting:
-            actions = self._scheduler.on_arrival(now_ns, pending)
-            # Where no worker is idle, an arrival that ends nothing moves the next timer by its own expiry alone.
+            idle = self._pool.workers.idle
+            if idle and self._scheduler.is_full:  # of what only waits for the rest to be read
+                self._pool.offer()
+            actions = self._scheduler.admit(now_ns, pending)
+            if idle:
+                self._pool.offer_soon()
+            # An arrival that ends nothing moves the next timer by its own expiry alone.
             timer_in_time = self._timer is not None and self._timer_ns <= pending.latest_start_ns
-            if actions or self._pool.workers.idle or not timer_in_time:
+            if actions or not timer_in_time:
                 self.act(actions)
         else:
             pending.state = RequestState.DONE
-            self._end(Finish(pending, Outcome.REJECTED, Reason.STOPPING), None)
+            self._refuse(Finish(pending, Outcome.REJECTED, Reason.STOPPING))
         return pending
 
     def cancel(self, pending: Pending) -> None:
@@ -304,19 +309,14 @@ class Router:
         self.act(self._scheduler.on_cancel(self._clock.now_ns(), pending))
 
     def act(self, actions: Sequence[Action]) -> None:
-        """Do what the scheduler wants done, in order."""
+        """Do what the scheduler wants done, and first what there is to launch: its worker has nothing else to do."""
         for action in actions:
             if isinstance(action, Launch):
                 self._launch(action)
-            else:
-                self._end(action, None)
+        for action in actions:
+            if isinstance(action, Finish):
+                self._refuse(action)
         self._arm()
-
-    def launch(self, actions: Sequence[Action]) -> None:
-        """Do only what there is to launch, before `conclude` with the same actions."""
-        for action in actions:
-            if isinstance(action, Launch):
-                self._launch(action)
 
     def launch_idle(self, batch: IdleBatch) -> int:
         """Run a batch that no request waits for; returns the worker. See `Scheduler.launch_idle`."""
@@ -328,28 +328,39 @@ class Router:
         """One of the `idle_sources` has something to do."""
         self._pool.idle_work.wake()
 
-    def conclude(self, actions: Sequence[Action], result: BatchResult, input_ns: int) -> None:
-        """Do what is left after `launch`; ``result`` is what answered requests are answered with.
-
-        ``input_ns`` is how long it took to hand that batch over.
-        """
+    def answer(self, finishes: Sequence[Finish], result: BatchResult, input_ns: int) -> None:
+        """Answer those requests of a batch that still wait for it; ``input_ns``: how long it took to hand it over."""
+        if not finishes:
+            return
         began_ns = self._clock.now_ns()
-        ended = next((action.launch for action in actions if isinstance(action, Finish) and action.launch), None)
-        if ended is not None and ended.overdue:
-            _placed(ended)  # some may have got other places in other batches since
-        if self.ledger is not None and self.ledger.observe(actions, result):
+        launch = cast("Launch", finishes[0].launch)
+        if launch.overdue:
+            _placed(launch)  # some may have got other places in other batches since
+        if self.ledger is not None and self.ledger.observe(finishes, result):
             self.wake_idle_work()
-        answered: list[Pending] = []
-        launch: Launch | None = None
-        for action in actions:
-            if isinstance(action, Finish):
-                self._end(action, result, began_ns)
-                if action.launch is not None:
-                    launch = action.launch
-                    answered.append(cast("Pending", action.request))
-        self._arm()
-        if launch is not None:
-            self._observe(launch, answered, began_ns, BatchTimes(input_ns, result.infer_ns, 0))
+        answered = cast("list[Pending]", [finish.request for finish in finishes])
+        launched_ns, infer_us = launch.launched_ns, result.infer_ns // NS_PER_US
+        wait_us = max(0, began_ns - launched_ns - result.infer_ns) // NS_PER_US
+        outputs = list(zip(result.outputs, self._output_row_bytes, strict=True))
+        for pending, finish in zip(answered, finishes, strict=True):
+            first, last = pending.offset, pending.offset + pending.rows
+            answer = Answer(
+                launch.subnet,
+                launch.rows,
+                pending.rows,
+                (launched_ns - pending.arrival_ns) // NS_PER_US,
+                infer_us,
+                finish.outcome is _SERVED,
+                (pending.decoded_ns - pending.arrival_ns) // NS_PER_US,
+                wait_us,
+                [output[first * size : last * size] for output, size in outputs],
+            )
+            try:
+                pending.responder.answered(answer)
+            except Exception:  # one client's answer must not keep those of its batch-mates from being sent
+                _logger.exception("cannot answer request %d", pending.id)
+            self._ended(pending, finish)
+        self._observe(launch, answered, began_ns, BatchTimes(input_ns, result.infer_ns, 0))
 
     def _observe(self, launch: Launch, answered: Sequence[Pending], began_ns: int, times: BatchTimes) -> None:
         """Learn and count where the time of a batch went; its answers have been given since ``began_ns``."""
@@ -399,30 +410,27 @@ class Router:
         due_ns = launch.overhead_ns + round(planned_ns * launch.drift) if launch.requests else 0
         self._pool.launch(launch.worker, Batch(subnet, rows, inputs, self._number, planned_ns, due_ns))
 
-    def _end(self, finish: Finish, result: BatchResult | None, result_ns: int = 0) -> None:
-        pending = cast("Pending", finish.request)
+    def _ended(self, pending: Pending, finish: Finish) -> None:
+        """Count a request that has been told of its end, and forget what it held."""
         self.outcomes[finish.outcome] += 1
-        self._unfinished -= 1
         if pending.losses and finish.reason is not Reason.WORKER_LOST:
             self.rescued[finish.outcome] += 1
-        try:
-            if finish.launch is not None and result is not None:
-                pending.responder.answered(self._answer(pending, finish, finish.launch, result, result_ns))
-            else:
-                self._refuse(pending, finish)
-        except Exception:  # one client's answer must not keep those of its batch-mates from being sent
-            _logger.exception("cannot answer request %d", pending.id)
         # The queue forgets requests in bulk, and the responder refers back: nobody else is to keep the tensors alive.
         pending.responder, pending.inputs = _NOBODY, ()
+        self._unfinished -= 1
         if self._unfinished == 0 and self._idle is not None:
             self._idle.set()
 
-    def _refuse(self, pending: Pending, finish: Finish) -> None:
+    def _refuse(self, finish: Finish) -> None:
         """Tell whoever waits that there is no answer."""
+        pending = cast("Pending", finish.request)
         self._note(pending, finish)
         error = self._error(pending, finish)
         error.reason = finish.reason.label
-        pending.responder.refused(error)
+        try:
+            pending.responder.refused(error)
+        except Exception:  # as in `answer`
+            _logger.exception("cannot refuse request %d", pending.id)
         now_ns = self._clock.now_ns()
         self.statistics.on_failure(now_ns - pending.arrival_ns)
         if finish.outcome is Outcome.REJECTED:
@@ -431,6 +439,7 @@ class Router:
             self.telemetry.refusal.observe(now_ns - pending.latest_start_ns)
         if self._tracer is not None:
             self._tracer.refused(pending, finish.outcome, error, now_ns)
+        self._ended(pending, finish)
 
     def _note(self, pending: Pending, finish: Finish) -> None:
         """Keep how a request ended without an answer."""
@@ -451,20 +460,6 @@ class Router:
         self._incidents.ended(ending)
         if self.recorder is not None:
             self.recorder.ended(ending)
-
-    def _answer(self, pending: Pending, finish: Finish, launch: Launch, result: BatchResult, result_ns: int) -> Answer:
-        first, last = pending.offset, pending.offset + pending.rows
-        return Answer(
-            launch.subnet,
-            launch.rows,
-            pending.rows,
-            (launch.launched_ns - pending.arrival_ns) // NS_PER_US,
-            result.infer_ns // NS_PER_US,
-            finish.outcome is Outcome.SERVED,
-            (pending.decoded_ns - pending.arrival_ns) // NS_PER_US,
-            max(0, result_ns - launch.launched_ns - result.infer_ns) // NS_PER_US,
-            [result.outputs[output][first * size : last * size] for output, size in self._outputs],
-        )
 
     def _error(self, pending: Pending, finish: Finish) -> SuperServeError:
         reason = finish.reason

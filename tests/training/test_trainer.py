@@ -9,6 +9,7 @@ from torch import Tensor
 
 from superserve.errors import CheckpointError, ConfigError
 from superserve.supernet.actuator import apply, bind
+from superserve.training.card import commands
 from superserve.training.parallel import Alone
 from superserve.training.trainer import CHECKPOINT_FILE, Plan, Progress, Trained, Trainer, train
 from support.training import PLAN, coloured, learning, served, tiny_job
@@ -77,8 +78,13 @@ def test_a_finished_run_resumes_to_its_result(tmp_path: Path, uninterrupted: Tra
 
 
 def test_a_finished_run_can_be_extended(tmp_path: Path, uninterrupted: Trained) -> None:
+    """And its card will say so: the learning rate fell twice."""
     train(tiny_job(tmp_path))
-    longer = train(tiny_job(tmp_path, msgspec.structs.replace(PLAN, epochs=3)), resume=True)
+    plan = msgspec.structs.replace(PLAN, epochs=3)
+    longer = train(tiny_job(tmp_path, plan), resume=True)
+    typed = "superserve train tiny --data DIR --out DIR --epochs {} --seed 5".format
+    assert commands("tiny", plan, longer.history) == f"{typed(2)}\n{typed(3)} --resume"
+    assert commands("tiny", PLAN, uninterrupted.history) == typed(2)
     assert [record.epoch for record in longer.history] == [1, 2, 3]
     assert [record.loss for record in longer.history[:2]] == [record.loss for record in uninterrupted.history]
 

@@ -27,6 +27,7 @@ class Making(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """How a model was made, as ``making.json`` keeps it: what its other files do not say."""
 
     command: str
+    """One line, or several if the run was resumed to have more epochs."""
     plan: Plan
     history: tuple[EpochRecord, ...]
     licence: str
@@ -41,6 +42,13 @@ class Making(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """How the front was found, in words."""
     sections: tuple[str, ...] = ()
     """What else was measured of the front, each with its heading, in Markdown."""
+
+
+def commands(name: str, plan: Plan, history: Sequence[EpochRecord], options: str = "") -> str:
+    """What was typed to train a model: a line for each number of epochs that the run was to have."""
+    stages = list(dict.fromkeys(record.planned or plan.epochs for record in history))
+    lines = [f"superserve train {name} --data DIR --out DIR{options} --epochs {n} --seed {plan.seed}" for n in stages]
+    return "\n".join([lines[0], *(f"{line} --resume" for line in lines[1:])])
 
 
 def machine() -> str:
@@ -111,7 +119,8 @@ def _training(making: Making) -> Iterator[str]:
     wall, cpu = sum(record.wall_s for record in history), sum(record.cpu_s for record in history)
     yield f"{len(history)} epochs on {making.machine}:"
     yield f"{duration(wall)}, {duration(cpu)} of processor time. Sandwich rule with in-place distillation;"
-    yield "moving average of the weights. The plan, of which the weights are a function:"
+    of = "" if "\n" not in making.command else ", and of the number of epochs before,"
+    yield f"moving average of the weights. The plan, of which{of} the weights are a function:"
     yield from ("", "```json", msgspec.json.format(msgspec.json.encode(plan), indent=2).decode(), "```")
 
 

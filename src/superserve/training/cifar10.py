@@ -20,7 +20,7 @@ from superserve.model_folder import FORMAT, ModelConfig, ModelFolder, TensorSpec
 from superserve.supernet.preprocess import ImagePreprocessing
 from superserve.supernet.zoo.ofa_resnet import OfaResNetConfig, StageConfig
 from superserve.training.augment import CropFlip, crop_flip
-from superserve.training.card import Making, latencies_ms, machine, write_card
+from superserve.training.card import Making, commands, latencies_ms, machine, write_card
 from superserve.training.cifar10_data import LABELS, load_cifar10
 from superserve.training.data import Parts
 from superserve.training.front import batch_latency_ms
@@ -174,7 +174,7 @@ def publish_cifar10(trained: Trained, parts: Parts, plan: Plan, out: Path, repor
 
 def _making(plan: Plan, trained: Trained, parts: Parts) -> Making:
     return Making(
-        command=f"superserve train cifar10 --data DIR --out DIR --epochs {plan.epochs} --seed {plan.seed}",
+        command=commands("cifar10", plan, trained.history),
         plan=plan,
         history=trained.history,
         licence="apache-2.0",

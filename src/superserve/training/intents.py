@@ -20,7 +20,7 @@ from superserve.errors import ConfigError
 from superserve.model_folder import ModelConfig, ModelFolder
 from superserve.supernet.tensor_files import write_tensors
 from superserve.training.backbone import read_backbone, rewired
-from superserve.training.card import Making, latencies_ms, machine, write_card
+from superserve.training.card import Making, commands, latencies_ms, machine, write_card
 from superserve.training.data import Parts, Split
 from superserve.training.front import batch_latency_ms
 from superserve.training.intents_card import data_in_words, limits, sections
@@ -163,7 +163,7 @@ def publish_intents(made: Made, corpus: Corpus, out: Path, report: Report) -> Mo
     chosen = choose(measurer, list(network.space.uniform()), corpus.parts.validate, FRONT_SIZE, report)
     folder = publish(measurer, chosen, corpus.parts, out, report, bundle_test=True)
     making = Making(
-        command=f"superserve train {NAME} --data DIR --out DIR{made.options} --epochs {plan.epochs} --seed {plan.seed}",
+        command=commands(NAME, plan, made.trained.history, made.options),
         plan=plan,
         history=made.trained.history,
         licence="apache-2.0" if not made.options else "other",

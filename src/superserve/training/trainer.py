@@ -288,6 +288,7 @@ class Trainer:
             warnings=warnings(self._history, accuracy, n),
             wall_s=self._wall_ns / NS_PER_S,
             cpu_s=cpu_ns / NS_PER_S,
+            planned=self._plan.epochs,
         )
         self._history = (*self._history, record)
         self._loss_sum, self._wall_ns, self._cpu_ns = 0.0, 0, 0

@@ -28,6 +28,8 @@ class EpochRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """How long it took."""
     cpu_s: float = 0.0
     """Processor time of all processes."""
+    planned: int = 0
+    """How many epochs the run was to have then: the learning rate depends on it. 0: not kept."""
 
     def line(self) -> str:
         """The epoch in one line."""

@@ -26,6 +26,7 @@ def main(fuzzer: str, *arguments: str) -> int:
         # A model to load and unload that the other requests do not need.
         write_digits_like_folder(scratch / "repository" / "spare")
         flags = ["--workers", "1", "--slo-ms", "500", "--model-repository", str(scratch / "repository")]
+        flags += ["--ledger", "0.5", "--reprofile"]  # without them some paths only say that they could be there
         with serving(folder, *flags, scratch=scratch) as server:
             command = [
                 str(Path(fuzzer).absolute()),

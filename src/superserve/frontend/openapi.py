@@ -201,7 +201,11 @@ def _operation(method: bytes, pattern: str) -> dict[str, Any]:
     if operation.description:
         told["description"] = operation.description
     if operation.body is not None:
-        told["requestBody"] = {"required": True, "content": _content(operation.body, tensors=operation.tensors)}
+        # What a repository is asked has an answer without a body, too.
+        told["requestBody"] = {
+            "required": operation.tensors,
+            "content": _content(operation.body, tensors=operation.tensors),
+        }
     return told
 
 

@@ -91,6 +91,9 @@ def _known(url: bytes) -> tuple[str, int]:
     """The run and the second that a client knows; another run, if it does not say."""
     try:
         query = dict(parse_qsl(url.partition(b"?")[2].decode("latin-1"), max_num_fields=_MOST_PARAMETERS))
-        return query.get("run", ""), int(query.get("after", "0"))
+        run, after = query.get("run", ""), int(query.get("after", "0"))
     except ValueError:
-        raise InvalidRequestError("query: give run=TEXT and after=INTEGER, as an earlier answer told them") from None
+        run, after = "", -1
+    if after < 0:
+        raise InvalidRequestError("query: give run=TEXT and after=INTEGER, as an earlier answer told them")
+    return run, after

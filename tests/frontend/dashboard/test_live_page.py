@@ -149,7 +149,9 @@ async def test_activity_is_told_as_json() -> None:
     assert news["models"] is None
 
 
-@pytest.mark.parametrize("query", ["after=x", "after=-1", "after=1e9", "after=" + "9" * 5000, "&".join(["a=b"] * 20)])
+@pytest.mark.parametrize(
+    "query", ["after=x", "after=", "after=-1", "after=1_0", "after=1e9", "after=" + "9" * 5000, "&".join(["a=b"] * 20)]
+)
 def test_a_query_that_cannot_be_used_is_refused(query: str) -> None:
     """With words, whatever somebody types."""
     status, _, body = Bench().get(f"/v2/activity?{query}")

@@ -33,6 +33,8 @@ _DIGEST: Final = b"{digest}"
 
 #: Parameters of a query that are looked at.
 _MOST_PARAMETERS: Final = 10
+#: Of the number of a second.
+_MOST_DIGITS: Final = 18
 
 
 class _Asset(NamedTuple):
@@ -89,11 +91,14 @@ def _files() -> dict[str, _Asset]:
 
 def _known(url: bytes) -> tuple[str, int]:
     """The run and the second that a client knows; another run, if it does not say."""
+    refusal = InvalidRequestError("query: give run=TEXT and after=INTEGER, as an earlier answer told them")
+    text = url.partition(b"?")[2].decode("latin-1")
     try:
-        query = dict(parse_qsl(url.partition(b"?")[2].decode("latin-1"), max_num_fields=_MOST_PARAMETERS))
-        run, after = query.get("run", ""), int(query.get("after", "0"))
+        query = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS))
     except ValueError:
-        run, after = "", -1
-    if after < 0:
-        raise InvalidRequestError("query: give run=TEXT and after=INTEGER, as an earlier answer told them")
-    return run, after
+        raise refusal from None
+    after = query.get("after", "0")
+    # `int` would take more than digits: blanks, underscores, a sign.
+    if len(after) > _MOST_DIGITS or not (after.isascii() and after.isdigit()):
+        raise refusal
+    return query.get("run", ""), int(after)

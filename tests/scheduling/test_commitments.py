@@ -25,7 +25,29 @@ def test_the_sum_is_that_of_what_runs(steps: list[tuple[int, int, int, bool]]) -
         if asks:
             free_ns = [max(now_ns, running.get(each, now_ns)) for each in range(WORKERS)]
             assert commitments.free_sum_ns(now_ns, WORKERS) == sum(free_ns)
-            assert sorted(commitments.ends_ns(now_ns, WORKERS)) == sorted(free_ns)
+            assert commitments.ends_ns(now_ns, WORKERS) == sorted(free_ns)
+
+
+@given(
+    ends=st.lists(st.integers(0, 60), min_size=1, max_size=6),
+    idle=st.integers(0, 2),
+    now_ns=st.integers(0, 60),
+    ahead_ns=st.integers(-5, 100),
+    batch_ns=st.integers(1, 30),
+)
+def test_starts_are_those_of_each_worker(ends: list[int], idle: int, now_ns: int, ahead_ns: int, batch_ns: int) -> None:
+    """Each runs batches one after the other: counted worker by worker, batch by batch."""
+    commitments, until_ns = Commitments(), now_ns + ahead_ns
+    for worker, end_ns in enumerate(ends):
+        commitments.add(worker, end_ns)
+    workers = len(ends) + idle
+    starts = [
+        free_ns + number * batch_ns
+        for free_ns in (max(now_ns, end_ns) for end_ns in (*ends, *[now_ns] * idle))
+        for number in range(200)
+    ]
+    expected = sum(start_ns <= until_ns for start_ns in starts), min(each for each in starts if each > until_ns)
+    assert commitments.starts(now_ns, workers, until_ns, batch_ns) == expected
 
 
 def test_nothing_is_kept_of_batches_that_have_ended() -> None:

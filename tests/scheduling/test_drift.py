@@ -1,10 +1,15 @@
 """What batches take over what was planned."""
 
+from collections import defaultdict
+
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import given
 
 from superserve.clock import NS_PER_S
 from superserve.scheduling.drift import DriftEstimate
+from superserve.scheduling.quantile import RunningQuantile
 
 
 def observed(drift: DriftEstimate, worker: int, ratio: float, times: int, now_ns: int = 0) -> float:
@@ -103,3 +108,52 @@ def test_a_lost_worker_is_forgotten() -> None:
     lost = uneven()
     lost.forget(3)
     assert not lost.uneven
+
+
+def lower_median(values: list[float]) -> float:
+    return sorted(values)[(len(values) - 1) // 2] if values else 1.0
+
+
+class Plain:
+    """The same estimate by its definition: everything is sorted anew for every batch."""
+
+    def __init__(self) -> None:
+        self.quantiles: dict[int, RunningQuantile] = {}
+        self.ratios = defaultdict[int, list[float]](list)
+        self.planned = 1.0
+        self.slow: set[int] = set()
+
+    def level(self, worker: int) -> float:
+        worst = sorted(self.ratios[worker][-64:])
+        return worst[-2] if len(worst) > 1 else 1.0
+
+    def observe(self, worker: int, ratio: float) -> None:
+        quantile = self.quantiles.setdefault(worker, RunningQuantile(1.0, least=1.0))
+        before = quantile.value
+        quantile.observe(ratio)
+        if quantile.value != before:
+            self.planned = grained(lower_median([each.value for each in self.quantiles.values()]))
+        self.ratios[worker].append(ratio)
+        levels = {each: self.level(each) for each in self.quantiles}
+        if self.slow or levels[worker] > 1.05 * self.planned:
+            least = 1.05 * max(self.planned, lower_median(list(levels.values())))
+            self.slow = {each for each, level in levels.items() if level > least}
+
+
+def grained(drift: float) -> float:
+    """Rounded up to 64ths."""
+    return 1.0 + -(-(drift - 1.0) // (1 / 64)) / 64
+
+
+BATCHES = st.lists(st.tuples(st.integers(0, 4), st.sampled_from([0.9, 1.02, 1.1, 1.3, 4.0])), max_size=200)
+
+
+@given(BATCHES)
+def test_it_is_what_its_definition_says(batches: list[tuple[int, float]]) -> None:
+    """What to plan with, and who is slow, after each batch of any worker."""
+    drift, plain = DriftEstimate(), Plain()
+    for worker, ratio in batches:
+        observed(drift, worker, ratio, 1)
+        plain.observe(worker, ratio)
+        assert drift.planned == plain.planned
+        assert {each for each in range(5) if drift.slow(each)} == plain.slow

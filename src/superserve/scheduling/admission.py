@@ -95,9 +95,9 @@ class Admission:
     that the bound holds, and a short text is refused for what it takes, not for what the longest would. In overload its
     own batch is one of the longest rows.
 
-    While the queue is far from its deadlines the work is constant, whatever its length. Else it is linear in the number
-    of workers, once for all arrivals between two starts of batches, and logarithmic in the length of the queue where
-    deadlines are mixed (see `EDFQueue.rows_until`).
+    While the queue is far from its deadlines the work is constant, whatever its length. Else it is logarithmic in the
+    number of workers, and in the length of the queue where deadlines are mixed (see `EDFQueue.rows_until`); linear in
+    the workers only for those that are refused outside of overload.
 
     Args:
         policy: says which subnets there are, and how long batches take.
@@ -301,12 +301,7 @@ class Admission:
         commitments = self._view.commitments
         changes, kept_ns, since_ns, started, next_ns = self._counted
         if changes != commitments.changes or kept_ns != batch_ns or not since_ns <= until_ns < next_ns:
-            started, nexts = 0, []
-            for end_ns in commitments.ends_ns(now_ns, workers):
-                here = max(0, (until_ns - end_ns) // batch_ns + 1)
-                started += here
-                nexts.append(end_ns + here * batch_ns)
-            next_ns = min(nexts)
+            started, next_ns = commitments.starts(now_ns, workers, until_ns, batch_ns)
             self._counted = commitments.changes, batch_ns, until_ns, started, next_ns
         return started, next_ns
 
@@ -314,9 +309,8 @@ class Admission:
 def _missing(ends: Sequence[int], latest_ns: int, deadline_ns: int, need_ns: float) -> int:
     """By how much later a request would have to be due for the workers to have enough time before; at most 0 if not.
 
-    Only the time of workers that are free by its latest start counts.
+    Only the time of workers that are free by its latest start counts; ``ends`` says when each is, in order.
     """
-    ends = sorted(ends)
     later_ns, time_ns = 0, 0
     for count, end_ns in enumerate(ends, 1):
         time_ns += deadline_ns - end_ns

@@ -2,10 +2,12 @@
 
 from bisect import bisect_left, insort
 from collections import deque
-from typing import Final
+from math import fsum
+from typing import Final, NamedTuple
 
 from superserve.clock import NS_PER_S
 from superserve.scheduling.quantile import RunningQuantile
+from superserve.scheduling.ranking import Ranking
 
 #: The estimate is told in steps of this size, so that tables which depend on it are rarely made anew.
 _GRAIN: Final = 1.0 / 64.0
@@ -28,11 +30,14 @@ class DriftEstimate:
     It is the median over workers (the lower one of an even number), for a single slow or hanging worker must not make
     the others' plans worse. A worker that has become slower than the others is *slow*, and has a drift of its own: the
     second largest of its recent ratios, so that two bad batches make it slow, one does not, and 64 good ones end it.
+
+    The work per batch is logarithmic in the number of workers, and linear in that of slow ones.
     """
 
     def __init__(self) -> None:
-        self._workers: dict[int, RunningQuantile] = {}
-        self._recent: dict[int, _Recent] = {}
+        self._workers: dict[int, _Observed] = {}
+        self._quantiles = Ranking()
+        self._levels = Ranking()
         self._slow: dict[int, float] = {}
         """Drift by slow worker."""
         self.planned = 1.0
@@ -53,50 +58,60 @@ class DriftEstimate:
 
     def capacity(self, workers: int) -> float:
         """What so many workers carry, slow ones among them, as a share of what they would carry if none was slow."""
-        lost = sum(1.0 - self.planned / self.of(worker) for worker in self._slow)
+        lost = fsum(1.0 - self.planned / self.of(worker) for worker in self._slow)
         return max(0.0, 1.0 - lost / max(1, workers))
 
     def observe(self, worker: int, taken_ns: int, planned_ns: int, now_ns: int) -> None:
         """A batch took so long in a worker, where so much was planned."""
-        quantile = self._workers.get(worker)
-        if quantile is None:
-            quantile = self._workers[worker] = RunningQuantile(1.0, least=1.0)
-            self._recent[worker] = _Recent()
-        before, ratio = quantile.value, taken_ns / planned_ns
+        observed = self._workers.get(worker)
+        if observed is None:
+            observed = self._workers[worker] = _Observed(RunningQuantile(1.0, least=1.0), _Recent())
+            self._rank(worker, observed)
+        quantile, recent = observed
+        value, level, ratio = quantile.value, recent.level, taken_ns / planned_ns
         quantile.observe(ratio)
-        if quantile.value != before:
+        if quantile.value != value:
+            self._quantiles.put(worker, quantile.value)
             self._plan()
-        if self._recent[worker].observe(ratio, now_ns) > _SLOW * self.planned or self._slow:
+        if recent.observe(ratio, now_ns) != level:
+            self._levels.put(worker, recent.level)
+        if recent.level > _SLOW * self.planned or self._slow:
             self._compare()
 
     def forgive(self, now_ns: int) -> None:
         """Think of slow workers that have run nothing for a while as of others, until their next batch."""
-        for worker in [each for each in self._slow if now_ns - self._recent[each].last_ns >= _FORGIVE_NS]:
-            self._recent[worker].forgive()
+        for worker in [each for each in self._slow if now_ns - self._workers[each].recent.last_ns >= _FORGIVE_NS]:
+            self._workers[worker].recent.forgive()
+            self._rank(worker, self._workers[worker])
             self._compare()
 
     def relax(self) -> None:
         """Go half of the way back to the profile, on every worker."""
-        for quantile in self._workers.values():
-            quantile.relax(1.0)
+        for worker, observed in self._workers.items():
+            observed.quantile.relax(1.0)
+            self._rank(worker, observed)
         self._plan()
         self._compare()
 
     def forget(self, worker: int) -> None:
         """A worker is gone: what comes in its place is another process, perhaps in another place."""
         if self._workers.pop(worker, None) is not None:
-            del self._recent[worker]
+            self._quantiles.drop(worker)
+            self._levels.drop(worker)
             self._plan()
             self._compare()
 
+    def _rank(self, worker: int, observed: "_Observed") -> None:
+        self._quantiles.put(worker, observed.quantile.value)
+        self._levels.put(worker, observed.recent.level)
+
     def _plan(self) -> None:
-        self.planned = _grained(_lower_median([quantile.value for quantile in self._workers.values()]))
+        self.planned = _grained(self._quantiles.lower_median(1.0))
 
     def _compare(self) -> None:
         """Which workers are slow: what most of them have in common makes none so."""
-        own = {worker: recent.level for worker, recent in self._recent.items()}
-        least = _SLOW * max(self.planned, _lower_median(list(own.values())))
-        self._slow = {worker: _grained(level) for worker, level in own.items() if level > least}
+        least = _SLOW * max(self.planned, self._levels.lower_median(1.0))
+        self._slow = {worker: _grained(level) for level, worker in self._levels.above(least)}
 
 
 class _Recent:
@@ -130,9 +145,11 @@ class _Recent:
         self.level = 1.0
 
 
-def _lower_median(values: list[float]) -> float:
-    """1 of none."""
-    return sorted(values)[(len(values) - 1) // 2] if values else 1.0
+class _Observed(NamedTuple):
+    """What is known of a worker."""
+
+    quantile: RunningQuantile
+    recent: _Recent
 
 
 def _grained(drift: float) -> float:

@@ -2,7 +2,7 @@
 # the second time. Settings:
 #   PYTHON    the interpreter that the environment is made with (3.11 or newer)
 #   VENV      where the environment lives
-#   DATA      the folder of recorded traces (with traces/ in it) of bench-paper-scale and bench-headline
+#   DATA      the folder of recorded traces (with traces/ in it) of bench-paper-scale, bench-headline and scaling
 #   PIP_ARGS  extra arguments for pip, e.g. an index of CPU-only torch builds (README, "Install")
 #   MODELS_VENV  the environment of test-models
 #   RAY_VENV     the environment of test-ray and bench-ray
@@ -25,7 +25,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help demo test test-slow test-all test-pages test-page test-models test-ray screenshot mutants fuzz-http fuzz-codec scan check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-headline bench-overload scale-out bench-ray bench-soak soak chaos clean
+.PHONY: help demo test test-slow test-all test-pages test-page test-models test-ray screenshot mutants fuzz-http fuzz-codec scan check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-headline bench-overload scale-out scaling bench-ray bench-soak soak chaos clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -149,6 +149,9 @@ bench-overload: $(VENV)/.installed-core  ## Ten times too much for half a minute
 
 scale-out: $(VENV)/.installed-core  ## Simulated: a fourfold load until new workers are there: docs/how-to/watch-it-live.md (half a minute)
 	$(BIN)/python benchmarks/scale_out.py --figure docs/images/scale-out.png $(BENCH_ARGS)
+
+scaling: $(VENV)/.installed-core  ## What one front end, one scheduler and a thousand workers sustain: docs/scaling.md (20 minutes, wants the machine to itself; DATA=DIR)
+	PYTHONPATH=benchmarks $(BIN)/python -m scaling $(if $(DATA),--data $(DATA)) $(BENCH_ARGS)
 
 bench-ray:  ## The Ray pool beside local workers and Ray Serve: docs/ray.md (5 minutes, wants the machine to itself)
 	@$(MAKE) --no-print-directory VENV=$(RAY_VENV) $(RAY_VENV)/.installed-ray

@@ -1,0 +1,1 @@
+"""What one front end, one scheduler and many of them sustain: the figures of docs/scaling.md."""

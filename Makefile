@@ -150,7 +150,7 @@ bench-overload: $(VENV)/.installed-core  ## Ten times too much for half a minute
 scale-out: $(VENV)/.installed-core  ## Simulated: a fourfold load until new workers are there: docs/how-to/watch-it-live.md (half a minute)
 	$(BIN)/python benchmarks/scale_out.py --figure docs/images/scale-out.png $(BENCH_ARGS)
 
-scaling: $(VENV)/.installed-core  ## What one front end, one scheduler and a thousand workers sustain: docs/scaling.md (20 minutes, wants the machine to itself; DATA=DIR)
+scaling: $(VENV)/.installed-core  ## What one front end, one scheduler and a thousand workers sustain: docs/scaling.md (some minutes, wants the machine to itself; DATA=DIR)
 	PYTHONPATH=benchmarks $(BIN)/python -m scaling $(if $(DATA),--data $(DATA)) $(BENCH_ARGS)
 
 bench-ray:  ## The Ray pool beside local workers and Ray Serve: docs/ray.md (5 minutes, wants the machine to itself)

@@ -26,6 +26,7 @@ _CORE: Final = (
     "scheduling/policy.py",
     "scheduling/quantile.py",
     "scheduling/queue.py",
+    "scheduling/ranking.py",
     "scheduling/scheduler.py",
     "simulator/conditions.py",
     "simulator/results.py",

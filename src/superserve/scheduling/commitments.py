@@ -31,11 +31,11 @@ class Commitments:
     def remove(self, worker: int) -> None:
         """A worker's batch ended, or the worker did."""
         self.changes += 1
-        end_ns = self._end_ns.pop(worker)
-        index = bisect_left(self._ends, (end_ns, worker))
-        if self._ends[index : index + 1] == [(end_ns, worker)]:
-            del self._ends[index]
-            self._sum_ns -= end_ns
+        entry, ends = (self._end_ns.pop(worker), worker), self._ends
+        index = bisect_left(ends, entry)
+        if index < len(ends) and ends[index] == entry:  # else it was past
+            del ends[index]
+            self._sum_ns -= entry[0]
 
     def free_sum_ns(self, now_ns: int, workers: int) -> int:
         """Sum over all ``workers`` of the instants at which they are free: now for idle and overdue ones."""

@@ -17,7 +17,9 @@ class Ranking:
 
     def put(self, worker: int, value: float) -> None:
         """A worker's number, in place of the one it had."""
-        self.drop(worker)
+        before = self._of.get(worker)
+        if before is not None:
+            del self._sorted[bisect_left(self._sorted, (before, worker))]
         self._of[worker] = value
         insort(self._sorted, (value, worker))
 

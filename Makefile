@@ -9,6 +9,8 @@
 #   BENCH_VENV   the environment of bench-subnetact
 #   FUZZ_VENV    the environment of fuzz-http
 #   SCAN_VENV    the environment of scan
+#   DIST_VENV    the environment of test-wheel and test-deploy
+#   DIST         where test-wheel leaves the wheel and the sdist; default: nowhere
 #   FUZZ_SECONDS for each target of fuzz-codec
 #   MINUTES      of soak
 PYTHON ?= python3
@@ -18,14 +20,17 @@ RAY_VENV ?= .venv-ray
 BENCH_VENV ?= .venv-bench
 FUZZ_VENV ?= .venv-fuzz
 SCAN_VENV ?= .venv-scan
+DIST_VENV ?= .venv-dist
+DIST ?=
 FUZZ_SECONDS ?= 60
 MINUTES ?= 30
 PIP_ARGS ?=
 
 BIN := $(VENV)/bin
+SITE_PAGES := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE Dockerfile compose.yaml docs deploy
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help demo test test-slow test-all test-pages test-page test-models test-ray screenshot mutants fuzz-http fuzz-codec scan check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-headline bench-overload scale-out scaling bench-ray bench-soak soak chaos clean
+.PHONY: help demo test test-slow test-all test-pages test-page test-models test-ray test-wheel test-deploy docs reference screenshot mutants fuzz-http fuzz-codec scan check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-headline bench-overload scale-out scaling bench-ray bench-soak soak chaos clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -92,6 +97,32 @@ $(VENV)/.installed-ray: $(BIN)/python pyproject.toml constraints.txt
 test-ray:  ## Clusters of Ray nodes that are killed, drained and added, in an environment of their own (5 minutes)
 	@$(MAKE) --no-print-directory VENV=$(RAY_VENV) $(RAY_VENV)/.installed-ray
 	$(RAY_VENV)/bin/python -m pytest tests/ray_cluster $(TEST_ARGS)
+
+# SuperServe is not in it: what they test is what is installed.
+$(DIST_VENV)/.installed: tests/distribution/requirements.txt
+	$(PYTHON) -m venv $(DIST_VENV)
+	$(DIST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --requirement $<
+	@touch $@
+
+test-wheel: $(DIST_VENV)/.installed  ## The wheel, alone in an empty environment, serves digits and answers tritonclient (2 minutes)
+	$(if $(PIP_ARGS),PIP_ARGS="$(PIP_ARGS)") DIST="$(DIST)" $(DIST_VENV)/bin/python -m pytest tests/distribution/test_wheel.py $(TEST_ARGS)
+
+test-deploy: $(DIST_VENV)/.installed  ## The Dockerfile's steps without Docker, and each manifest against its schema (2 minutes)
+	$(if $(PIP_ARGS),PIP_ARGS="$(PIP_ARGS)") $(DIST_VENV)/bin/python -m pytest tests/distribution/test_image.py tests/distribution/test_schemas.py $(TEST_ARGS)
+
+$(VENV)/.installed-docs: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP_INSTALL) --editable '.[docs]'
+	@touch $@ $(VENV)/.installed-core
+
+# The site is the repository's pages where they are: its root holds the README, so that their links need no other form.
+docs: $(VENV)/.installed-docs  ## The site, in build/site: every link and anchor checked, no warning
+	rm -rf build/docs build/site
+	mkdir -p build/docs
+	cp -R $(SITE_PAGES) build/docs
+	$(BIN)/python -m mkdocs build --strict
+
+reference: $(VENV)/.installed-core  ## Make the pages of docs/reference anew from the code
+	PYTHONPATH=tools $(BIN)/python -m reference
 
 mutants: $(VENV)/.installed-test  ## Take away what the server does about each fault: a test has to notice (2 minutes)
 	PYTHONPATH=tests $(BIN)/python -m mutants
@@ -186,4 +217,4 @@ scan: $(VENV)/.installed-test $(SCAN_VENV)/bin/pip-audit  ## Known weaknesses of
 	$(SCAN_VENV)/bin/pip-audit --requirement $(SCAN_VENV)/installed.txt --no-deps --disable-pip --strict $(SCAN_ARGS)
 
 clean:  ## Remove the environment and everything generated
-	rm -rf $(VENV) $(MODELS_VENV) $(RAY_VENV) $(BENCH_VENV) $(FUZZ_VENV) $(SCAN_VENV) .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(MODELS_VENV) $(RAY_VENV) $(BENCH_VENV) $(FUZZ_VENV) $(SCAN_VENV) $(DIST_VENV) .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -61,8 +61,11 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     """Name, Open Inference Protocol datatype and shape of one tensor; the leading -1 is the batch dimension."""
 
     name: str
+    """What clients call it."""
     datatype: str
+    """In the protocol's words, such as ``FP32``."""
     shape: tuple[int, ...]
+    """-1 for the rows, then fixed sizes."""
     max_bytes: int = 0
     """Of BYTES: the longest element, in bytes. Each element takes that much room in a batch; 0 for other datatypes."""
     range: tuple[int, int] | None = None
@@ -124,28 +127,40 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The content of ``config.json``."""
 
     format: int
+    """1."""
     library_name: str = "superserve"
+    """What reads it."""
     name: str
+    """What clients call the model."""
     version: str = "1"
+    """The version that clients may ask for by name."""
     family: str
     """Name of the architecture's builder in ``supernet/zoo``."""
     architecture: dict[str, Any]
     """What the builder needs; checked by it."""
     task: str
+    """What it does, in words, such as ``image-classification``."""
     dataset: str
+    """What it was trained on, in words."""
     labels: tuple[str, ...]
+    """Names of the classes, in the order of the output's columns."""
     inputs: tuple[TensorSpec, ...]
+    """What a request carries."""
     outputs: tuple[TensorSpec, ...]
+    """What an answer carries."""
     preprocessing: dict[str, Any]
     """What turns the input tensor into the network's input; checked by ``supernet/preprocess.py``."""
     max_batch_size: int = 16
+    """Rows of a batch at most, and so of a request."""
 
 
 class SubnetRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One subnet of the front."""
 
     id: str
+    """What answers, metrics and explanations call it."""
     spec: SubnetSpec
+    """What of the supernet runs."""
     accuracy: float
     """Top-1 in per cent on the split that chose the front: what policies plan with."""
     accuracy_n: int
@@ -153,6 +168,7 @@ class SubnetRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     test_accuracy: float | None = None
     """Top-1 in per cent on data never used for any choice: what is reported."""
     test_n: int = 0
+    """Number of examples behind `test_accuracy`."""
     macs: int = 0
     """Multiply-accumulates of one row."""
 
@@ -161,11 +177,13 @@ class Front(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The content of ``subnets.json``: subnets from the least to the most accurate."""
 
     format: int
+    """1."""
     measured_on: str
     """Which data and split `SubnetRecord.accuracy` was measured on, in words."""
     tested_on: str = ""
     """The same for `SubnetRecord.test_accuracy`."""
     subnets: tuple[SubnetRecord, ...]
+    """In strictly rising order of accuracy, with distinct ids."""
 
 
 _T = TypeVar("_T")

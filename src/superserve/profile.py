@@ -34,22 +34,32 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What a profile was measured on."""
 
     name: str
+    """The processor, as it calls itself."""
     kind: str
     """``cpu``, ``cuda``, or ``fixture`` for numbers that no device measured."""
     threads: int
+    """Of a worker."""
     engine: str
+    """``eager`` or ``compiled``: a profile is of one engine."""
     dtype: str
+    """``float32`` or ``bfloat16``."""
     torch: str
+    """Its version."""
 
 
 class SubnetProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Latency quantiles of one subnet, in microseconds, one value per profiled batch size."""
 
     id: str
+    """That of the front."""
     accuracy: float
+    """That of the front, in per cent."""
     p50_us: tuple[float, ...]
+    """Medians."""
     p95_us: tuple[float, ...]
+    """95th percentiles."""
     p99_us: tuple[float, ...]
+    """99th percentiles: what is planned with."""
     quiet_p50_us: tuple[float, ...] = ()
     """Medians with the rest of the machine idle, for comparison; empty where not measured."""
 
@@ -76,9 +86,13 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """
 
     format: int = FORMAT
+    """1."""
     device: Device
+    """What was measured, and how."""
     model_hash: str
+    """SHA-256 of the model's files: a profile of other weights is not used."""
     batches: tuple[int, ...]
+    """Batch sizes in rows; what lies between two costs the larger."""
     dispatch_overhead_us: float
     """From the decision to launch to the start of the forward, plus from its end to the answer; p95: for planning."""
     dispatch_overhead_mean_us: float | None = None

@@ -1,4 +1,4 @@
-"""Pages of docs/how-to that need no data, executed as written: files and commands, in an empty folder."""
+"""Pages of docs that need no data, executed as written: files and commands, in an empty folder."""
 
 import json
 import os
@@ -14,7 +14,8 @@ import pytest
 
 pytestmark = [pytest.mark.integration, pytest.mark.pages]
 
-PAGES = Path(__file__).parents[2] / "docs/how-to"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = DOCS / "how-to"
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
@@ -42,7 +43,7 @@ class Reader:
         self.folder = folder
         self.said = ""
         paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
-        self._environment = {
+        self.environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": os.pathsep.join(paths),
@@ -57,7 +58,7 @@ class Reader:
         elif language == "sh":
             for line in content.splitlines():
                 self._command(line)
-        else:
+        elif language == "text":
             for line in content.splitlines():
                 assert line.rstrip() in self.said
 
@@ -69,7 +70,7 @@ class Reader:
         if command[0] == "superserve":
             command[:1] = [sys.executable, "-m", "superserve"]
         ran = subprocess.run(
-            command, cwd=self.folder, env=self._environment, check=False, capture_output=True, text=True
+            command, cwd=self.folder, env=self.environment, check=False, capture_output=True, text=True
         )
         assert ran.returncode == 0, f"{line}\n{ran.stdout}\n{ran.stderr}"
         self.said += ran.stdout
@@ -131,23 +132,64 @@ def test_ask_what_if(tmp_path: Path) -> None:
     assert (same["workers"], more["workers"]) == (2, 3)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="the page makes its certificate with it")
-def test_secure_the_server(tmp_path: Path) -> None:
-    """The whole page in one shell, which fails where a command does: strangers and clients get what they should."""
-    script = ["set -e", "trap 'kill $server 2> /dev/null' EXIT"]
-    for language, content in blocks("secure-the-server.md"):
-        script.append(content if language == "bash" else f"python3 - <<'PYTHON'\n{content}PYTHON\n")
-    reader = Reader(tmp_path)
+def in_one_shell(page: str, folder: Path, **environment: str) -> str:
+    """What a page prints whose blocks share a shell; it fails where a command does, and ends the server in any case."""
+    script = ["set -e", "trap 'kill $server 2> /dev/null || true' EXIT"]
+    for language, content in blocks(page):
+        if language in {"bash", "python"}:
+            script.append(content if language == "bash" else f"python3 - <<'PYTHON'\n{content}PYTHON\n")
+    reader = Reader(folder)
     bash = shutil.which("bash")
     assert bash is not None
     ran = subprocess.run(
         [bash, "-c", "\n".join(script)],
-        cwd=tmp_path,
-        env=reader._environment,
+        cwd=folder,
+        env=reader.environment | environment,
         check=False,
         capture_output=True,
         text=True,
     )
-    assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}\n{(tmp_path / 'server.log').read_text()}"
-    assert ran.stdout.count("401\n") == 1
-    assert ran.stdout.count("403\n") == 1
+    assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}\n{(folder / 'server.log').read_text()}"
+    return ran.stdout
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="the page makes its certificate with it")
+def test_secure_the_server(tmp_path: Path) -> None:
+    """Strangers and clients get what they should."""
+    said = in_one_shell("secure-the-server.md", tmp_path)
+    assert said.count("401\n") == 1
+    assert said.count("403\n") == 1
+
+
+def test_start_in_five_minutes(tmp_path: Path) -> None:
+    """On the ports that it names. The longest deadline gets the largest subnet, the shortest one a refusal."""
+    said = in_one_shell("../getting-started.md", tmp_path)
+    assert re.search(r"^by subnet s5, which gets [\d.]+ % right$", said, re.MULTILINE)
+    assert re.search(r"^1000 ms: subnet s5, ", said, re.MULTILINE)
+    assert re.search(r"^0.3 ms: .*deadline", said, re.MULTILINE)
+    assert "the latest" in said
+
+
+def test_concepts(tmp_path: Path) -> None:
+    """The commands that made its figure."""
+    reader = work_through("../concepts.md", tmp_path)
+    assert (tmp_path / "bursts.png").stat().st_size > 1000
+    elastic, fixed = re.findall(r"^ *(?:drainfit|fixed:\S+) +([\d.]+)", reader.said, re.MULTILINE)
+    assert float(elastic) > 0.999
+    assert float(fixed) < 0.9
+
+
+def test_serve_a_checkpoint(tmp_path: Path) -> None:
+    """Six subnets are measured, and the whole one gets everything right: that is what right is taken to be."""
+    work_through("serve-a-checkpoint.md", tmp_path)
+    rows = json.loads((tmp_path / "import.json").read_bytes())["subnets"]
+    assert len(rows) == 6
+    assert rows[-1]["accuracy"] == 100
+    assert list((tmp_path / "reviews/profiles").glob("*.json"))
+
+
+def test_replay_a_trace(tmp_path: Path) -> None:
+    """All of the day is sent."""
+    work_through("replay-a-trace.md", tmp_path)
+    (row,) = json.loads((tmp_path / "replay.json").read_bytes())["rows"]
+    assert row["offered"] > 300

@@ -3,13 +3,14 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+
+from support.ports import free_port
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "convert-my-model.md"
 START_S = 60.0
@@ -18,12 +19,6 @@ START_S = 60.0
 def blocks() -> list[tuple[str, str]]:
     """Language and content of every fenced block, in order."""
     return re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Reader:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,13 +49,25 @@ def serving(
     folder: Path, *arguments: str | Path, scratch: Path, device: str = "emulated:r-profile", start_s: float = START_S
 ) -> Iterator[ServerProcess]:
     """Serve a model on a free port; ready inside the block, after ``start_s`` at most, and gone after it."""
+    command = [sys.executable, "-m", "superserve", "serve", folder, "--device", device]
+    with running(command, *arguments, scratch=scratch, start_s=start_s) as server:
+        yield server
+
+
+@contextmanager
+def running(
+    command: Sequence[str | Path],
+    *arguments: str | Path,
+    scratch: Path,
+    start_s: float = START_S,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[ServerProcess]:
+    """The same for any command that serves; ``environment`` instead of this process's."""
     ready, log = scratch / "ready.json", scratch / "server.log"
-    command = [sys.executable, "-m", "superserve", "serve", str(folder), "--device", device, "--http-port", "0"]
-    command += ["--grpc-port", "0", "--metrics-port", "0"]
+    ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+    whole = [*command, *ports, "--ready-file", ready, *arguments]
     with log.open("wb") as file:
-        process = subprocess.Popen(
-            [*command, "--ready-file", str(ready), *map(str, arguments)], stderr=file, stdout=file
-        )
+        process = subprocess.Popen(list(map(str, whole)), stderr=file, stdout=file, env=environment)
     try:
         url, grpc = _wait(ready, process, log, start_s)
         yield ServerProcess(url, grpc, process, log)

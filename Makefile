@@ -119,7 +119,7 @@ docs: $(VENV)/.installed-docs  ## The site, in build/site: every link and anchor
 	rm -rf build/docs build/site
 	mkdir -p build/docs
 	cp -R $(SITE_PAGES) build/docs
-	$(BIN)/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 reference: $(VENV)/.installed-core  ## Make the pages of docs/reference anew from the code
 	PYTHONPATH=tools $(BIN)/python -m reference

@@ -279,10 +279,14 @@ class ModelFolder:
 
     @property
     def profiles_path(self) -> Path:
-        """Where latency profiles of this model are kept."""
-        if not self.bundled:
-            return self.path / "profiles"
-        return cache_folder() / "profiles" / f"{self.config.name}-{self.model_hash[:12]}"
+        """Where latency profiles of this model are kept: of one that nothing may be written into, the user's cache."""
+        return self.profile_folders[0 if self._is_writable else -1]
+
+    @property
+    def profile_folders(self) -> tuple[Path, ...]:
+        """Where profiles of this model may be found: those that it came with, then those of the user's cache."""
+        cached = cache_folder() / "profiles" / f"{self.config.name}-{self.model_hash[:12]}"
+        return (cached,) if self.bundled else (self.path / "profiles", cached)
 
     @property
     def carries_test_data(self) -> bool:
@@ -314,6 +318,12 @@ class ModelFolder:
             if found.dtype == inputs[0].dtype and found.shape[1:] == inputs[0].row_shape:
                 return [found]
         return [_random_rows(tensor, rows, rng) for tensor in inputs]
+
+    @property
+    def _is_writable(self) -> bool:
+        """Whether profiles may be written into the folder; one that is mounted read-only may not, not even by root."""
+        own = self.path / "profiles"
+        return not self.bundled and os.access(own if own.exists() else self.path, os.W_OK)
 
     def _file(self, name: str) -> Path:
         path = self.path / name

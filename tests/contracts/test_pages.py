@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-import yaml
-
 ROOT = Path(__file__).parents[2]
 HOW_TO = ROOT / "docs/how-to"
 HERE = ROOT / "tests/integration/test_how_to_pages.py"
@@ -34,13 +32,8 @@ def test_every_how_to_is_executed() -> None:
 
 def test_every_page_has_a_place_on_the_site() -> None:
     """In its navigation, once; the site itself is built, and its links checked, by `make docs`."""
-
-    class Loader(yaml.SafeLoader):
-        """Reads past the functions that the site's configuration names."""
-
-    Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: None)
-    config = yaml.load((ROOT / "mkdocs.yml").read_bytes(), Loader)  # noqa: S506  (a SafeLoader)
-    listed = re.findall(r"[\w/-]+\.md", yaml.safe_dump(config["nav"]))
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    listed = re.findall(r"[\w/-]+\.md", navigation)
     pages = {str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")} | {
         path.name for path in ROOT.glob("*.md")
     }

@@ -42,7 +42,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs of an environment that holds the wheel and what it asks for."""
     folder = tmp_path_factory.mktemp("environment")
     run(sys.executable, "-m", "venv", folder)
-    options = ["--quiet", "--constraint", ROOT / "constraints.txt", *shlex.split(os.environ.get("PIP_ARGS", ""))]
+    options = ["--quiet", "--constraint", f"{ROOT}/constraints.txt", *shlex.split(os.environ.get("PIP_ARGS", ""))]
     run(folder / "bin/python", "-m", "pip", "install", *options, wheel)
     return folder / "bin"
 
@@ -51,7 +51,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """``superserve serve digits``, which measures its profile first."""
     scratch = tmp_path_factory.mktemp("server")
-    command = [environment / "superserve", "serve", "digits", "--slo-ms", "2000"]
+    command = [str(environment / "superserve"), "serve", "digits", "--slo-ms", "2000"]
     with running(command, scratch=scratch, start_s=120, environment=isolated(scratch)) as started:
         yield started
 

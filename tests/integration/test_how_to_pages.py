@@ -174,9 +174,12 @@ def test_concepts(tmp_path: Path) -> None:
     """The commands that made its figure."""
     reader = work_through("../concepts.md", tmp_path)
     assert (tmp_path / "bursts.png").stat().st_size > 1000
-    elastic, fixed = re.findall(r"^ *(?:drainfit|fixed:\S+) +([\d.]+)", reader.said, re.MULTILINE)
-    assert float(elastic) > 0.999
-    assert float(fixed) < 0.9
+    said = re.findall(r"^ *(?:default|fixed:largest) +([\d.]+) +([\d.]+)", reader.said, re.MULTILINE)
+    (elastic, accuracy), (fixed, best) = (map(float, row) for row in said)
+    assert elastic > 0.999
+    assert accuracy == pytest.approx(77.84, abs=0.1)
+    assert fixed == pytest.approx(0.44, abs=0.01)
+    assert best == 80.16
 
 
 def test_serve_a_checkpoint(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Keeping profiles, and finding the one that fits."""
 
 import logging
+import os
 from pathlib import Path
 
 import msgspec
@@ -44,6 +45,21 @@ def test_what_is_kept_is_found(folder: ModelFolder) -> None:
     path = save_profile(folder, profile_of(folder))
     assert path.parent == folder.path / "profiles"
     assert find_profile(folder, EAGER) == profile_of(folder)
+
+
+def test_of_a_folder_that_cannot_be_written_the_cache_keeps_them(
+    folder: ModelFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As of a volume that is mounted read-only; those that came with it are found as well."""
+    monkeypatch.setenv("SUPERSERVE_CACHE", str(tmp_path / "cache"))
+    came_along = profile_of(folder)
+    save_profile(folder, came_along)
+    monkeypatch.setattr(os, "access", lambda path, _mode: not Path(path).is_relative_to(folder.path))
+    assert find_profile(folder, EAGER) == came_along
+    measured = msgspec.structs.replace(came_along, dispatch_overhead_us=came_along.dispatch_overhead_us + 1)
+    path = save_profile(folder, measured)
+    assert path.is_relative_to(tmp_path / "cache")
+    assert find_profile(folder, EAGER) == measured
 
 
 @pytest.mark.parametrize("other", [{"name": "another"}, {"kind": "cuda"}, {"threads": 2}, {"engine": "packed"}])

@@ -10,7 +10,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -98,10 +98,10 @@ class Builder:
             ValueError: for an instruction that is not known here.
             subprocess.CalledProcessError: if a command fails.
         """
-        steps = {
+        steps: dict[str, Callable[[str], None]] = {
             "FROM": self._from, "ARG": self._arg, "WORKDIR": self._workdir, "COPY": self._copy, "RUN": self._run,
             "ENV": self._env, "USER": self._user, "HEALTHCHECK": self._healthcheck, "ENTRYPOINT": self._entrypoint,
-            "CMD": self._cmd, "STOPSIGNAL": self._stopsignal, "EXPOSE": lambda _value: None,
+            "CMD": self._cmd, "STOPSIGNAL": self._stopsignal, "EXPOSE": self._expose,
         }  # fmt: skip
         for name, value in instructions(dockerfile):
             if name not in steps:
@@ -184,6 +184,9 @@ class Builder:
 
     def _stopsignal(self, value: str) -> None:
         self.image.stop_signal = value
+
+    def _expose(self, value: str) -> None:
+        """It is a remark, no step."""
 
     def _below(self, path: str) -> Path:
         """A path of the image, relative ones to its working directory."""

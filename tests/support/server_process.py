@@ -49,7 +49,7 @@ def serving(
     folder: Path, *arguments: str | Path, scratch: Path, device: str = "emulated:r-profile", start_s: float = START_S
 ) -> Iterator[ServerProcess]:
     """Serve a model on a free port; ready inside the block, after ``start_s`` at most, and gone after it."""
-    command = [sys.executable, "-m", "superserve", "serve", folder, "--device", device]
+    command = [sys.executable, "-m", "superserve", "serve", str(folder), "--device", device]
     with running(command, *arguments, scratch=scratch, start_s=start_s) as server:
         yield server
 

@@ -84,14 +84,7 @@ def words(kind: types.Type) -> str:
 
 
 def _bounds(kind: types.IntType | types.FloatType) -> str:
-    match kind.gt, kind.ge, kind.le:
-        case None, None, None:
-            return ""
-        case None, least, None:
-            return f", at least {_number(least)}"
-        case None, least, most:
-            return f", {_number(least)} to {_number(most)}"
-        case above, None, most:
-            return f", above {_number(above)}, at most {_number(most)}"
-        case bounds:
-            raise AssertionError(f"bounds without words: {bounds}")
+    if kind.ge is not None and kind.le is not None:
+        return f", {_number(kind.ge)} to {_number(kind.le)}"
+    limits = (("at least", kind.ge), ("above", kind.gt), ("at most", kind.le), ("below", kind.lt))
+    return "".join(f", {word} {_number(limit)}" for word, limit in limits if limit is not None)

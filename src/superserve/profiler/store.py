@@ -1,7 +1,11 @@
-"""Where profiles are kept: one file per device in the model folder, or in the user's cache for bundled models."""
+"""Where profiles are kept: one file per device in the model folder, or in the user's cache.
+
+The latter holds those of bundled models, and of folders that cannot be written.
+"""
 
 import logging
 import re
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -43,10 +47,10 @@ def find_profile(folder: ModelFolder, choice: EngineChoice) -> Profile | None:
     """The kept profile of a model on this machine, for workers with one thread that run this choice.
 
     One of another engine or dtype is not used, which the log says. A file that cannot be read, or that was measured
-    before the model was changed, is ignored with a warning.
+    before the model was changed, is ignored with a warning. The user's cache beats what came with the model.
     """
     wanted = (device_name(choice.device), choice.device, THREADS)
-    for path in sorted(folder.profiles_path.glob("*.json")):
+    for path in chain(*(sorted(place.glob("*.json")) for place in reversed(folder.profile_folders))):
         try:
             profile = Profile.load(path)
         except ProfileError as error:

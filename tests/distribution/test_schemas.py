@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,14 @@ SCHEMAS = Path(__file__).parent / "schemas"
 NO_OBJECTS = {"prometheus-adapter-values.yaml", "kustomization.yaml"}
 
 
-def manifests() -> Iterator[Any]:
+def manifests() -> list[Any]:
     """Every object of deploy/kubernetes."""
-    for path in sorted(KUBERNETES.glob("*.yaml")):
-        if path.name not in NO_OBJECTS:
-            for number, one in enumerate(yaml.safe_load_all(path.read_bytes())):
-                yield pytest.param(one, id=f"{path.stem}-{number}")
+    return [
+        pytest.param(one, id=f"{path.stem}-{number}")
+        for path in sorted(KUBERNETES.glob("*.yaml"))
+        if path.name not in NO_OBJECTS
+        for number, one in enumerate(yaml.safe_load_all(path.read_bytes()))
+    ]
 
 
 def validate(manifest: dict[str, Any]) -> None:

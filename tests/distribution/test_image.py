@@ -20,7 +20,7 @@ from support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "Dockerfile"
-START_S = 120.0
+START_S = 240.0
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="steps of an image run as root, its process as another user")
 
@@ -42,7 +42,7 @@ def image() -> Iterator[Image]:
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     try:
-        # Indexes of packages are this machine's business; where there are none of its own, the Dockerfile's hold.
+        # Where packages come from is this machine's business (make sets it, if only to nothing).
         arguments = {"PIP_ARGS": os.environ["PIP_ARGS"]} if "PIP_ARGS" in os.environ else {}
         yield Builder(ROOT, folder, everybodys_python(), arguments).build(DOCKERFILE)
     finally:

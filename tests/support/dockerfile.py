@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from io import BytesIO
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -32,7 +33,7 @@ class Instruction(NamedTuple):
 
 def instructions(dockerfile: Path) -> Iterator[Instruction]:
     """The instructions, without comments."""
-    for one in DockerfileParser(fileobj=dockerfile.open("rb")).structure:
+    for one in DockerfileParser(fileobj=BytesIO(dockerfile.read_bytes())).structure:
         if one["instruction"] != "COMMENT":
             yield Instruction(one["instruction"], one["value"])
 

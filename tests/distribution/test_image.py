@@ -22,8 +22,6 @@ ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "Dockerfile"
 START_S = 240.0
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="steps of an image run as root, its process as another user")
-
 
 def everybodys_python() -> Path:
     """A Python of at least 3.11 that a user without rights may run: root's own are often in its home."""
@@ -39,6 +37,8 @@ def everybodys_python() -> Path:
 @pytest.fixture(scope="module")
 def image() -> Iterator[Image]:
     """Every step of the Dockerfile, in a folder that other users may read."""
+    if os.geteuid() != 0:
+        pytest.skip("steps of an image run as root, its process as another user")
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     try:

@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 # A server on CPU workers: docker build -t superserve . && docker run -p 8000:8000 superserve
-# tests/packaging/test_image.py runs these steps without Docker.
+# tests/distribution/test_image.py runs these steps without Docker.
 
 FROM python:3.12-slim AS build
 # Builds of torch without CUDA; for workers on GPUs: --build-arg PIP_ARGS=

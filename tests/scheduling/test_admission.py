@@ -122,6 +122,7 @@ PAIRS = make_profile([[2.0, 3.0], [4.0, 6.0]], (1, 2))
 @example(PAIRS, [12, 1], [Job(4)], Job(6))
 @example(PAIRS, [4], [Job(8)], Job(8))
 @example(PAIRS, [4, 4], [Job(8), Job(8), Job(8)], Job(8))
+@example(PAIRS, [0], [Job(8), Job(8)], Job(8, floor=71.0))
 def test_nobody_is_refused_whom_a_schedule_serves_with_all_others(
     profile: Profile, ends: list[int], waiting: list[Job], newcomer: Job
 ) -> None:

@@ -271,7 +271,7 @@ class Admission:
     ) -> tuple[int, float]:
         """Rows to be served before a request, and worker time per row of them and of its own."""
         queue, deadline_ns = self._queue, request.deadline_ns
-        if not queue.is_mixed and not request.bucket:
+        if not queue.is_mixed and not request.bucket and request.min_accuracy <= 0.0:
             return queue.rows_until(deadline_ns), batch.time_ns / batch.rows
         rows, need_ns = request.rows, request.rows * batch.time_ns / batch.rows
         for kind, count in queue.rows_of_kinds(deadline_ns):

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from superserve.bounds import distance
 from superserve.cli import app, main
 from superserve.clock import NS_PER_MS
+from superserve.errors import ConfigError
 from superserve.traces.trace import Trace
 
 SURFACE = {
@@ -175,6 +176,20 @@ def test_trace_make_show_simulate(tmp_path: Path) -> None:
     )
     assert simulated.exit_code == 0, simulated.output
     assert '"slo_attainment": 1.0' in rows.read_text()
+
+
+def test_simulate_takes_a_profile_and_a_number_of_workers_for_each_device(tmp_path: Path) -> None:
+    """In either form of options with many values; as many of the one as of the other."""
+    trace, rows = tmp_path / "t.npz", tmp_path / "rows.json"
+    Trace("t", np.arange(20, dtype=np.int64) * NS_PER_MS).save(trace)
+    command = ["simulate", str(trace), "--slo-ms", "36", "--profile", "r-profile", "--profile", "r-profile"]
+    run = CliRunner().invoke
+    simulated = run(app, [*command, "--workers", "2", "3", "--json", str(rows)])
+    assert simulated.exit_code == 0, simulated.output
+    assert '"workers": 5' in rows.read_text()
+    assert "2 + 3 workers" in simulated.output
+    assert "no bound is known" in simulated.output
+    assert isinstance(run(app, [*command, "--workers", "2"]).exception, ConfigError)
 
 
 def test_long_runs_have_no_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,10 +87,10 @@ def test_unchanged_settings_give_the_recorded_run_again(tmp_path: Path) -> None:
     found = Setting.of(folder, Wishes())
     assert found.recorded is not None
     assert found.times is not None
-    assert (found.policy, found.workers, found.slo_ms, found.limits.max_queued) == ("drainfit", 2, 40.0, 500)
+    assert (found.policy, found.workers, found.slo_ms, found.limits.max_queued) == ("drainfit", (2,), 40.0, 500)
     again = simulate(
         found.trace,
-        found.profile,
+        found.profiles,
         times=found.times,
         policy=found.policy,
         workers=found.workers,
@@ -163,7 +163,7 @@ def test_what_cannot_be_played_is_refused(tmp_path: Path) -> None:
     """No profile, no SLO, several models, settings of another form, more rows than the profile knows."""
     trace = arrivals(50, 1)
     trace.save(tmp_path / "t.npz")
-    for wishes, option in ((Wishes(slo_ms=9.0), "--profile"), (Wishes(profile="r-profile"), "--slo-ms")):
+    for wishes, option in ((Wishes(slo_ms=9.0), "--profile"), (Wishes(profiles=("r-profile",)), "--slo-ms")):
         with pytest.raises(ConfigError, match=option):
             Setting.of(tmp_path / "t.npz", wishes)
     log, batches = run(trace)

@@ -15,14 +15,16 @@ from superserve.profile import LatencyTable, Profile
 from superserve.request import Outcome, Reason, Request
 from superserve.scheduling import Finish, Launch, Scheduler, create_policies, create_policy
 from superserve.scheduling.admission import Admission, Prediction, Promise
-from superserve.scheduling.commitments import Commitments
+from superserve.scheduling.device_plan import DevicePlan
+from superserve.scheduling.mixed_admission import MixedAdmission
 from superserve.scheduling.policy import SchedulerView
 from superserve.scheduling.waiting import WaitingQueue
+from superserve.scheduling.workers import Fleet, Workers
 from superserve.simulator import simulate
 from superserve.traces.arrivals import gamma
 from superserve.traces.trace import Trace
 from support.instances import whole_profiles
-from support.profiles import bucketed_profiles, make_profile, with_shorter
+from support.profiles import bucketed_profiles, make_profile, several_devices, with_shorter
 
 
 class Job(NamedTuple):
@@ -52,23 +54,43 @@ texts = st.builds(
     bucket=st.integers(0, 2),
 )
 ends_ms = st.lists(st.integers(0, 12), min_size=1, max_size=2)
+mixed_ends_ms = st.lists(st.integers(0, 12), min_size=1, max_size=3)
 
 
 class Instance:
-    """Workers that are free at some instants, a queue, and an `Admission` that knows them."""
+    """Workers that are free at some instants, a queue, and an `Admission` that knows them.
 
-    def __init__(self, profile: Profile, ends: Sequence[int], waiting: Sequence[Job]) -> None:
-        policies = create_policies("drainfit", profile)
-        self.tables, self.policy = [policy.table for policy in policies], policies[-1]
+    Where there are two profiles, workers are of the one device and the other in turns.
+    """
+
+    def __init__(self, profile: Profile | Sequence[Profile], ends: Sequence[int], waiting: Sequence[Job]) -> None:
+        profiles = (profile,) if isinstance(profile, Profile) else profile
+        policies = [create_policies("drainfit", each) for each in profiles]
+        self.tables_of = [[policy.table for policy in each] for each in policies]
+        self.devices = [worker % len(profiles) for worker in range(len(ends))]
+        self.tables, self.policy = self.tables_of[0], policies[0][-1]
         self.table = self.policy.table
         self.queue = WaitingQueue(lambda floor: self.policy.usable(floor)[0])
-        commitments = Commitments()
-        for worker, end in enumerate(ends):
-            if end:
-                commitments.add(worker, end * NS_PER_MS)
+        workers = Workers(len(profiles))
+        for worker, (end, device) in enumerate(zip(ends, self.devices, strict=True)):
+            workers.join(worker, device)
+            of_device = workers.fleets[device] if len(profiles) > 1 else Fleet()
+            for ends_ns in (workers.commitments, workers.soonest, of_device.commitments, of_device.soonest):
+                if end:
+                    ends_ns.add(worker, end * NS_PER_MS)
         self.ends = [end * NS_PER_MS for end in ends]
-        view = SchedulerView(self.table, self.queue, 0, commitments=commitments, workers=range(len(ends)))
-        self.admission = Admission(self.policy, self.queue, view, commitments, tables=self.tables)
+        view = SchedulerView(self.table, self.queue, 0, commitments=workers.commitments, workers=workers.live)
+        self.admission = (
+            Admission(self.policy, self.queue, view, workers.soonest, tables=self.tables)
+            if len(profiles) == 1
+            else MixedAdmission(
+                self.policy,
+                self.queue,
+                view,
+                workers=workers,
+                devices=[DevicePlan(each, 0, fleet) for each, fleet in zip(policies, workers.fleets, strict=True)],
+            )
+        )
         self.best = self.table.accuracies[-1]
         self.waiting = [self.request(number, job) for number, job in enumerate(waiting)]
         for request in self.waiting:
@@ -77,7 +99,9 @@ class Instance:
     def request(self, number: int, job: Job, now_ns: int = 0) -> Request:
         deadline_ns = now_ns + job.due_ms * NS_PER_MS
         floor, bucket = min(job.floor, self.best), min(job.bucket, len(self.tables) - 1)
-        latest_ns = deadline_ns - self.tables[bucket].latency_ns[self.policy.usable(floor)[0]][job.rows] - 1
+        fastest, live = self.policy.usable(floor)[0], set(self.devices)
+        takes_ns = min(self.tables_of[device][bucket].latency_ns[fastest][job.rows] for device in live)
+        latest_ns = deadline_ns - takes_ns - 1
         request = Request(number, now_ns, deadline_ns, job.rows, floor, job.priority, bucket)
         request.latest_start_ns = latest_ns
         return request
@@ -91,9 +115,9 @@ class Instance:
 
     def some_schedule_serves(self, requests: Sequence[Request]) -> bool:
         """Tries every order, batch and worker: is there a schedule in which all are in time?"""
-        return self._serves(tuple(sorted(self.ends)), frozenset(requests))
+        return self._serves(tuple(sorted(zip(self.ends, self.devices, strict=True))), frozenset(requests))
 
-    def _serves(self, free: tuple[int, ...], left: frozenset[Request]) -> bool:
+    def _serves(self, free: tuple[tuple[int, int], ...], left: frozenset[Request]) -> bool:
         if not left:
             return True
         for count in range(1, len(left) + 1):
@@ -102,12 +126,12 @@ class Instance:
                 if rows > self.table.max_rows:
                     continue
                 fastest = max(self.policy.usable(request.min_accuracy)[0] for request in batch)
-                table = self.tables[max(request.bucket for request in batch)]
-                for worker, start_ns in enumerate(free):
-                    end_ns = start_ns + table.latency_ns[fastest][rows]
+                bucket = max(request.bucket for request in batch)
+                for worker, (start_ns, device) in enumerate(free):
+                    end_ns = start_ns + self.tables_of[device][bucket].latency_ns[fastest][rows]
                     if end_ns < min(request.deadline_ns for request in batch):
                         others = (*free[:worker], *free[worker + 1 :])
-                        if self._serves(tuple(sorted((*others, end_ns))), left - set(batch)):
+                        if self._serves(tuple(sorted((*others, (end_ns, device)))), left - set(batch)):
                             return True
         return False
 
@@ -128,6 +152,40 @@ def test_nobody_is_refused_whom_a_schedule_serves_with_all_others(
 ) -> None:
     """Whatever waits, in whichever batches, on whichever workers."""
     check_refusal(Instance(profile, ends, waiting), newcomer)
+
+
+#: What takes the first device 2 ms takes the second one 8, and the other way round with the better subnet.
+CROSSED = (make_profile([[2.0, 3.0], [8.0, 12.0]], (1, 2)), make_profile([[8.0, 8.0], [8.0, 8.0]], (1, 2)))
+
+
+@given(several_devices(bucketed_profiles(whole_profiles()), most=2), mixed_ends_ms, st.lists(jobs, max_size=3), jobs)
+@example(CROSSED, [0, 0], [Job(9, rows=2, floor=71.0)], Job(9, rows=2))
+@example(CROSSED, [2, 0], [Job(9), Job(9), Job(9)], Job(9))
+@example(CROSSED, [0], [Job(8), Job(8)], Job(8, floor=71.0))
+def test_nobody_is_refused_whom_a_schedule_on_two_devices_serves(
+    devices: Sequence[Profile], ends: list[int], waiting: list[Job], newcomer: Job
+) -> None:
+    """Whichever of them is the faster, in whatever."""
+    check_refusal(Instance(devices, ends, waiting), newcomer)
+
+
+@given(several_devices(bucketed_profiles(whole_profiles()), most=2), mixed_ends_ms, st.lists(texts, max_size=3), texts)
+def test_no_text_is_refused_that_a_schedule_on_two_devices_serves(
+    devices: Sequence[Profile], ends: list[int], waiting: list[Job], newcomer: Job
+) -> None:
+    """Nor of any length."""
+    check_refusal(Instance(devices, ends, waiting), newcomer)
+
+
+@given(st.integers(5, 40), st.integers(0, 60), st.lists(st.integers(0, 12), min_size=2, max_size=6))
+def test_whoever_two_devices_are_certain_to_be_late_with_is_refused(due_ms: int, waiting: int, ends: list[int]) -> None:
+    """The bound in full: the one serves a row in 2 ms, the other in 8, but nothing within less than 16."""
+    fast, slow = make_profile([[4.0, 4.0]], (1, 2)), make_profile([[16.0, 16.0]], (1, 2))
+    instance = Instance((fast, slow), ends, [Job(due_ms)] * waiting)
+    left_ms = [max(0, due_ms - end) for end in ends]
+    served = sum(left_ms[::2]) / 2.0 + (sum(left_ms[1::2]) / 8.0 if due_ms > 16 else 0.0)
+    if waiting + 1 > served + 1e-6:
+        assert instance.refusal(Job(due_ms)) is not None
 
 
 def check_refusal(instance: Instance, newcomer: Job) -> None:

@@ -11,7 +11,7 @@ OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.just("push"), st.integers(0, 50), st.integers(1, 4)),
         st.tuples(st.just("pop"), st.just(0), st.just(0)),
-        st.tuples(st.just("take"), st.integers(1, 16), st.just(0)),
+        st.tuples(st.just("take"), st.integers(1, 16), st.sampled_from([0, 0, 1, 3])),
         st.tuples(st.just("remove"), st.integers(0, 10_000), st.just(0)),
     ),
     max_size=200,
@@ -31,12 +31,13 @@ def test_behaves_as_a_sorted_list(operations: list[tuple[str, int, int]]) -> Non
         elif operation == "pop" and model:
             assert queue.pop() is model.pop(0)
         elif operation == "take":
-            taken = queue.take(value, 100.0)
-            assert taken == model[: len(taken)]
+            taken = queue.take(value, 100.0, rows)
+            behind = model[rows:]
+            assert taken == behind[: len(taken)]
             assert sum(request.rows for request in taken) <= value
-            fits_one_more = sum(request.rows for request in model[: len(taken) + 1]) <= value
-            assert not (fits_one_more and len(taken) < len(model))
-            del model[: len(taken)]
+            fits_one_more = sum(request.rows for request in behind[: len(taken) + 1]) <= value
+            assert not (fits_one_more and len(taken) < len(behind))
+            del model[rows : rows + len(taken)]
         elif operation == "remove" and model:
             victim = model.pop(value % len(model))
             assert queue.remove(victim)

@@ -12,7 +12,7 @@ from superserve.clock import NS_PER_MS, NS_PER_S
 from superserve.profile import LatencyTable, Profile
 from superserve.request import Outcome, Reason, Request
 from superserve.scheduling import Action, Finish, Launch, Scheduler, SchedulerLimits, create_policy
-from support.profiles import bucketed_profiles, make_profile, profiles
+from support.profiles import bucketed_profiles, make_profile, profiles, several_devices
 from support.watched import Watched
 
 POLICIES = (
@@ -32,6 +32,14 @@ POLICIES = (
     "proteus",
     "proteus:0.01",
 )
+#: Those that plan for workers of several devices.
+ANYWHERE = [name for name in POLICIES if not name.startswith(("coarse", "proteus"))]
+
+#: Profiles by device, and a policy.
+GIVEN: st.SearchStrategy[tuple[Sequence[Profile], str]] = st.one_of(
+    st.tuples(st.tuples(bucketed_profiles(profiles())), st.sampled_from(POLICIES)),
+    st.tuples(several_devices(bucketed_profiles(profiles())), st.sampled_from(ANYWHERE)),
+)
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -39,24 +47,24 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     workers = Bundle("workers")
 
-    @initialize(
-        profile=bucketed_profiles(profiles()),
-        name=st.sampled_from(POLICIES),
-        action=st.sampled_from(["reject", "delay"]),
-    )
-    def start(self, profile: Profile, name: str, action: Any) -> None:
+    @initialize(given=GIVEN, action=st.sampled_from(["reject", "delay"]))
+    def start(self, given: tuple[Sequence[Profile], str], action: Any) -> None:
+        devices, name = given
         self.idle: set[int] = set()
-        self.watched = Watched(profile, name, action, self.idle)
+        self.watched = Watched(devices, name, action, self.idle)
+        self.devices = len(devices)
         self.now_ns = 0
         self.next_worker = 0
 
-    @rule(worker_count=st.integers(1, 3), target=workers)
+    @rule(pick=st.integers(0, 2), target=workers)
     @precondition(lambda self: self.next_worker < 4)
-    def worker_ready(self, worker_count: int) -> int:  # noqa: ARG002
+    def worker_ready(self, pick: int) -> int:
         worker = self.next_worker
         self.next_worker += 1
         self.idle.add(worker)
-        self.watched.apply(self.now_ns, self.watched.scheduler.on_worker_ready(self.now_ns, worker))
+        self.watched.apply(
+            self.now_ns, self.watched.scheduler.on_worker_ready(self.now_ns, worker, pick % self.devices)
+        )
         return worker
 
     @rule(

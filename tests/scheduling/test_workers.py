@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Callable, Sequence
 from statistics import fmean
+from typing import Any, TypeVar
 
 import hypothesis.strategies as st
 import numpy as np
@@ -15,20 +16,20 @@ from superserve.profile import LatencyTable, Profile
 from superserve.request import Outcome, Reason, Request
 from superserve.scheduling import Finish, Launch, Scheduler, SharedWorkers, TimeoutAction, create_policy
 from superserve.scheduling.workers import Told
-from support.profiles import make_profile, profiles
+from support.profiles import make_profile, profiles, several_devices
 from support.watched import Watched
+
+_Profiles = TypeVar("_Profiles")
 
 Given = tuple[Profile, str, TimeoutAction]
 
-MODELS: st.SearchStrategy[Sequence[Given]] = st.lists(
-    st.tuples(
-        profiles(),
-        st.sampled_from(["drainfit", "slackfit", "fixed:smallest", "fixed:largest", "maxacc", "proteus:0.01"]),
-        st.sampled_from(["reject", "delay"]),
-    ),
-    min_size=1,
-    max_size=3,
-)
+POLICIES = ["drainfit", "slackfit", "fixed:smallest", "fixed:largest", "maxacc"]
+
+
+def models(profiles: st.SearchStrategy[_Profiles], *more: str) -> st.SearchStrategy[list[tuple[_Profiles, str, Any]]]:
+    """Up to three models: what each is planned with, its policy, and what becomes of hopeless requests."""
+    policy, action = st.sampled_from([*POLICIES, *more]), st.sampled_from(["reject", "delay"])
+    return st.lists(st.tuples(profiles, policy, action), min_size=1, max_size=3)
 
 
 class SharingMachine(RuleBasedStateMachine):
@@ -36,10 +37,16 @@ class SharingMachine(RuleBasedStateMachine):
 
     workers = Bundle("workers")
 
-    @initialize(models=MODELS)
-    def start(self, models: Sequence[Given]) -> None:
+    @initialize(
+        given=st.one_of(
+            st.tuples(st.just(1), models(profiles(), "proteus:0.01")),
+            st.tuples(st.just(2), models(several_devices(profiles(), least=2, most=2))),
+        )
+    )
+    def start(self, given: tuple[int, Sequence[tuple[Any, str, TimeoutAction]]]) -> None:
+        self.devices, models = given
         self.idle: set[int] = set()
-        self.shared = SharedWorkers()
+        self.shared = SharedWorkers(self.devices)
         self.models = [Watched(*given, self.idle, self.shared) for given in models]
         for model in self.models:
             self.shared.add(model.scheduler)
@@ -51,13 +58,13 @@ class SharingMachine(RuleBasedStateMachine):
             model = next(model for model in self.models if model.scheduler is scheduler)
             model.apply(self.now_ns, actions)
 
-    @rule(target=workers)
+    @rule(target=workers, pick=st.integers(0, 1))
     @precondition(lambda self: self.next_worker < 4)
-    def worker_ready(self) -> int:
+    def worker_ready(self, pick: int) -> int:
         worker = self.next_worker
         self.next_worker += 1
         self.idle.add(worker)
-        self.apply(self.shared.on_worker_ready(self.now_ns, worker))
+        self.apply(self.shared.on_worker_ready(self.now_ns, worker, pick % self.devices))
         return worker
 
     @rule(

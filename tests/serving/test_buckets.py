@@ -89,13 +89,12 @@ async def test_router_and_simulator_decide_alike(seed: int, policy: str) -> None
 
     *shorter, longest = create_policies(policy, PROFILE)
     scheduler, recording = Scheduler(longest, overhead_ns=0, shorter=shorter), Recording()
-    tables = scheduler.tables
     Simulation(
         Trace("at once", np.zeros(20, np.int64), slo_ns),
         scheduler,
         workers=1,
         slo_ns=0,
-        latency_ns=lambda _, subnet, rows, bucket: tables[bucket].latency_ns[subnet][rows],
+        latency_ns=lambda launch: launch.planned_ns,
         overhead_ns=0,
         buckets=buckets,
         recording=recording,

@@ -25,12 +25,13 @@ def make_profile(latencies_ms: list[list[float]], batches: tuple[int, ...], over
 def with_shorter(profile: Profile, *buckets: tuple[int, float, float]) -> Profile:
     """The same for a text model: of each shorter length (pieces, share of the texts, its times over the longest's)."""
 
-    def scaled(subnet: SubnetProfile, factor: float) -> SubnetProfile:
-        p50, p95, p99 = (tuple(factor * value for value in subnet.quantile_us(name)) for name in QUANTILES)
-        return msgspec.structs.replace(subnet, p50_us=p50, p95_us=p95, p99_us=p99)
-
+    sizes = len(profile.batches)
     shorter = tuple(
-        Bucket(length=length, share=share, subnets=tuple(scaled(subnet, factor) for subnet in profile.subnets))
+        Bucket(
+            length=length,
+            share=share,
+            subnets=tuple(with_factors(subnet, [factor] * sizes) for subnet in profile.subnets),
+        )
         for length, share, factor in buckets
     )
     return msgspec.structs.replace(profile, shorter=shorter)
@@ -41,6 +42,29 @@ def bucketed_profiles(draw: st.DrawFn, plain: st.SearchStrategy[Profile]) -> Pro
     """Profiles of up to three buckets; a shorter text may have been measured to take longer (tables repair it)."""
     factors = draw(st.lists(st.sampled_from([0.25, 0.5, 1.0, 1.25]), max_size=2))
     return with_shorter(draw(plain), *((8 * number, 0.3, factor) for number, factor in enumerate(factors, 1)))
+
+
+@st.composite
+def several_devices(
+    draw: st.DrawFn, plain: st.SearchStrategy[Profile], least: int = 2, most: int = 3
+) -> tuple[Profile, ...]:
+    """Profiles of one model on several devices: each cell takes another while, none need be the fastest in all."""
+    first = draw(plain)
+    found = [first]
+    for _ in range(draw(st.integers(least, most)) - 1):
+        factor = st.sampled_from([0.25, 0.5, 1.0, 2.0, 4.0])
+        subnets = [with_factors(subnet, [draw(factor) for _ in first.batches]) for subnet in first.subnets]
+        found.append(msgspec.structs.replace(first, subnets=tuple(subnets)))
+    return tuple(found)
+
+
+def with_factors(subnet: SubnetProfile, factors: list[float]) -> SubnetProfile:
+    """The same with all quantiles of each batch size multiplied."""
+    p50, p95, p99 = (
+        tuple(factor * value for factor, value in zip(factors, subnet.quantile_us(name), strict=True))
+        for name in QUANTILES
+    )
+    return msgspec.structs.replace(subnet, p50_us=p50, p95_us=p95, p99_us=p99)
 
 
 @st.composite

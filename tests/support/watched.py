@@ -9,11 +9,11 @@ from superserve.scheduling import (
     Action,
     Finish,
     Launch,
-    Scheduler,
     SchedulerLimits,
     SharedWorkers,
     TimeoutAction,
     create_policies,
+    create_scheduler,
 )
 
 #: They leave a worker without work while it loads a subnet, or until its batch is full.
@@ -25,7 +25,7 @@ class Watched:
     """A scheduler, its requests and what became of them.
 
     Args:
-        profile: of its model.
+        profile: of its model; several, if workers are of several devices.
         policy: a policy's name.
         action: what becomes of hopeless requests.
         idle: the idle workers, kept up here and by whoever tells the scheduler of workers.
@@ -34,23 +34,27 @@ class Watched:
 
     def __init__(
         self,
-        profile: Profile,
+        profile: Profile | Sequence[Profile],
         policy: str,
         action: TimeoutAction,
         idle: set[int],
         shared: SharedWorkers | None = None,
     ) -> None:
-        *shorter, self.policy = create_policies(policy, profile, action)
-        self.table = self.policy.table
-        self.action = action
+        profiles = (profile,) if isinstance(profile, Profile) else tuple(profile)
         self.overhead_ns = NS_PER_MS // 2
-        self.scheduler = Scheduler(
-            self.policy,
-            overhead_ns=self.overhead_ns,
+        self.scheduler = create_scheduler(
+            policy,
+            profiles,
+            overheads_ns=[self.overhead_ns] * len(profiles),
+            timeout_action=action,
             limits=SchedulerLimits(max_queued=MAX_QUEUED),
             shared=shared,
-            shorter=shorter,
         )
+        self.policy = self.scheduler.policy
+        self.table = self.policy.table
+        self.tables = [[one.table for one in create_policies(policy, each, action)] for each in profiles]
+        self.mixed = len(profiles) > 1
+        self.action = action
         self.may_wait = policy in WAITING
         self.requests: list[Request] = []
         self.ended: dict[int, Finish] = {}
@@ -80,7 +84,7 @@ class Watched:
     def taken_ns(self, worker: int, slowness: float) -> int:
         """What the batch of a worker takes."""
         launch = self.running.get(worker) or self.overdue[worker]
-        return round(slowness * self._planned_ns(launch.bucket, launch.subnet, launch.rows))
+        return round(slowness * self._planned_ns(launch, launch.bucket, launch.rows))
 
     def apply(self, now_ns: int, actions: Sequence[Action]) -> None:
         """Check what it wants done, and take note of it."""
@@ -128,7 +132,7 @@ class Watched:
         assert self.scheduler.unfinished == len(self.requests) - len(self.ended)
         if self._idle and self.scheduler.queue_depth:
             slow = all(self.scheduler.slow(worker) for worker in self._idle)
-            assert self.may_wait or slow, "a worker idles while work waits"
+            assert self.may_wait or slow or self.mixed, "a worker idles while work waits"
             assert self.scheduler.next_timer() is not None, "waits for nothing"
 
     def stop(self, now_ns: int) -> None:
@@ -151,17 +155,19 @@ class Watched:
         keys = [(request.deadline_ns, request.id) for request in launch.requests]
         assert keys == sorted(keys), "a batch is in deadline order"
         waiting = [r for r in self.requests if r.state is RequestState.QUEUED]
-        assert all((r.deadline_ns, r.id) > keys[-1] for r in waiting), "the batch is the most urgent run of the queue"
+        for waits in waiting:
+            before = self.mixed and (waits.deadline_ns, waits.id) < keys[0]
+            assert before or (waits.deadline_ns, waits.id) > keys[-1], "the batch is a run of the queue, at its head"
         for request in launch.requests:
             assert request is self.requests[request.id], "launched another model's request"
             assert request.id not in self.ended, "launched a request that has ended"
             assert request.min_accuracy <= self.table.accuracies[launch.subnet]
             if self.action == "reject":
-                done_ns = now_ns + self.overhead_ns + self._planned_ns(request.bucket, launch.subnet, request.rows)
+                done_ns = now_ns + self.overhead_ns + self._planned_ns(launch, request.bucket, request.rows)
                 assert done_ns < request.deadline_ns, "launched a request that was certain to miss"
         if self.action == "reject":
-            done_ns = now_ns + self.overhead_ns + self._planned_ns(launch.bucket, launch.subnet, launch.rows)
+            done_ns = now_ns + self.overhead_ns + self._planned_ns(launch, launch.bucket, launch.rows)
             assert done_ns < launch.requests[0].deadline_ns, "the head misses by the profile"
 
-    def _planned_ns(self, bucket: int, subnet: int, rows: int) -> int:
-        return self.scheduler.tables[bucket].latency_ns[subnet][rows]
+    def _planned_ns(self, launch: Launch, bucket: int, rows: int) -> int:
+        return self.tables[launch.device][bucket].latency_ns[launch.subnet][rows]

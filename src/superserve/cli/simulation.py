@@ -46,13 +46,17 @@ PatienceMs = Annotated[
 def simulate(
     trace: TraceFile,
     profile: Annotated[
-        str | None, typer.Option(metavar="FILE|r-profile", help="Profile to plan with and draw from.")
+        list[str] | None,
+        typer.Option(metavar="FILE|r-profile", help="Profile to plan with and draw from; one for each device."),
     ] = None,
     slo_ms: Annotated[
         float | None, typer.Option(min=0.001, help="Deadline of requests that state none, ms from arrival.")
     ] = None,
     policy: Annotated[str | None, typer.Option(help="Scheduling policy.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Workers; identical unless told otherwise.")] = None,
+    workers: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Workers, identical unless told otherwise; so many for each profile."),
+    ] = None,
     overhead_ms: OverheadMs = None,
     timeout_action: Annotated[
         str | None, typer.Option(help="What becomes of hopeless requests: reject, or delay (served late).")
@@ -79,7 +83,7 @@ def simulate(
     """Play a trace through the server's own scheduler in virtual time.
 
     A folder that `serve --record` has written knows its profile, SLO, policy and workers: what is not said otherwise is
-    as it was, and the result stands beside the recorded one.
+    as it was, and the result stands beside the recorded one. Workers of several devices: `--profile A B --workers 4 2`.
     """
     import numpy as np
 
@@ -94,7 +98,7 @@ def simulate(
 
     conditions = _conditions(slowdown, actuation_ms, lose, join)
     overload = None if timeout_action is None else _overload(timeout_action)
-    setting = Setting.of(trace, Wishes(profile, slo_ms, policy, workers, overload, max_queued))
+    setting = Setting.of(trace, Wishes(profile or (), slo_ms, policy, workers or (), overload, max_queued))
     loaded, recorded = setting.trace, setting.recorded
     if patience_ms is not None:
         conditions = impatient(conditions, patience_ms, len(loaded), np.random.default_rng([seed, 1]))
@@ -104,7 +108,7 @@ def simulate(
     with progress_bar("simulate") as advance:
         log = run(
             loaded,
-            setting.profile,
+            setting.profiles,
             policy=setting.policy,
             workers=setting.workers,
             slo_ms=setting.slo_ms,
@@ -117,23 +121,26 @@ def simulate(
             on_progress=advance,
             times=setting.times,
         )
+    counted = " + ".join(map(str, setting.workers))
     row = summarise(
-        log, policy=setting.policy, trace=loaded.name, seed=seed, workers=setting.workers, slo_ms=setting.slo_ms
+        log, policy=setting.policy, trace=loaded.name, seed=seed, workers=sum(setting.workers), slo_ms=setting.slo_ms
     )
     if bound and len(loaded) > MOST_REQUESTS:
         out.print(f"no bound for more than {MOST_REQUESTS:,} requests: it would take too much memory", highlight=False)
+    elif bound and len(setting.profiles) > 1:
+        out.print("no bound is known where workers are of several devices", highlight=False)
     elif bound and setting.times is None:  # it is priced at profiled medians
-        row = with_bound(row, loaded, setting.profile, overhead_ms=overhead_ms, conditions=conditions)
+        row = with_bound(row, loaded, setting.profiles[0], overhead_ms=overhead_ms, conditions=conditions)
     classes = by_class(log, loaded.request_class, row)
     was = [] if recorded is None else [recorded_row(recorded)]
-    title = f"{loaded.name}, simulated: {row.offered} requests, {setting.workers} workers"
+    title = f"{loaded.name}, simulated: {row.offered} requests, {counted} workers"
     print_results(out, title, [*was, row, *classes])
     missed = {name: getattr(row, name) for name in ("late", "expired", "rejected", "cancelled", "failed")}
     if any(missed.values()):
         out.print(", ".join(f"{count} {name}" for name, count in missed.items() if count), highlight=False)
     if row.distance_to_bound is not None:
         out.print(f"{row.distance_to_bound:.2f} points of goodput below what no policy can pass", highlight=False)
-    files.write(log, setting.profile, f"{loaded.name}: {setting.policy} on {setting.workers} workers")
+    files.write(log, setting.profiles[0], f"{loaded.name}: {setting.policy} on {counted} workers")
     compared = {} if recorded is None else _beside(recorded, log)
     write_rows(json_file, rows=[row], classes=classes, recorded=was, **compared)
 

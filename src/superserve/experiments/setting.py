@@ -1,5 +1,6 @@
 """What a simulated run is to play: what the user says, and for all else what was recorded, or the defaults."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,22 +18,25 @@ from superserve.traces.trace import Trace
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user says; None leaves it to the recording, or to the default."""
+    """What the user says; None, or nothing, leaves it to the recording, or to the default.
 
-    profile: str | None = None
+    Profiles and numbers of workers are by device.
+    """
+
+    profiles: Sequence[str] = ()
     slo_ms: float | None = None
     policy: str | None = None
-    workers: int | None = None
+    workers: Sequence[int] = ()
     timeout_action: TimeoutAction | None = None
     max_queued: int | None = None
 
     def filled(self, settings: RecordedSettings) -> "Wishes":
         """The same, where nothing is said as it was recorded; the profile apart."""
         return Wishes(
-            profile=self.profile,
+            profiles=self.profiles,
             slo_ms=self.slo_ms or settings.slo_ms,
             policy=self.policy or settings.policy,
-            workers=self.workers or settings.workers,
+            workers=self.workers or (settings.workers,),
             timeout_action=self.timeout_action or settings.timeout_action,
             max_queued=self.max_queued or settings.max_queued,
         )
@@ -40,14 +44,17 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Setting:
-    """Everything that a run needs. ``times`` is what batches take, if that was recorded and is to be so again."""
+    """Everything that a run needs. ``times`` is what batches take, if that was recorded and is to be so again.
+
+    Profiles and numbers of workers are by device.
+    """
 
     trace: Trace
-    profile: Profile
+    profiles: Sequence[Profile]
     times: RecordedTimes | None
     slo_ms: float
     policy: str
-    workers: int
+    workers: Sequence[int]
     timeout_action: TimeoutAction
     limits: SchedulerLimits
     recorded: Recorded | None
@@ -67,23 +74,23 @@ class Setting:
         else:
             trace, filled = _with_slo(recorded, wishes.slo_ms), wishes.filled(recorded.settings)
         times = None
-        if wishes.profile is not None:
-            planned = Profile.load(wishes.profile)
+        if wishes.profiles:
+            planned = [Profile.load(name) for name in wishes.profiles]
         elif recorded is not None:
-            planned = recorded.settings.profile
+            planned = [recorded.settings.profile]
             if len(recorded.batches["rows"]) >= ENOUGH:
-                times = RecordedTimes(planned, recorded.batches)
+                times = RecordedTimes(planned[0], recorded.batches)
         else:
             raise _missing("--profile")
         if filled.slo_ms is None:
             raise _missing("--slo-ms")
         return cls(
             trace=trace,
-            profile=planned,
+            profiles=planned,
             times=times,
             slo_ms=filled.slo_ms,
             policy=filled.policy or "default",
-            workers=filled.workers or 1,
+            workers=filled.workers or (1,),
             timeout_action=filled.timeout_action or "reject",
             limits=SchedulerLimits() if filled.max_queued is None else SchedulerLimits(filled.max_queued),
             recorded=recorded,

@@ -6,6 +6,7 @@ Importing the package registers the policies that come with it.
 from superserve.scheduling import baselines, drainfit, hosting, slackfit
 from superserve.scheduling.actions import Action, Finish, Launch
 from superserve.scheduling.buckets import create_policies
+from superserve.scheduling.mixed import MixedScheduler, create_scheduler
 from superserve.scheduling.policy import (
     Bound,
     Decision,
@@ -31,6 +32,7 @@ __all__ = [
     "Finish",
     "HeadPolicy",
     "Launch",
+    "MixedScheduler",
     "Placement",
     "Policy",
     "Scheduler",
@@ -42,6 +44,7 @@ __all__ = [
     "baselines",
     "create_policies",
     "create_policy",
+    "create_scheduler",
     "drainfit",
     "hosting",
     "policy_names",

@@ -22,7 +22,7 @@ _LEVELS: Final = 8
 #: Those behind a newcomer are looked at in distances that grow by this factor.
 _STRIDE: Final = 1.5
 #: A batch has to fit into this part of the time that a request has: the other part it waits for the batch before.
-_OWN_PART: Final = 0.5
+OWN_PART: Final = 0.5
 
 
 class Promise(StrEnum):
@@ -68,6 +68,16 @@ class Prediction(NamedTuple):
             f"{self.rows_ahead} rows are to be served before, and {workers} {_ms(self.batch_ns)} for each "
             f"{self.batch_rows} of them with the fastest subnet: {what}"
         )
+
+
+class Supply(NamedTuple):
+    """Worker time that there is for the queue; where workers differ, in time of the fastest."""
+
+    workers: float
+    free_ns: float
+    """Sum of the instants at which they are predicted to be free."""
+    reserve_ns: float
+    """Of their time, what is not to be counted on."""
 
 
 class Admission:
@@ -221,7 +231,7 @@ class Admission:
         """Whether it would be late in an efficient batch, behind others of them."""
         left_ns = request.deadline_ns - now_ns
         times = self._planned[-1]
-        batch, own = times.best(fastest, left_ns), times.best(fastest, int(left_ns * _OWN_PART))
+        batch, own = times.best(fastest, left_ns), times.best(fastest, int(left_ns * OWN_PART))
         latest_ns = min(request.latest_start_ns, request.deadline_ns - own.time_ns - 1)
         rows, row_ns = self._ahead(self._planned, now_ns, request, batch)
         rows += self._expected(now_ns, request, latest_ns)
@@ -243,12 +253,17 @@ class Admission:
         if ahead == len(queue):
             return None
         batch = self._planned[-1].best(fastest, request.deadline_ns - now_ns)
-        workers, row_ns = len(self._view.workers), batch.time_ns / batch.rows
+        workers = len(self._view.workers)
         free_ns = self._view.commitments.free_sum_ns(now_ns, workers)
-        row_share, own_ns = queue.rows / len(queue), request.rows * row_ns
         # A whole batch per worker is kept back: with half of one, the mean of what rounding costs, a tenth of requests
         # with 144 ms were given up for others with 36 ms. Those within that reserve still count as in time.
-        reserve_ns = workers * batch.time_ns
+        return self._displaced(now_ns, request, ahead, batch, Supply(workers, free_ns, workers * batch.time_ns))
+
+    def _displaced(self, now_ns: int, request: Request, ahead: int, batch: Batch, supply: Supply) -> Prediction | None:
+        """The first that would be late, of those that are looked at behind a position."""
+        queue, row_ns = self._queue, batch.time_ns / batch.rows
+        workers, free_ns, reserve_ns = supply
+        row_share, own_ns = queue.rows / len(queue), request.rows * row_ns
         for position in _strided(ahead, len(queue)):
             other = queue.peek(position)
             rows = round((position + 1) * row_share)
@@ -260,7 +275,7 @@ class Admission:
                     rows,
                     batch.rows,
                     batch.time_ns,
-                    workers,
+                    len(self._view.workers),
                     end_ns - now_ns,
                     other.deadline_ns - now_ns,
                 )

@@ -154,14 +154,14 @@ class DrainFit(Policy):
     def _outlook(self, view: SchedulerView, start: int) -> _Outlook:
         """All work in sight from a position of the queue on, at a logarithmic number of instants."""
         head = view.queue.peek(start)
-        queue, arrivals, workers = view.queue, view.arrivals, view.workers_total
+        queue, arrivals = view.queue, view.arrivals
+        workers, free_ns = view.capacity
         count = view.depth - start
         row_share = queue.rows / view.depth
-        free_ns = view.free_sum_ns
         slo_ns = arrivals.slo_ns
         planned = 1.0 / view.drift
         ours = view.share * planned
-        counted = max(1, round(workers * view.share))
+        counted = max(1, round(view.workers_total * view.share))
         most = self.table.max_rows
         due: list[_Due] = []
         for position in (*_POSITIONS[: bisect_left(_POSITIONS, count - 1)], count - 1):

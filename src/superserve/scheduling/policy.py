@@ -54,6 +54,8 @@ class SchedulerView:
     """What batches take over what the table says they take; at least 1."""
     worker_drift: float = 1.0
     """The same on the worker that gets the batch, if the policy chooses none."""
+    weighed: tuple[float, float] | None = None
+    """`capacity` where workers are of several devices."""
 
     @property
     def depth(self) -> int:
@@ -64,6 +66,15 @@ class SchedulerView:
     def free_sum_ns(self) -> int:
         """Sum over all workers of the instants at which they are predicted to be free, now for idle ones."""
         return self.commitments.free_sum_ns(self.now_ns, self.workers_total)
+
+    @property
+    def capacity(self) -> tuple[float, float]:
+        """How many workers there are, and `free_sum_ns`, each counted for what it does in a time.
+
+        The worker at hand counts for 1, as do all where they are alike; one of a device that serves twice as many rows
+        per time counts for 2.
+        """
+        return self.weighed or (self.workers_total, self.free_sum_ns)
 
     def slack_ns(self, position: int = 0) -> int:
         """Slack of the request at a position in deadline order: (deadline - now - dispatch overhead) / its drift."""

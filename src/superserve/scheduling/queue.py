@@ -83,15 +83,15 @@ class EDFQueue:
         self._drop(1, request.rows)
         return request
 
-    def take(self, max_rows: int, max_floor: float) -> list[Request]:
-        """Remove and return the longest run of most urgent requests that fits.
+    def take(self, max_rows: int, max_floor: float, first: int = 0) -> list[Request]:
+        """Remove and return the longest run of requests that fits: the most urgent, or those from a position on.
 
         It ends before the first request that would exceed ``max_rows`` rows or whose accuracy floor lies above
         ``max_floor``: a batch is always contiguous in deadline order. One that is to be `alone` is a run by itself.
         """
         rows, alone = 0, False
-        end = self._first
-        for end in range(self._first, len(self._entries)):
+        end = begin = self._first + first
+        for end in range(begin, len(self._entries)):
             request = self._entries[end][2]
             if (
                 rows + request.rows > max_rows
@@ -103,8 +103,12 @@ class EDFQueue:
             alone = request.alone
         else:
             end = len(self._entries)
-        taken = [entry[2] for entry in self._entries[self._first : end]]
-        self._drop(len(taken), rows)
+        taken = [entry[2] for entry in self._entries[begin:end]]
+        if first:
+            del self._entries[begin:end]
+            self.rows -= rows
+        else:
+            self._drop(len(taken), rows)
         return taken
 
     def remove(self, request: Request) -> bool:

@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Final, NamedTuple
 
 from superserve.clock import NS_PER_S
+from superserve.profile import LatencyTable
 from superserve.request import Outcome, Reason, Request, RequestState
 from superserve.scheduling.actions import Action, BatchFate, Finish, Launch
 from superserve.scheduling.admission import Admission, Prediction
@@ -72,6 +73,9 @@ class Scheduler:
             those of requests and time come from outside. None: the scheduler has its workers for itself.
         shorter: the same policy for each shorter bucket of the profile, the shortest first (`create_policies`): then
             requests may be of any of them, and ``policy`` is for the longest rows.
+        workers: those that it has for itself; None: new ones, which are of one device.
+
+    Workers are alike, or drift apart. Where they are of several devices, the scheduler is a `MixedScheduler`.
     """
 
     def __init__(
@@ -82,11 +86,14 @@ class Scheduler:
         limits: SchedulerLimits | None = None,
         shared: SharedWorkers | None = None,
         shorter: Sequence[Policy] = (),
+        workers: Workers | None = None,
     ) -> None:
         self.policy = policy
         policies = (*shorter, policy)
         self.tables = tuple(one.table for one in policies)
         """By bucket (`Request.bucket`)."""
+        self._tables_of: Sequence[Sequence[LatencyTable]] = (self.tables,)
+        """By device."""
         self._decide = ByBucket(policies).decide if shorter else policy.decide
         self.limits = limits or SchedulerLimits()
         self._expires = policy.timeout_action == "reject"
@@ -94,7 +101,7 @@ class Scheduler:
         self._overhead = OverheadEstimate(overhead_ns)
         self._drift = DriftEstimate()
         self._shared = shared
-        self._workers: Workers = Workers() if shared is None else shared
+        self._workers: Workers = shared or workers or Workers()
         self._idle = self._workers.idle
         self._running: dict[int, Launch] = {}
         self._overdue: dict[int, Overdue] = {}
@@ -239,14 +246,14 @@ class Scheduler:
             self._queue.remove(request)
         return (self._finish(request, Outcome.CANCELLED, Reason.CLIENT_GONE),)
 
-    def observe_overhead(self, overhead_ns: int) -> None:
-        """A batch took this much longer, from its launch to its answers, than its time in the worker."""
+    def observe_overhead(self, overhead_ns: int, device: int = 0) -> None:  # noqa: ARG002  (of the only one)
+        """A batch took this much longer on a device, from its launch to its answers, than its time in the worker."""
         self._overhead.observe(overhead_ns)
         self._plan()
 
-    def on_worker_ready(self, now_ns: int, worker: int) -> Sequence[Action]:
+    def on_worker_ready(self, now_ns: int, worker: int, device: int = 0) -> Sequence[Action]:
         """A worker joined, warm and idle."""
-        self._workers.join(worker)
+        self._workers.join(worker, device)
         return self._dispatch(now_ns)
 
     def on_worker_idle(self, now_ns: int, batches: int = sys.maxsize) -> Sequence[Action]:
@@ -262,15 +269,15 @@ class Scheduler:
         assert self._idle, "no worker is idle"
         assert not self._queue, "requests wait, and come first"
         self._look(now_ns).workers_idle = len(self._idle)
-        return self._start(now_ns, Decision(subnet, rows), self._idle.popleft(), [], rows)
+        worker = self._idle.popleft()
+        return self._start(now_ns, Decision(subnet, rows), worker, [], rows, self._workers.devices[worker])
 
     def on_batch_done(self, now_ns: int, worker: int, taken_ns: int) -> Sequence[Action]:
         """A worker answered its batch, which took ``taken_ns`` in the worker, and is idle."""
         launch = self._ended(worker, now_ns, BatchFate.ANSWERED)
         launch.taken_ns = taken_ns
         if launch.requests:  # a cell that only idle work runs must not change what requests are planned with
-            planned_ns = self.tables[launch.bucket].latency_ns[launch.subnet][launch.rows]
-            self._drift.observe(worker, taken_ns, planned_ns, now_ns)
+            self._drift.observe(worker, taken_ns, launch.planned_ns, now_ns)
             self._plan()
         actions: list[Action] = []
         for request in launch.requests:
@@ -386,7 +393,7 @@ class Scheduler:
         table = self.policy.table
         batch_ns = self._expected_ns(self.policy.subnets[0], table.max_rows)
         batches = -(-self._queue.rows // table.max_rows)
-        return batches * batch_ns / max(1, len(self._workers.live)) / NS_PER_S
+        return batches * batch_ns / max(1.0, self._capacity()) / NS_PER_S
 
     def _refusal(self, now_ns: int, request: Request) -> Reason | None:
         usable = self.policy.usable(request.min_accuracy)
@@ -413,14 +420,25 @@ class Scheduler:
 
         Without that, a machine that was slow for a while is refused requests for good.
         """
-        profiled_ns = self._overhead.start_ns + self.tables[request.bucket].latency_ns[fastest][request.rows]
+        profiled_ns = self._profiled_ns(request, fastest)
         if self._running or now_ns < self._relax_after_ns or now_ns + profiled_ns >= request.deadline_ns:
             return
         self._relax_after_ns = now_ns + _RELAX_NS
-        self._overhead.relax()
+        self._relax()
         self._drift.relax()
         self._plan()
         self._set_latest_start(request, fastest)
+
+    def _profiled_ns(self, request: Request, fastest: int) -> int:
+        """What a request takes alone at a subnet, dispatch included, if nothing has been learned."""
+        return self._overhead.start_ns + self.tables[request.bucket].latency_ns[fastest][request.rows]
+
+    def _relax(self) -> None:
+        self._overhead.relax()
+
+    def _capacity(self) -> float:
+        """How many workers there are; where they differ, how many like the first device's that makes."""
+        return len(self._workers.live)
 
     def _plan(self) -> None:
         """From now on plan with what is known of overhead and drift."""
@@ -489,10 +507,11 @@ class Scheduler:
         self._overloaded = False
         if not self._expires:
             return []
-        view, workers = self._view, max(1, len(self._workers.live))
-        first_ns = view.free_sum_ns / workers
+        view = self._view
+        first_ns = view.free_sum_ns / max(1, view.workers_total)
         batch_ns = self._expected_ns(self.policy.subnets[0], self.policy.table.max_rows) + view.overhead_ns
-        found = victims(self._queue, first_ns, batch_ns, self.policy.table.max_rows * workers * view.share)
+        rows_at_once = self.policy.table.max_rows * max(1.0, self._capacity()) * view.share
+        found = victims(self._queue, first_ns, batch_ns, rows_at_once)
         for request in found:
             self._queue.remove(request)
         return [self._give_up(view.now_ns, request, Reason.SHED) for request in found]
@@ -513,19 +532,23 @@ class Scheduler:
         self._idle.remove(worker)
         return worker
 
-    def _launch(self, now_ns: int, decision: Decision, worker: int) -> Launch:
-        requests = self._queue.take(decision.rows, self.policy.table.accuracies[decision.subnet])
+    def _launch(self, now_ns: int, decision: Decision, worker: int, device: int = 0, first: int = 0) -> Launch:
+        """Run the batch of a decision, from the request at a position of the queue on."""
+        requests = self._queue.take(decision.rows, self.policy.table.accuracies[decision.subnet], first)
         assert requests, f"{self.policy.name} chose a batch that its own head does not fit"
         rows = 0
         for request in requests:
             request.state = _RUNNING
             rows += request.rows
-        return self._start(now_ns, decision, worker, requests, rows)
+        return self._start(now_ns, decision, worker, requests, rows, device)
 
-    def _start(self, now_ns: int, decision: Decision, worker: int, requests: list[Request], rows: int) -> Launch:
+    def _start(  # noqa: PLR0917  (by position: it is on the request path)
+        self, now_ns: int, decision: Decision, worker: int, requests: list[Request], rows: int, device: int = 0
+    ) -> Launch:
         """A worker that is not idle any more runs this batch from now on."""
         view, subnet = self._view, decision.subnet
         bucket = self._bucket(requests)
+        planned_ns = self._tables_of[device][bucket].latency_ns[subnet][rows]
         launch = Launch(
             worker,
             subnet,
@@ -539,14 +562,20 @@ class Scheduler:
             view.overhead_ns,
             self._drift.of(worker),
             bucket,
+            planned_ns,
+            device,
         )
         self._running[worker] = launch
         if self._shared is not None:
             self._shared.runs[worker] = self
-        takes_ns = round(self.tables[bucket].latency_ns[subnet][rows] * launch.drift)
-        self._commitments.add(worker, now_ns + view.overhead_ns + takes_ns)
-        self._workers.soonest.add(worker, now_ns + self._admission.typical_ns(subnet, rows, bucket, launch.drift))
+        self._commit(launch, now_ns + view.overhead_ns + round(planned_ns * launch.drift))
         return launch
+
+    def _commit(self, launch: Launch, end_ns: int) -> None:
+        """A worker is busy with a batch, until an instant by plan."""
+        self._commitments.add(launch.worker, end_ns)
+        typical_ns = self._admission.typical_ns(launch.subnet, launch.rows, launch.bucket, launch.drift)
+        self._workers.soonest.add(launch.worker, launch.launched_ns + typical_ns)
 
     def _bucket(self, requests: Sequence[Request]) -> int:
         """The largest of a batch's; that of the longest rows if it is idle work, of which nothing is known."""

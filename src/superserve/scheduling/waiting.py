@@ -53,9 +53,9 @@ class WaitingQueue(EDFQueue):
             self._gone(request)
         return request
 
-    def take(self, max_rows: int, max_floor: float) -> list[Request]:
+    def take(self, max_rows: int, max_floor: float, first: int = 0) -> list[Request]:
         """See `EDFQueue.take`."""
-        taken = super().take(max_rows, max_floor)
+        taken = super().take(max_rows, max_floor, first)
         if self.is_mixed:
             for request in taken:
                 self._gone(request)

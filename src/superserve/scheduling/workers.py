@@ -14,10 +14,28 @@ if TYPE_CHECKING:
 Told = tuple["Scheduler", Sequence["Action"]]
 
 
-class Workers:
-    """Which workers there are, and which of them are idle."""
+class Fleet:
+    """The workers of one device, in a pool that has several.
+
+    Attributes:
+        live: how many there are, idle ones and busy ones.
+        commitments, soonest: as those of `Workers`.
+    """
 
     def __init__(self) -> None:
+        self.live = 0
+        self.commitments = Commitments()
+        self.soonest = Commitments()
+
+
+class Workers:
+    """Which workers there are, and which of them are idle.
+
+    Args:
+        devices: of how many devices they may be. What a device takes for a batch is for each model to know.
+    """
+
+    def __init__(self, devices: int = 1) -> None:
         self.live: set[int] = set()
         """Idle ones and busy ones."""
         self.idle: deque[int] = deque()
@@ -28,16 +46,23 @@ class Workers:
         """When they typically are, which is sooner: plans are careful."""
         self.overdue: set[int] = set()
         """Those whose batch should have been answered: not live until it is."""
+        self.fleets: Sequence[Fleet] = tuple(Fleet() for _ in range(devices)) if devices > 1 else ()
+        """By device; none where there is one, for that has all."""
+        self.devices: dict[int, int] = {}
+        """By worker, those that are gone among them: what they ran has yet to end."""
 
-    def join(self, worker: int) -> None:
+    def join(self, worker: int, device: int = 0) -> None:
         """A worker came, idle."""
         assert worker not in self.live, f"worker {worker} is here already"
-        self.live.add(worker)
+        assert device < max(1, len(self.fleets)), f"worker {worker} is of device {device}, which nobody plans for"
+        self.devices[worker] = device
+        self._enter(worker)
         self.idle.append(worker)
 
     def leave(self, worker: int) -> None:
         """A worker is gone."""
-        self.live.discard(worker)
+        if worker in self.live:
+            self._quit(worker)
         self.overdue.discard(worker)
         if worker in self.idle:
             self.idle.remove(worker)
@@ -46,7 +71,7 @@ class Workers:
         """Do without a busy worker until it is free; False, and nothing happens, where there is no other one."""
         if worker not in self.live or len(self.live) == 1:
             return False
-        self.live.remove(worker)
+        self._quit(worker)
         self.overdue.add(worker)
         return True
 
@@ -54,8 +79,18 @@ class Workers:
         """A worker is through with its batch, and idle."""
         if worker in self.overdue:
             self.overdue.remove(worker)
-            self.live.add(worker)
+            self._enter(worker)
         self.idle.append(worker)
+
+    def _enter(self, worker: int) -> None:
+        self.live.add(worker)
+        if self.fleets:
+            self.fleets[self.devices[worker]].live += 1
+
+    def _quit(self, worker: int) -> None:
+        self.live.remove(worker)
+        if self.fleets:
+            self.fleets[self.devices[worker]].live -= 1
 
 
 class SharedWorkers(Workers):
@@ -70,8 +105,8 @@ class SharedWorkers(Workers):
     have yet to run counts as their part of the workers' time (`share`).
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, devices: int = 1) -> None:
+        super().__init__(devices)
         self.runs: dict[int, Scheduler] = {}
         """Whose batch a busy worker runs; kept by the schedulers."""
         self._schedulers: list[Scheduler] = []
@@ -111,9 +146,9 @@ class SharedWorkers(Workers):
         all_ns = sum(each.need_ns(now_ns, span_ns) for each in self._schedulers)
         return own_ns / all_ns if all_ns else 1.0
 
-    def on_worker_ready(self, now_ns: int, worker: int) -> Sequence[Told]:
+    def on_worker_ready(self, now_ns: int, worker: int, device: int = 0) -> Sequence[Told]:
         """A worker joined, warm and idle."""
-        self.join(worker)
+        self.join(worker, device)
         return self.offer(now_ns)
 
     def on_batch_done(self, now_ns: int, worker: int, taken_ns: int) -> Sequence[Told]:

@@ -146,7 +146,6 @@ class Router:
         self._pool = pool
         self._clock = clock
         self._output_row_bytes = tuple(output_row_bytes)
-        self._tables = scheduler.tables
         self._number = number
         self._ids = itertools.count()
         self._unfinished = 0
@@ -366,7 +365,7 @@ class Router:
         """Learn and count where the time of a batch went; its answers have been given since ``began_ns``."""
         now_ns, count = self._clock.now_ns(), len(answered)
         overhead_ns = now_ns - launch.launched_ns - times.infer_ns
-        self._scheduler.observe_overhead(overhead_ns)
+        self._scheduler.observe_overhead(overhead_ns, launch.device)
         if self.recorder is not None:
             self.recorder.answered(launch, answered)
         if self._tracer is not None:
@@ -404,11 +403,10 @@ class Router:
         self._hand_over(launch, _placed(launch))
 
     def _hand_over(self, launch: Launch, inputs: Sequence[Sequence[Buffer]]) -> None:
-        subnet, rows = launch.subnet, launch.rows
-        planned_ns = self._tables[launch.bucket].latency_ns[subnet][rows]
+        planned_ns = launch.planned_ns
         # Nobody waits for idle work.
         due_ns = launch.overhead_ns + round(planned_ns * launch.drift) if launch.requests else 0
-        self._pool.launch(launch.worker, Batch(subnet, rows, inputs, self._number, planned_ns, due_ns))
+        self._pool.launch(launch.worker, Batch(launch.subnet, launch.rows, inputs, self._number, planned_ns, due_ns))
 
     def _ended(self, pending: Pending, finish: Finish) -> None:
         """Count a request that has been told of its end, and forget what it held."""

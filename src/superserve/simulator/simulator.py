@@ -16,7 +16,7 @@ from superserve.latency import LatencySampler, OverheadSampler
 from superserve.metrics import RunLog
 from superserve.profile import Profile
 from superserve.request import Reason, Request, RequestState
-from superserve.scheduling import Action, Launch, Scheduler, SchedulerLimits, TimeoutAction, create_policies
+from superserve.scheduling import Action, Launch, Scheduler, SchedulerLimits, TimeoutAction, create_scheduler
 from superserve.simulator.conditions import ORDINARY, Conditions, WorkerEvent
 from superserve.simulator.recorded_times import RecordedTimes
 from superserve.simulator.recording import BatchRecord, Recording
@@ -49,9 +49,9 @@ class Simulation:
     Args:
         trace: arrivals, and SLOs where it gives them.
         scheduler: fresh; driven as the live router drives it.
-        workers: how many there are at time 0, all ready.
+        workers: how many there are at time 0, all ready; by device, if they are of several.
         slo_ns: deadline of requests to which the trace gives none, from arrival.
-        latency_ns: time of a batch, by (instant of its launch, subnet, rows, bucket).
+        latency_ns: time of a batch.
         overhead_ns: dispatch overhead that a batch takes beyond its latency, all alike; or draws of it, which are told
             to the scheduler as the router tells it what it observes.
         buckets: of each request; None: all rows are alike.
@@ -68,22 +68,24 @@ class Simulation:
         trace: Trace,
         scheduler: Scheduler,
         *,
-        workers: int,
+        workers: int | Sequence[int],
         slo_ns: int,
-        latency_ns: Callable[[int, int, int, int], int],
-        overhead_ns: int | Callable[[int], int],
+        latency_ns: Callable[[Launch], int],
+        overhead_ns: int | Callable[[Launch], int],
         buckets: npt.NDArray[np.int8] | None = None,
         conditions: Conditions = ORDINARY,
         recording: Recording | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
-        conditions.check(workers, len(trace))
+        counts = (workers,) if isinstance(workers, int) else workers
+        self._devices = [device for device, count in enumerate(counts) for _ in range(count)]
+        """Of each worker; one that comes under a new id is of the first."""
+        conditions.check(len(self._devices), len(trace))
         most = scheduler.policy.table.max_rows
         if trace.rows is not None and len(trace) and trace.rows.max() > most:
             raise ConfigError(f"the trace has requests of {trace.rows.max()} rows; the profile goes up to {most}")
         self._trace = trace
         self._scheduler = scheduler
-        self._workers = workers
         self._slo_ns = slo_ns
         self._latency_ns = latency_ns
         self._overhead_ns = overhead_ns if callable(overhead_ns) else lambda _: overhead_ns
@@ -114,8 +116,8 @@ class Simulation:
         scheduler, patience_ns = self._scheduler, self._conditions.patience_ns
         for event in self._conditions.worker_events:
             self._foresee(event.at_ns, _Kind.WORKER, event)
-        for worker in range(self._workers):
-            self._apply(0, scheduler.on_worker_ready(0, worker))
+        for worker, device in enumerate(self._devices):
+            self._apply(0, scheduler.on_worker_ready(0, worker, device))
         for request in self._requests():
             arrival_ns = request.arrival_ns
             self._advance(arrival_ns)
@@ -168,7 +170,7 @@ class Simulation:
                 del self._running[what]
                 self._apply(now_ns, self._scheduler.on_batch_done(now_ns, what, running[1]))
                 if self._tells_overhead:
-                    self._scheduler.observe_overhead(running[2])
+                    self._scheduler.observe_overhead(running[2], self._device(what))
         elif isinstance(what, WorkerEvent):
             self._change(what)
         else:
@@ -180,7 +182,7 @@ class Simulation:
         if self._recording is not None:
             self._recording.worker_events.append(event)
         if event.alive:
-            self._apply(now_ns, self._scheduler.on_worker_ready(now_ns, worker))
+            self._apply(now_ns, self._scheduler.on_worker_ready(now_ns, worker, self._device(worker)))
             return
         running = self._running.pop(worker, None)
         self._active.pop(worker, None)
@@ -188,6 +190,9 @@ class Simulation:
             record = self._records[worker]
             record.end_ns, record.lost = now_ns, True
         self._apply(now_ns, self._scheduler.on_worker_lost(now_ns, worker))
+
+    def _device(self, worker: int) -> int:
+        return self._devices[worker] if worker < len(self._devices) else 0
 
     def _foresee(self, at_ns: int, kind: int, what: WorkerEvent | Request | int) -> None:
         self._number += 1
@@ -205,13 +210,13 @@ class Simulation:
 
     def _begin(self, now_ns: int, launch: Launch) -> None:
         worker = launch.worker
-        time_ns = self._latency_ns(now_ns, launch.subnet, launch.rows, launch.bucket)
+        time_ns = self._latency_ns(launch)
         if not self._plain:
             time_ns = int(time_ns * self._conditions.factor(worker))
             if self._active.setdefault(worker, launch.subnet) != launch.subnet:
                 time_ns += self._conditions.actuation_ns
                 self._active[worker] = launch.subnet
-        overhead_ns = self._overhead_ns(now_ns)
+        overhead_ns = self._overhead_ns(launch)
         end_ns = now_ns + overhead_ns + time_ns
         self._foresee(end_ns, _Kind.BATCH, worker)
         self._running[worker] = (self._number, time_ns, overhead_ns)
@@ -263,12 +268,52 @@ def _rare_collections() -> Iterator[None]:
         gc.set_threshold(*usual)
 
 
+class _Draws:
+    """What simulated batches take: draws from the profile of their worker's device."""
+
+    def __init__(self, profiles: Sequence[Profile], seed: int) -> None:
+        rng, overhead_rng = np.random.default_rng(seed), np.random.default_rng((seed, 1))
+        self._latencies = [[LatencySampler(bucket, rng) for bucket in profile.buckets] for profile in profiles]
+        self._overheads = [OverheadSampler(profile, overhead_rng) for profile in profiles]
+
+    @property
+    def usual_overhead_ns(self) -> int | None:
+        """The dispatch overhead of all batches; None if they have not all the same."""
+        first, *others = self._overheads
+        return None if others or first.varies else first.sample_ns()
+
+    def latency_ns(self, launch: Launch) -> int:
+        """Of a batch, in its worker."""
+        return self._latencies[launch.device][launch.bucket].sample_ns(launch.subnet, launch.rows)
+
+    def overhead_ns(self, launch: Launch) -> int:
+        """Of the same batch, everything else."""
+        return self._overheads[launch.device].sample_ns()
+
+
+class _Recorded:
+    """What simulated batches take: what recorded ones did."""
+
+    usual_overhead_ns = None
+
+    def __init__(self, times: RecordedTimes) -> None:
+        self._times = times
+
+    def latency_ns(self, launch: Launch) -> int:
+        """See `_Draws`."""
+        return self._times.latency_ns(launch.launched_ns, launch.subnet, launch.rows)
+
+    def overhead_ns(self, launch: Launch) -> int:
+        """See `_Draws`."""
+        return self._times.overhead_ns(launch.launched_ns)
+
+
 def simulate(
     trace: Trace,
-    profile: Profile,
+    profile: Profile | Sequence[Profile],
     *,
     policy: str,
-    workers: int,
+    workers: int | Sequence[int],
     slo_ms: float,
     overhead_ms: float | None = None,
     timeout_action: TimeoutAction = "reject",
@@ -283,10 +328,11 @@ def simulate(
 
     Args:
         trace: arrivals; its own SLOs hold where it has them.
-        profile: what policies plan with (its p99) and what the latencies are drawn from. Requests to a text model have
-            lengths drawn from its shares, for traces carry none.
+        profile: what policies plan with (its p99) and what the latencies are drawn from; several if workers are of
+            several devices, one for each. Requests to a text model have lengths drawn from the (first) profile's
+            shares, for traces carry none.
         policy: a name for `create_policy`.
-        workers: number of workers.
+        workers: number of workers, of each device if there are several.
         slo_ms: deadline from arrival, in milliseconds.
         overhead_ms: dispatch overhead per batch, planned with and taken; if None, drawn from the profile's: planned
             with its p95 at first, then as observed.
@@ -296,43 +342,51 @@ def simulate(
         conditions: failures, slow workers, switching costs, impatient clients.
         recording: filled in with every batch, if given.
         on_progress: called now and then with (requests that have arrived, requests of the trace).
-        times: what batches take, instead of draws from ``profile``; ``overhead_ms`` beats its overhead. All plans are
-            for the longest texts then, since recordings know no lengths.
+        times: what batches take, instead of draws from ``profile``, which is one then; ``overhead_ms`` beats its
+            overhead. All plans are for the longest texts then, since recordings know no lengths.
 
     Returns:
         One entry per request of the trace.
 
     Raises:
-        ConfigError: for an unknown policy, or conditions that do not fit.
+        ConfigError: for an unknown policy, conditions that do not fit, or profiles and workers that do not.
     """
-    *shorter, longest = create_policies(policy, profile if times is None else profile.longest, timeout_action)
-    if not shorter:
-        profile = profile.longest
-    taken_ns: int | Callable[[int], int]
-    if overhead_ms is not None:
-        planned_ns = taken_ns = round(overhead_ms * NS_PER_MS)
-    else:
-        overheads = OverheadSampler(profile, np.random.default_rng((seed, 1)))
-        planned_ns = round(profile.dispatch_overhead_us * NS_PER_US)
-        taken_ns = (lambda _: overheads.sample_ns()) if overheads.varies else overheads.sample_ns()
-        if times is not None:
-            taken_ns = times.overhead_ns
-    scheduler = Scheduler(longest, overhead_ns=planned_ns, limits=limits, shorter=shorter)
-    rng = np.random.default_rng(seed)
-    samplers = [LatencySampler(bucket, rng) for bucket in profile.buckets]
-
-    def latency_ns(now_ns: int, subnet: int, rows: int, bucket: int) -> int:
-        return samplers[bucket].sample_ns(subnet, rows) if times is None else times.latency_ns(now_ns, subnet, rows)
-
+    profiles = (profile,) if isinstance(profile, Profile) else tuple(profile)
+    if times is not None:
+        profiles = tuple(each.longest for each in profiles)
+    _check_devices(profiles, workers, times)
+    given_ns = None if overhead_ms is None else round(overhead_ms * NS_PER_MS)
+    scheduler = create_scheduler(
+        policy,
+        profiles,
+        overheads_ns=[
+            round(each.dispatch_overhead_us * NS_PER_US) if given_ns is None else given_ns for each in profiles
+        ],
+        timeout_action=timeout_action,
+        limits=limits,
+    )
+    if len(scheduler.tables) == 1:
+        profiles = tuple(each.longest for each in profiles)
+    taken: _Draws | _Recorded = _Draws(profiles, seed) if times is None else _Recorded(times)
+    if given_ns is None:
+        given_ns = taken.usual_overhead_ns
     return Simulation(
         trace,
         scheduler,
         workers=workers,
         slo_ns=round(slo_ms * NS_PER_MS),
-        latency_ns=latency_ns,
-        overhead_ns=taken_ns,
-        buckets=drawn_buckets(trace, profile, np.random.default_rng((seed, 2))),
+        latency_ns=taken.latency_ns,
+        overhead_ns=taken.overhead_ns if given_ns is None else given_ns,
+        buckets=drawn_buckets(trace, profiles[0], np.random.default_rng((seed, 2))),
         conditions=conditions,
         recording=recording,
         on_progress=on_progress,
     ).run()
+
+
+def _check_devices(profiles: Sequence[Profile], workers: int | Sequence[int], times: RecordedTimes | None) -> None:
+    counts = 1 if isinstance(workers, int) else len(workers)
+    if counts != len(profiles):
+        raise ConfigError(f"{len(profiles)} profiles but {counts} numbers of workers: say how many have each profile")
+    if times is not None and counts > 1:
+        raise ConfigError("recorded times are those of one device: give one profile, or let times be drawn")

@@ -13,9 +13,10 @@ PUBLIC = {
         "Measurement", "Progress", "cpu_name", "find_profile", "measure", "measure_async", "save_profile",
     },
     "superserve.scheduling": {
-        "Action", "Bound", "Decision", "EDFQueue", "Finish", "HeadPolicy", "Launch", "Placement", "Policy", "Scheduler",
-        "SchedulerLimits", "SchedulerView", "SharedWorkers", "TimeoutAction", "Wait", "baselines", "create_policies",
-        "create_policy", "drainfit", "hosting", "policy_names", "register_policy", "slackfit",
+        "Action", "Bound", "Decision", "EDFQueue", "Finish", "HeadPolicy", "Launch", "MixedScheduler", "Placement",
+        "Policy", "Scheduler", "SchedulerLimits", "SchedulerView", "SharedWorkers", "TimeoutAction", "Wait",
+        "baselines", "create_policies", "create_policy", "create_scheduler", "drainfit", "hosting", "policy_names",
+        "register_policy", "slackfit",
     },
     "superserve.simulator": {
         "BatchRecord", "Conditions", "Recording", "Simulation", "WorkerEvent", "impatient", "losses", "simulate",

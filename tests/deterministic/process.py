@@ -11,6 +11,7 @@ from deterministic.model import POISON, RAISES, compute, tags_of
 from deterministic.trouble import StartTrouble, Trouble
 from superserve.clock import NS_PER_MS
 from superserve.profile import LatencyTable
+from superserve.serving.emulated import emulated_source
 from superserve.serving.ipc import (
     Done,
     Failed,
@@ -150,7 +151,7 @@ class Process:
 
     def _table(self, model: int) -> LatencyTable:
         setup = next(setup for setup in self._setups if setup.model == model)
-        return self._host.tables[str(setup.spec.options["profile"])]
+        return self._host.tables[emulated_source(setup) or ""]
 
     def _next(self) -> None:
         if self._running or not self._inbox or self._idle_forever:

@@ -61,6 +61,10 @@ class WatchedPool:
         self._listener = listener
         await self._pool.start(self)
 
+    def device(self, worker: int) -> str:
+        """See `WorkerPool.device`."""
+        return self._pool.device(worker)
+
     async def add(self, spec: WorkerSpec) -> int:
         """See `WorkerPool.add`."""
         return await self._pool.add(spec)

@@ -139,7 +139,7 @@ def test_there_must_be_a_model_and_one_for_a_profile(tmp_path: Path) -> None:
         deploy([], config)
     folders = [str(write_digits_like_folder(tmp_path / name, name)) for name in ("one", "two")]
     with pytest.raises(ConfigError, match=r"models\.NAME\.profile"):
-        deploy(folders, config, tmp_path / "p.json")
+        deploy(folders, config, [tmp_path / "p.json"])
 
 
 def test_a_model_plans_with_the_profile_that_the_configuration_gives_it(folder: ModelFolder, tmp_path: Path) -> None:
@@ -164,3 +164,35 @@ def test_nodes_run_what_every_one_of_them_has(folder: ModelFolder, monkeypatch: 
     for flags in ({}, {"workers.pool": "ray"}, {"workers.pool": "ray", "workers.engine": "compiled"}):
         deploy(["digits"], resolve(flags, {}).config)
     assert wishes == ["auto", "eager", "compiled"]
+
+
+def test_a_profile_for_each_device_of_the_workers(folder: ModelFolder, tmp_path: Path) -> None:
+    """The first one is planned with wherever a worker is of none of them; their names are what workers tell."""
+    here = profile_of(folder)
+    there = msgspec.structs.replace(here, device=msgspec.structs.replace(here.device, name="another"))
+    files = [write(tmp_path / f"{number}.json", profile) for number, profile in enumerate((here, there))]
+    (model,) = deploy(["digits"], resolve({}, {}).config, files)
+    assert (model.profile, model.others, model.devices) == (here, (there,), (cpu_name(), "another"))
+
+
+def test_two_profiles_of_one_device_are_refused(folder: ModelFolder, tmp_path: Path) -> None:
+    """Nobody could say which of them is to hold."""
+    files = [write(tmp_path / f"{number}.json", profile_of(folder)) for number in range(2)]
+    with pytest.raises(ConfigError, match="two are of the same device"):
+        deploy(["digits"], resolve({}, {}).config, files)
+
+
+def test_emulated_devices_have_the_profiles_that_workers_emulate(tmp_path: Path) -> None:
+    """By the names that workers tell."""
+    slow = write(tmp_path / "slow.json", Profile.load("r-profile"))
+    config = resolve({"workers.device": f"emulated:r-profile,{slow}"}, {}).config
+    (model,) = deploy([str(write_digits_like_folder(tmp_path / "one"))], config)
+    assert model.devices == ("r-profile", str(slow))
+    assert model.others == (Profile.load("r-profile"),)
+
+
+def test_a_profile_is_not_measured_again_where_workers_are_of_several_devices(tmp_path: Path) -> None:
+    slow = write(tmp_path / "slow.json", Profile.load("r-profile"))
+    config = resolve({"workers.device": f"emulated:r-profile,{slow}", "idle.reprofile": True}, {}).config
+    with pytest.raises(ConfigError, match=r"idle\.reprofile"):
+        deploy([str(write_digits_like_folder(tmp_path / "one"))], config)

@@ -12,7 +12,7 @@ from superserve.serving.fake_pool import FakePool
 from superserve.serving.router import Router
 from superserve.serving.shared_pool import SharedPool
 from support.http_bench import GET, responses
-from support.serving import MODEL, Recorder, make_ledger, make_model, make_router, rename
+from support.serving import MODEL, PROFILE, Recorder, make_ledger, make_model, make_router, rename
 from support.transport import FakeTransport
 
 
@@ -153,3 +153,17 @@ async def test_the_ledger_is_told_of_models_that_keep_one() -> None:
 def test_nothing_else_is_served_there() -> None:
     """The port may be open to those who must not send requests."""
     assert Bench().asked(b"/v2")[0] == 404
+
+
+async def test_workers_are_told_by_device_where_there_are_several() -> None:
+    """Of one device, nothing: all are of that."""
+    bench = Bench()
+    assert not any(name == "superserve_device_workers" for name, *_ in bench.told())
+    names = ("fast", "slow")
+    shared = SharedPool(FakePool(3, devices=names), bench.clock, devices=names)
+    router = make_router(shared, bench.clock, profile=(PROFILE, PROFILE))
+    await router.start()
+    plane = DataPlane([make_model(router, devices=names)], version="9")
+    bench.server = HttpServer(MetricsRoutes(plane, bench.memory, lambda: 0.25), bench.clock, HttpConfig())
+    told = bench.told()
+    assert (told["superserve_device_workers", "fast"], told["superserve_device_workers", "slow"]) == (2, 1)

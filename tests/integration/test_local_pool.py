@@ -338,7 +338,7 @@ async def test_signals_meant_for_the_router_do_not_end_workers(toy: WorkerSpec) 
 
 
 async def test_emulated_workers_take_their_time_and_answer_zeros() -> None:
-    async with running(emulated_workers(CONFIG, "r-profile", seed=0), workers=2) as (pool, recorder):
+    async with running(emulated_workers(CONFIG, ["r-profile"], seed=0), workers=2) as (pool, recorder):
         assert pool.emulated
         for subnet, rows, expected_us in ((0, 1, 1410), (5, 4, 9850)):
             pool.launch(1, batch_of(np.ones((rows, 4)), [9] * rows, subnet))

@@ -12,7 +12,8 @@ from superserve.errors import ProfileError
 from superserve.model_folder import Front, ModelFolder, SubnetRecord, write_json
 from superserve.processor import cpu_name
 from superserve.profile import Device, Profile
-from superserve.profiler.store import device_name, file_name, find_profile, save_profile
+from superserve.profiler.store import file_name, find_profile, save_profile
+from superserve.serving.devices import device_name
 from superserve.subnet import SubnetSpec
 from support.folders import write_digits_like_folder
 from support.profiles import make_profile
@@ -81,7 +82,7 @@ def test_every_engine_and_dtype_has_a_profile_of_its_own(folder: ModelFolder, ca
 
 
 def test_a_gpu_is_named_by_its_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("superserve.profiler.store._GPUS", tmp_path)
+    monkeypatch.setattr("superserve.serving.devices._GPUS", tmp_path)
     assert device_name("cuda") == "cuda"
     (tmp_path / "0000:01:00.0").mkdir()
     (tmp_path / "0000:01:00.0" / "information").write_text("Model: \t\t NVIDIA H100\nIRQ:   16\n")

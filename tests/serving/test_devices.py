@@ -1,13 +1,19 @@
 """What --device names."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from superserve.engine import EngineChoice
+from superserve.errors import ConfigError
 from superserve.model_folder import ModelFolder, write_json
+from superserve.processor import cpu_name
 from superserve.serving.choice import choose_engine
-from superserve.serving.devices import batch_grid, emulated_profile, workers_for
+from superserve.serving.devices import CPU, batch_grid, device_of, emulated_profile, emulated_sources, workers_for
+from superserve.serving.emulated import SEPARATOR
+from superserve.serving.ipc import Setup, WorkerSpec
 from support.serving import MODEL
 
 
@@ -29,7 +35,7 @@ def test_the_cpu_runs_the_folder_itself(folder: ModelFolder) -> None:
 
 def test_an_emulated_device_runs_its_profile(folder: ModelFolder) -> None:
     spec = workers_for(folder, choose_engine(folder, "emulated:r-profile"), seed=3)
-    assert spec.options == {"profile": "r-profile", "seed": 3}
+    assert spec.options == {"profiles": "r-profile", "seed": 3}
 
 
 def test_a_profile_file_is_found_from_wherever_the_worker_runs(
@@ -39,12 +45,31 @@ def test_a_profile_file_is_found_from_wherever_the_worker_runs(
 
     write_json(tmp_path / "p.json", Profile.load("r-profile"))
     monkeypatch.chdir(tmp_path)
-    assert workers_for(folder, choose_engine(folder, "emulated:p.json")).options["profile"] == str(tmp_path / "p.json")
+    assert workers_for(folder, choose_engine(folder, "emulated:p.json")).options["profiles"] == str(tmp_path / "p.json")
 
 
 def test_the_profile_of_an_emulated_device() -> None:
     assert emulated_profile("emulated:a/b.json") == "a/b.json"
     assert emulated_profile("cpu") is None
+
+
+def test_workers_emulate_several_devices_in_turns(folder: ModelFolder) -> None:
+    """And tell which; a file by its absolute path, as the server knows it."""
+    sources = emulated_sources("emulated:r-profile,/p/slow.json")
+    assert sources == ["r-profile", "/p/slow.json"]
+    setups = [Setup(worker, emulated_spec(folder, sources)) for worker in range(3)]
+    assert [device_of(setup) for setup in setups] == ["r-profile", "/p/slow.json", "r-profile"]
+    with pytest.raises(ConfigError, match="twice"):
+        emulated_sources("emulated:r-profile,r-profile")
+
+
+def emulated_spec(folder: ModelFolder, sources: Sequence[str]) -> WorkerSpec:
+    spec = workers_for(folder, choose_engine(folder, "emulated:r-profile"))
+    return msgspec.structs.replace(spec, options={"profiles": SEPARATOR.join(sources), "seed": 0})
+
+
+def test_a_worker_tells_the_device_as_profiles_do(folder: ModelFolder) -> None:
+    assert device_of(Setup(0, workers_for(folder, EngineChoice(CPU, "eager", "float32")))) == cpu_name()
 
 
 @pytest.mark.parametrize(("largest", "grid"), [(1, (1,)), (2, (1, 2)), (16, (1, 2, 4, 8, 16)), (12, (1, 2, 4, 8, 12))])

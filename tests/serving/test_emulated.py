@@ -43,7 +43,7 @@ def took_ns(machine: Machine, engine: Engine, subnet: int, rows: int) -> int:
 
 
 def test_a_batch_takes_its_profiled_time_however_late_sleeps_end(machine: Machine) -> None:
-    engine = create_engine(Setup(0, emulated_workers(MODEL, "r-profile", seed=0)))
+    engine = create_engine(Setup(0, emulated_workers(MODEL, ["r-profile"], seed=0)))
     assert isinstance(engine, EmulatedEngine)
     for subnet, rows, wanted_ns in ((0, 1, 1_410_000), (5, 16, 30_700_000), (2, 3, 4_015_000)):
         assert abs(took_ns(machine, engine, subnet, rows) - wanted_ns) <= 2_000
@@ -62,7 +62,7 @@ def test_the_estimate_follows_the_machine(machine: Machine) -> None:
 
 
 def test_it_answers_zeros_of_the_models_shape(machine: Machine) -> None:
-    engine = create_engine(Setup(0, emulated_workers(MODEL, "r-profile", seed=0)))
+    engine = create_engine(Setup(0, emulated_workers(MODEL, ["r-profile"], seed=0)))
     pixels, factor = engine.run(1, [np.ones((3, 2, 2), np.uint8), np.ones(3, np.float32)])
     assert (pixels.dtype, pixels.shape) == (np.uint8, (3, 2, 2))
     assert (factor.dtype, factor.shape) == (np.float32, (3,))
@@ -71,7 +71,7 @@ def test_it_answers_zeros_of_the_models_shape(machine: Machine) -> None:
 
 
 def test_subnets_and_batch_limit_are_the_profiles() -> None:
-    spec = emulated_workers(MODEL, "r-profile", seed=0)
+    spec = emulated_workers(MODEL, ["r-profile"], seed=0)
     assert spec.max_rows == PROFILE.batches[-1]
     assert spec.warm_batches == ()
     engine = create_engine(Setup(0, spec))
@@ -81,11 +81,11 @@ def test_subnets_and_batch_limit_are_the_profiles() -> None:
 
 def test_an_unreadable_profile_is_refused_before_any_worker_starts() -> None:
     with pytest.raises(ProfileError, match=r"no-such\.json"):
-        emulated_workers(MODEL, "no-such.json", seed=0)
+        emulated_workers(MODEL, ["no-such.json"], seed=0)
 
 
 def test_a_worker_is_slow_for_a_while_after_a_slowing_row(machine: Machine) -> None:
-    engine = create_engine(Setup(0, emulated_workers(MODEL, "r-profile", seed=0)))
+    engine = create_engine(Setup(0, emulated_workers(MODEL, ["r-profile"], seed=0)))
     engine.run(0, [np.frombuffer(SLOWING + bytes(4), np.uint8).reshape(1, 20)])
     assert abs(took_ns(machine, engine, 0, 1) - 10 * 1_410_000) <= 2_000
     machine.now_ns += SLOW_NS

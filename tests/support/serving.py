@@ -11,7 +11,7 @@ from superserve.clock import NS_PER_MS, Clock
 from superserve.errors import SuperServeError
 from superserve.model_folder import ModelConfig, TensorSpec
 from superserve.profile import LatencyTable, Profile
-from superserve.scheduling import Scheduler, SchedulerLimits, TimeoutAction, create_policies
+from superserve.scheduling import SchedulerLimits, TimeoutAction, create_scheduler
 from superserve.serving.dataplane import ServedModel
 from superserve.serving.fake_pool import FakePool
 from superserve.serving.idle_work import IdleSource
@@ -46,7 +46,7 @@ def make_router(
     pool: FakePool | SharedPool,
     clock: Clock,
     *,
-    profile: Profile = PROFILE,
+    profile: Profile | Sequence[Profile] = PROFILE,
     policy: str = "slackfit",
     timeout_action: TimeoutAction = "reject",
     max_queued: int = 100,
@@ -61,13 +61,14 @@ def make_router(
 ) -> Router:
     """A router of `MODEL`, on a pool of its own or one that it shares; a `FakePool` echoes the inputs."""
     shared = pool if isinstance(pool, SharedPool) else SharedPool(pool, clock)
-    *shorter, longest = create_policies(policy, profile, timeout_action)
-    scheduler = Scheduler(
-        longest,
-        overhead_ns=round(profile.dispatch_overhead_us * 1000),
+    profiles = (profile,) if isinstance(profile, Profile) else profile
+    scheduler = create_scheduler(
+        policy,
+        profiles,
+        overheads_ns=[round(each.dispatch_overhead_us * 1000) for each in profiles],
+        timeout_action=timeout_action,
         limits=SchedulerLimits(max_queued=max_queued),
         shared=shared.workers,
-        shorter=shorter,
     )
     return Router(
         scheduler,
@@ -102,9 +103,10 @@ def make_model(
     emulated: bool = False,
     slo_ms: float = 50.0,
     live_profile: LiveProfile | None = None,
+    devices: Sequence[str] = (),
 ) -> ServedModel:
     """`MODEL` behind a router."""
-    return ServedModel(config, router, slo_ms=slo_ms, emulated=emulated, live_profile=live_profile)
+    return ServedModel(config, router, slo_ms=slo_ms, emulated=emulated, live_profile=live_profile, devices=devices)
 
 
 def rename(config: ModelConfig, name: str) -> ModelConfig:

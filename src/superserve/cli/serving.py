@@ -74,10 +74,15 @@ def serve(
     timeout_action: Annotated[
         str | None, typer.Option(help="What becomes of hopeless requests: reject or delay.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, or emulated:PROFILE.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, or emulated:PROFILE[,PROFILE...], which workers have in turns.")
+    ] = None,
     engine: Annotated[str | None, typer.Option(help="eager, compiled, or auto: compiled if it is there.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, or auto.")] = None,
-    profile: Annotated[Path | None, typer.Option(metavar="FILE", help="Profile to plan with.")] = None,
+    profile: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Profile to plan with; once for each device that workers run on."),
+    ] = None,
     model_repository: Annotated[
         str | None, typer.Option(metavar="DIR", help="Clients may load models from here, and unload any.")
     ] = None,
@@ -136,7 +141,7 @@ def serve(
     settings = resolve(flags, os.environ, config).config
     log_to_stderr(settings.server.log_format)
     with progress_bar("profile") as advance:
-        deployments = deploy(models or (), settings, profile, advance)
+        deployments = deploy(models or (), settings, profile or (), advance)
     serve_models(deployments, settings, ready_file=ready_file)
 
 

@@ -62,8 +62,9 @@ def _print(told: "Explanation") -> None:
 def _print_attempt(number: int, attempt: "Attempt") -> None:
     from superserve.tables import print_table
 
+    where = f"worker {attempt.worker}" if attempt.device is None else f"worker {attempt.worker} ({attempt.device})"
     title = (
-        f"\nbatch {number}: launched after {attempt.launched_ms:.2f} ms on worker {attempt.worker}, {attempt.fate}\n"
+        f"\nbatch {number}: launched after {attempt.launched_ms:.2f} ms on {where}, {attempt.fate}\n"
         f"requests in it: {attempt.batch_requests} (rows: {attempt.batch_rows}), this one at position "
         f"{attempt.position}; {attempt.waiting} stayed behind\n"
         f"{attempt.idle} of {attempt.workers} workers idle; slack of the most urgent {attempt.head_slack_ms:.2f} ms, "

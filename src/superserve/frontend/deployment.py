@@ -14,11 +14,11 @@ from superserve.errors import ConfigError, ProfileError
 from superserve.frontend.tracing import Tracing
 from superserve.model_folder import ModelFolder
 from superserve.profile import Profile
-from superserve.scheduling import Scheduler, SchedulerLimits, create_policies
+from superserve.scheduling import SchedulerLimits, create_scheduler
 from superserve.serving.choice import choose_engine
 from superserve.serving.config import Config
 from superserve.serving.dataplane import ServedModel
-from superserve.serving.devices import emulated_profile
+from superserve.serving.devices import emulated_profile, emulated_sources
 from superserve.serving.ledger import Ledger
 from superserve.serving.live_profile import LiveProfile
 from superserve.serving.recorder import Recorder
@@ -43,6 +43,10 @@ class Deployment(NamedTuple):
     """What the workers run."""
     profile: Profile
     """Its subnets are those of the workers, in the same order."""
+    others: tuple[Profile, ...] = ()
+    """Of the same model on further devices of the workers."""
+    devices: tuple[str, ...] = ()
+    """The names of the devices of all profiles, as workers tell theirs; none where there is one."""
 
     def served(
         self, config: Config, pool: SharedPool, clock: Clock, number: int, tracing: Tracing | None = None
@@ -62,13 +66,15 @@ class Deployment(NamedTuple):
         model, profile = self.folder.config, self.profile
         settings = config.settings(model.name)
         emulated = emulated_profile(self.choice.device) is not None
-        *shorter, longest = create_policies(settings.policy, profile, settings.timeout_action)
-        scheduler = Scheduler(
-            longest,
-            overhead_ns=round(profile.dispatch_overhead_us * NS_PER_US),
+        # A model that came later may have but one profile: drift tells of the devices that it does not know.
+        profiles = (profile, *self.others) if self.others else (profile,) * max(1, len(pool.workers.fleets))
+        scheduler = create_scheduler(
+            settings.policy,
+            profiles,
+            overheads_ns=[round(each.dispatch_overhead_us * NS_PER_US) for each in profiles],
+            timeout_action=settings.timeout_action,
             limits=SchedulerLimits(max_queued=settings.max_queued),
             shared=pool.workers,
-            shorter=shorter,
         )
         slo_ms = settings.slo_ms or profile.default_slo_ms()
         recorder = None
@@ -88,7 +94,7 @@ class Deployment(NamedTuple):
         if config.ledger.share:
             ledger = Ledger(
                 model,
-                longest.table,
+                scheduler.policy.table,
                 share=config.ledger.share,
                 max_bytes=config.ledger.max_bytes,
                 rng=np.random.default_rng(number),
@@ -108,7 +114,9 @@ class Deployment(NamedTuple):
             ledger=ledger,
             idle_sources=() if live_profile is None else (live_profile,),
         )
-        return ServedModel(model, router, slo_ms=slo_ms, emulated=emulated, live_profile=live_profile)
+        return ServedModel(
+            model, router, slo_ms=slo_ms, emulated=emulated, live_profile=live_profile, devices=self.devices
+        )
 
     def _live_profile(self, number: int) -> LiveProfile:
         """What can measure the profile again; of an emulated device, which has that of another, it is not kept."""
@@ -127,18 +135,18 @@ class Deployment(NamedTuple):
 
 
 def deploy(
-    sources: Sequence[str], config: Config, profile_file: Path | None = None, report: Report | None = None
+    sources: Sequence[str], config: Config, profile_files: Sequence[Path] = (), report: Report | None = None
 ) -> list[Deployment]:
     """Find the models to serve, decide what runs them, and find or measure their profiles.
 
     Args:
         sources: folders and names of bundled models; those that the configuration names come behind them.
         config: everything that can be set.
-        profile_file: to plan with, if there is one model only.
+        profile_files: to plan with, one for each device of the workers, if there is one model only.
         report: told of progress where a profile has to be measured.
 
     Raises:
-        UsageError: if a model cannot be used, or two have the same name.
+        UsageError: if a model or a profile cannot be used, or two have the same name.
         WorkerError: if a profile has to be measured and a worker fails.
     """
     folders = [ModelFolder.resolve(source) for source in sources]
@@ -147,15 +155,33 @@ def deploy(
         raise ConfigError(
             "no model to serve: name one, give models.NAME.source in the configuration file, or --model-repository DIR"
         )
-    if profile_file is not None and len(folders) > 1:
+    if profile_files and len(folders) > 1:
         raise ConfigError("--profile is for one model: give each its models.NAME.profile in the configuration file")
     deployments = []
     for folder in folders:
         choice = choose_engine(folder, config.workers.device, _engine_wish(config), config.workers.dtype)
         own = config.settings(folder.config.name).profile
-        file = profile_file or (Path(own) if own else None)
-        deployments.append(Deployment(folder, choice, choose_profile(folder, choice, file, report)))
+        files = profile_files or ([Path(own)] if own else [])
+        deployments.append(_deployment(folder, choice, files, report))
+    if config.idle.reprofile and any(deployment.others for deployment in deployments):
+        raise ConfigError(
+            "idle.reprofile: a profile is measured again where workers are of one device; here they are not"
+        )
     return deployments
+
+
+def _deployment(folder: ModelFolder, choice: EngineChoice, files: Sequence[Path], report: Report | None) -> Deployment:
+    emulated = emulated_sources(choice.device)
+    if len(emulated) > 1:
+        profiles = [Profile.load(source).longest for source in emulated]
+        return Deployment(folder, choice, profiles[0], tuple(profiles[1:]), tuple(emulated))
+    if len(files) < 2:
+        return Deployment(folder, choice, choose_profile(folder, choice, files[0] if files else None, report))
+    first, *others = (choose_profile(folder, choice, file) for file in files)
+    names = tuple(profile.device.name for profile in (first, *others))
+    if len(set(names)) < len(names):
+        raise ConfigError(f"--profile: two are of the same device ({', '.join(names)}): give one for each")
+    return Deployment(folder, choice, first, tuple(others), names)
 
 
 def _engine_wish(config: Config) -> str:
@@ -195,9 +221,9 @@ def choose_profile(
         ProfileError: if it cannot be read or does not fit the model.
         WorkerError: if it has to be measured and a worker fails.
     """
-    emulated = emulated_profile(choice.device)
-    if emulated is not None:
-        return Profile.load(emulated).longest  # emulated workers read no texts
+    emulated = emulated_sources(choice.device)
+    if emulated:
+        return Profile.load(emulated[0]).longest  # emulated workers read no texts
     profile = Profile.load(profile_file) if profile_file is not None else _kept_or_measured(folder, choice, report)
     _check_engine(profile, choice)
     _check_fits(profile, folder)

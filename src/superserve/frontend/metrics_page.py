@@ -79,6 +79,7 @@ class ModelCollector(Collector):
         yield from _ledgers(models)
         yield _profile_drift(models)
         yield _workers(models)
+        yield _workers_by_device(models)
         yield GaugeMetricFamily("superserve_tasks", "Tasks of the event loop.", value=len(asyncio.all_tasks()))
         yield GaugeMetricFamily(
             "superserve_body_memory_bytes", "Bytes of request bodies in memory.", value=self._memory.held
@@ -235,6 +236,16 @@ def _workers(models: Iterable[ServedModel]) -> Metric:
     family = GaugeMetricFamily("superserve_workers", "Workers that are ready, by what they do.", labels=["state"])
     family.add_metric(["busy"], busy)
     family.add_metric(["idle"], live - busy)
+    return family
+
+
+def _workers_by_device(models: Iterable[ServedModel]) -> Metric:
+    """Only where they are of several."""
+    family = GaugeMetricFamily("superserve_device_workers", "Workers that are ready, by device.", labels=["device"])
+    model = next((model for model in models if model.devices), None)
+    if model is not None:
+        for device, live in zip(model.devices, model.router.scheduler.workers_by_device, strict=True):
+            family.add_metric([device], live)
     return family
 
 

@@ -74,7 +74,8 @@ class Server:
         clock: Clock,
         tracing: Tracing | None = None,
     ) -> None:
-        self._shared = SharedPool(pool, clock, lambda call: asyncio.get_running_loop().call_soon(call))
+        devices = next((model.devices for model in models if model.devices), ())
+        self._shared = SharedPool(pool, clock, lambda call: asyncio.get_running_loop().call_soon(call), devices)
         self._tracing = tracing
         served = [model.served(config, self._shared, clock, number, tracing) for number, model in enumerate(models)]
         self.plane = DataPlane(served, version=__version__)

@@ -18,12 +18,12 @@ from superserve.profiler.estimate import cell_quantiles
 from superserve.profiler.plan import FULL, QUICK, Effort
 from superserve.profiler.probe import Probe
 from superserve.profiler.sampling import CellSamples, Progress, Report, Sampler
-from superserve.profiler.store import THREADS, device_name
+from superserve.profiler.store import THREADS
 from superserve.profiler.texts import Texts, shorter_texts
 from superserve.profiler.traffic import RouterTraffic
 from superserve.serving.choice import choose_engine
 from superserve.serving.cores import available_cores, pinned, plan_cores
-from superserve.serving.devices import batch_grid, emulated_profile, workers_for
+from superserve.serving.devices import batch_grid, device_name, emulated_profile, workers_for
 from superserve.serving.ipc import Ready
 from superserve.serving.local_pool import LocalPool
 from superserve.serving.pool import Batch

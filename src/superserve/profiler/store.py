@@ -12,16 +12,13 @@ from typing import Final
 from superserve.engine import EngineChoice
 from superserve.errors import ProfileError
 from superserve.model_folder import ModelFolder, write_json
-from superserve.processor import cpu_name
 from superserve.profile import Device, Profile
-from superserve.serving.devices import CUDA
+from superserve.serving.devices import device_name
 
 logger = logging.getLogger(__name__)
 
 #: Workers run on one thread each; see ``serving/worker_process.py``.
 THREADS: Final = 1
-
-_GPUS: Final = Path("/proc/driver/nvidia/gpus")
 
 
 def file_name(device: Device) -> str:
@@ -66,18 +63,3 @@ def find_profile(folder: ModelFolder, choice: EngineChoice) -> Profile | None:
         else:
             logger.info("not planning with %s: workers run %s", path, choice)
     return None
-
-
-def device_name(device: str) -> str:
-    """The name of what a device is on this machine, as profiles have it.
-
-    A GPU's is read from its driver: the router, which asks, knows no torch.
-    """
-    if device != CUDA:
-        return cpu_name()
-    for path in sorted(_GPUS.glob("*/information")):
-        for line in path.read_text(errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "Model" and value.strip():
-                return value.strip()
-    return CUDA

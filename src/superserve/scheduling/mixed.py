@@ -59,7 +59,7 @@ class MixedScheduler(Scheduler):
         )
         given = zip(policies, overheads_ns, self._workers.fleets, strict=True)
         self._plans = [DevicePlan(*one) for one in given]
-        self._tables_of = [plan.tables for plan in self._plans]
+        self.tables_of = [plan.tables for plan in self._plans]
         self._fastest_ns = max(1, min(plan.tables[-1].latency_ns[longest.subnets[0]][1] for plan in self._plans))
         self._live: Sequence[int] = range(len(self._plans))
         """Devices that have a live worker; if none has, those that had."""
@@ -206,7 +206,9 @@ class MixedScheduler(Scheduler):
         for plan in self._plans:
             plan.overhead.relax()
 
-    def _capacity(self) -> float:
+    @property
+    def capacity(self) -> float:
+        """See `Scheduler.capacity`."""
         first = self._plans[0].row_ns
         return sum(first / plan.row_ns * plan.fleet.live for plan in self._plans)
 

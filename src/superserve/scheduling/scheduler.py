@@ -92,7 +92,7 @@ class Scheduler:
         policies = (*shorter, policy)
         self.tables = tuple(one.table for one in policies)
         """By bucket (`Request.bucket`)."""
-        self._tables_of: Sequence[Sequence[LatencyTable]] = (self.tables,)
+        self.tables_of: Sequence[Sequence[LatencyTable]] = (self.tables,)
         """By device."""
         self._decide = ByBucket(policies).decide if shorter else policy.decide
         self.limits = limits or SchedulerLimits()
@@ -147,6 +147,16 @@ class Scheduler:
     def workers(self) -> int:
         """Workers that are idle or running a batch."""
         return len(self._workers.live)
+
+    @property
+    def capacity(self) -> float:
+        """How many workers there are; where they differ, how many like the first device's that makes."""
+        return len(self._workers.live)
+
+    @property
+    def workers_by_device(self) -> Sequence[int]:
+        """How many there are of each device; none where there is one device."""
+        return [fleet.live for fleet in self._workers.fleets]
 
     @property
     def busy(self) -> int:
@@ -393,7 +403,7 @@ class Scheduler:
         table = self.policy.table
         batch_ns = self._expected_ns(self.policy.subnets[0], table.max_rows)
         batches = -(-self._queue.rows // table.max_rows)
-        return batches * batch_ns / max(1.0, self._capacity()) / NS_PER_S
+        return batches * batch_ns / max(1.0, self.capacity) / NS_PER_S
 
     def _refusal(self, now_ns: int, request: Request) -> Reason | None:
         usable = self.policy.usable(request.min_accuracy)
@@ -435,10 +445,6 @@ class Scheduler:
 
     def _relax(self) -> None:
         self._overhead.relax()
-
-    def _capacity(self) -> float:
-        """How many workers there are; where they differ, how many like the first device's that makes."""
-        return len(self._workers.live)
 
     def _plan(self) -> None:
         """From now on plan with what is known of overhead and drift."""
@@ -510,7 +516,7 @@ class Scheduler:
         view = self._view
         first_ns = view.free_sum_ns / max(1, view.workers_total)
         batch_ns = self._expected_ns(self.policy.subnets[0], self.policy.table.max_rows) + view.overhead_ns
-        rows_at_once = self.policy.table.max_rows * max(1.0, self._capacity()) * view.share
+        rows_at_once = self.policy.table.max_rows * max(1.0, self.capacity) * view.share
         found = victims(self._queue, first_ns, batch_ns, rows_at_once)
         for request in found:
             self._queue.remove(request)
@@ -548,7 +554,7 @@ class Scheduler:
         """A worker that is not idle any more runs this batch from now on."""
         view, subnet = self._view, decision.subnet
         bucket = self._bucket(requests)
-        planned_ns = self._tables_of[device][bucket].latency_ns[subnet][rows]
+        planned_ns = self.tables_of[device][bucket].latency_ns[subnet][rows]
         launch = Launch(
             worker,
             subnet,

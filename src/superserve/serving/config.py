@@ -145,7 +145,10 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """How many; default: one per core that the router leaves, and one on a GPU; on a Ray cluster, one for each CPU that
     is free there, less one for the router, or for each GPU, and more as it grows."""
     device: str = CPU
-    """``cpu``, ``cuda``, or ``emulated:PROFILE`` (a file or a bundled profile) for workers that only pretend."""
+    """``cpu``, ``cuda``, or ``emulated:PROFILE`` (a file or a bundled profile) for workers that only pretend.
+
+    Of several profiles, ``emulated:PROFILE,PROFILE``, each is the device of every second worker, and so on.
+    """
     engine: EngineName = "auto"
     """``eager`` (plain torch), ``compiled`` (what `superserve compile` built), or ``auto``: compiled if it is there."""
     dtype: Dtype = "auto"

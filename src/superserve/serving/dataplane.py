@@ -75,8 +75,11 @@ class ServedModel:
         slo_ms: float,
         emulated: bool = False,
         live_profile: LiveProfile | None = None,
+        devices: Sequence[str] = (),
     ) -> None:
         self.config = config
+        self.devices = devices
+        """The names of what workers run on, where that is several devices."""
         self._live_profile = live_profile
         self.router = router
         self.emulated = emulated
@@ -84,7 +87,7 @@ class ServedModel:
         self.max_rows = min(config.max_batch_size, router.table.max_rows)
         """The most rows of one request."""
         self._explainer = Explainer(
-            config.name, router.policy, router.max_queued, router.decisions, router.scheduler.tables
+            config.name, router.policy, router.max_queued, router.decisions, router.scheduler.tables_of, devices
         )
         self._lengths = TextLengths.of(config.preprocessing) if len(router.scheduler.tables) > 1 else None
         self._inputs = [_Expected.of(spec) for spec in config.inputs]

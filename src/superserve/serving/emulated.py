@@ -9,7 +9,6 @@ times as long for a few seconds after one that begins with `SLOWING`.
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
@@ -19,10 +18,13 @@ from superserve.clock import NS_PER_MS, NS_PER_S, NS_PER_US, monotonic_ns, sleep
 from superserve.engine import Engine
 from superserve.latency import LatencySampler
 from superserve.model_folder import ModelConfig
-from superserve.profile import BUNDLED, Profile
+from superserve.profile import Profile
 from superserve.serving.ipc import Setup, WorkerSpec
 
 ENGINE_NAME: Final = "emulated"
+
+#: Between the names of several profiles.
+SEPARATOR: Final = ","
 
 #: Drawn at random: no data begin so.
 DEADLY: Final = bytes.fromhex("8f3a61d05c1be7942d70b65fa8c9134e")
@@ -45,35 +47,43 @@ _MAX_FIRST_LEAD_NS: Final = 100 * NS_PER_US
 _MAX_LEAD_NS: Final = NS_PER_MS
 
 
-def emulated_workers(config: ModelConfig, profile: str | Path, seed: int) -> WorkerSpec:
+def emulated_workers(config: ModelConfig, profiles: Sequence[str], seed: int) -> WorkerSpec:
     """Workers that answer with a model's output tensors, as zeros, after the latency of a profile's subnets.
 
     Args:
         config: the model whose tensors they take and answer.
-        profile: a bundled profile's name, or a file.
+        profiles: bundled profiles' names, or absolute paths of files; workers have them in turns.
         seed: of the latencies; every worker draws its own.
 
     Raises:
         ProfileError: if the profile cannot be read.
     """
-    source = str(profile) if str(profile) in BUNDLED else str(Path(profile).resolve())
     return WorkerSpec(
         engine="superserve.serving.emulated:create_engine",
-        options={"profile": source, "seed": seed},
+        options={"profiles": SEPARATOR.join(profiles), "seed": seed},
         inputs=config.inputs,
         outputs=config.outputs,
-        max_rows=Profile.load(source).batches[-1],
+        max_rows=max(Profile.load(profile).batches[-1] for profile in profiles),
         warm_batches=(),
     )
 
 
+def emulated_source(setup: Setup) -> str | None:
+    """The profile that a worker emulates; None if it is a real one."""
+    if "profiles" not in setup.spec.options:
+        return None
+    profiles = str(setup.spec.options["profiles"]).split(SEPARATOR)
+    return profiles[setup.worker % len(profiles)]
+
+
 def create_engine(setup: Setup) -> Engine:
     """The engine of one worker that `emulated_workers` describes."""
-    options = setup.spec.options
-    rng = np.random.default_rng([int(options["seed"]), setup.worker])
+    source = emulated_source(setup)
+    assert source is not None, "an emulated worker has a profile"
+    rng = np.random.default_rng([int(str(setup.spec.options["seed"])), setup.worker])
     outputs = [np.zeros((setup.spec.max_rows, *tensor.row_shape), tensor.dtype) for tensor in setup.spec.outputs]
     lead_ns = min(_sleep_overshoot_ns(), _MAX_FIRST_LEAD_NS)
-    return EmulatedEngine(Profile.load(str(options["profile"])), rng, outputs, lead_ns)
+    return EmulatedEngine(Profile.load(source), rng, outputs, lead_ns)
 
 
 class EmulatedEngine:

@@ -24,16 +24,24 @@ class Explainer:
         policy: what decided about them.
         max_queued: how many requests may wait.
         log: what was decided.
-        tables: what was planned with, by bucket.
+        tables: what was planned with, by device and bucket.
+        devices: their names, if there are several.
     """
 
-    def __init__(
-        self, model: str, policy: Policy, max_queued: int, log: DecisionLog, tables: Sequence[LatencyTable]
+    def __init__(  # noqa: PLR0917  (made in one place)
+        self,
+        model: str,
+        policy: Policy,
+        max_queued: int,
+        log: DecisionLog,
+        tables: Sequence[Sequence[LatencyTable]],
+        devices: Sequence[str] = (),
     ) -> None:
         self._model = model
         self._policy = policy
         self._table = policy.table
         self._tables = tables
+        self._devices = devices
         self._max_queued = max_queued
         self._log = log
 
@@ -94,6 +102,7 @@ class Explainer:
         return Attempt(
             launched_ms=_ms(launch.launched_ns - request.arrival_ns),
             worker=launch.worker,
+            device=self._devices[launch.device] if self._devices else None,
             subnet=self._table.ids[launch.subnet],
             accuracy=self._table.accuracies[launch.subnet],
             batch_rows=launch.rows,
@@ -104,7 +113,7 @@ class Explainer:
             workers=launch.workers,
             head_slack_ms=_ms(_head_slack_ns(launch)),
             drift=launch.drift,
-            planned_ms=self._planned_ms(launch.subnet, launch.rows, launch.bucket, launch.drift),
+            planned_ms=_ms(round(launch.planned_ns * launch.drift)),
             planned_overhead_ms=_ms(launch.overhead_ns),
             bound=launch.bound,
             candidates=[self._candidate(launch, subnet) for subnet in range(len(self._table))],
@@ -116,12 +125,12 @@ class Explainer:
         )
 
     def _candidate(self, launch: Launch, subnet: int) -> Candidate:
-        head = launch.requests[0]
+        head, tables = launch.requests[0], self._tables[launch.device]
         return Candidate(
             subnet=self._table.ids[subnet],
             accuracy=self._table.accuracies[subnet],
-            head_ms=self._planned_ms(subnet, head.rows, head.bucket, launch.drift),
-            batch_ms=self._planned_ms(subnet, launch.rows, launch.bucket, launch.drift),
+            head_ms=_ms(round(tables[head.bucket].latency_ns[subnet][head.rows] * launch.drift)),
+            batch_ms=_ms(round(tables[launch.bucket].latency_ns[subnet][launch.rows] * launch.drift)),
             verdict=self._verdict(launch, subnet),
         )
 
@@ -133,7 +142,8 @@ class Explainer:
             return NOT_USED
         if self._table.accuracies[subnet] < head.min_accuracy:
             return "below the accuracy floor"
-        if self._tables[head.bucket].latency_ns[subnet][head.rows] >= _head_slack_ns(launch) / launch.drift:
+        planned_ns = self._tables[launch.device][head.bucket].latency_ns[subnet][head.rows]
+        if planned_ns >= _head_slack_ns(launch) / launch.drift:
             return "too slow for the deadline"
         if subnet < launch.subnet:
             return "less accurate"
@@ -165,7 +175,9 @@ class Explainer:
         )
 
     def _planned_ms(self, subnet: int, rows: int, bucket: int, drift: float) -> float:
-        return _ms(round(self._tables[bucket].latency_ns[subnet][rows] * drift))
+        """On the device that is fastest for it."""
+        fastest_ns = min(tables[bucket].latency_ns[subnet][rows] for tables in self._tables)
+        return _ms(round(fastest_ns * drift))
 
 
 def _head_slack_ns(launch: Launch) -> int:

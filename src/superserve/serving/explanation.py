@@ -34,6 +34,8 @@ class Attempt(Struct, frozen=True, kw_only=True):
 
     launched_ms: float
     worker: int
+    device: str | None = None
+    """What it runs on, where workers are of several devices."""
     subnet: str
     accuracy: float
     batch_rows: int

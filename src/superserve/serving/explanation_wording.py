@@ -74,7 +74,7 @@ def _why_late(told: Explanation, last: Attempt) -> str:
     assert last.taken_ms is not None
     assert last.overhead_ms is not None
     return (
-        f"It was launched with {_ms(left_ms)} left. Planned were {_ms(last.planned_ms)} in the worker and "
+        f"It was launched with {_ms(left_ms)} left. Planned were {_ms(last.planned_ms)} in the worker{_on(last)} and "
         f"{_ms(last.planned_overhead_ms)} around it, and it took {_ms(last.taken_ms)} and {_ms(last.overhead_ms)}."
     )
 
@@ -286,6 +286,10 @@ def _meanwhile(refusal: Refusal) -> str:
 
 def _behind(attempt: Attempt) -> str:
     return f"{attempt.waiting} requests stayed behind"
+
+
+def _on(attempt: Attempt) -> str:
+    return "" if attempt.device is None else f" (on {attempt.device})"
 
 
 def _workers(attempt: Attempt) -> str:

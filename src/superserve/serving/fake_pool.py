@@ -23,6 +23,7 @@ class FakePool:
         respond: makes the output tensors of a batch.
         clock: with ``service_ns``, ends each batch that long after its launch.
         service_ns: time of a batch, in nanoseconds; 0 ends it in the loop's next iteration.
+        devices: what the workers run on, in turns.
 
     Attributes:
         launched: every launch so far, as (worker, batch).
@@ -37,6 +38,7 @@ class FakePool:
         respond: Respond = echo,
         clock: Clock | None = None,
         service_ns: Callable[[Batch], int] | None = None,
+        devices: Sequence[str] = ("",),
     ) -> None:
         self.launched: list[tuple[int, Batch]] = []
         self.running: dict[int, Batch] = {}
@@ -48,12 +50,17 @@ class FakePool:
         self._respond = respond
         self._clock = clock
         self._service_ns = service_ns
+        self._devices = devices
         self._listener: PoolListener | None = None
 
     @property
     def size(self) -> int:
         """See `WorkerPool.size`."""
         return self._size
+
+    def device(self, worker: int) -> str:
+        """See `WorkerPool.device`."""
+        return self._devices[worker % len(self._devices)]
 
     async def start(self, listener: PoolListener) -> None:
         """See `WorkerPool.start`."""

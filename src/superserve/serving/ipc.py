@@ -70,7 +70,8 @@ class Launch(msgspec.Struct, frozen=True, tag="launch", array_like=True):
 class Ready(msgspec.Struct, frozen=True, tag="ready", array_like=True):
     """From a worker, once for each model, when all of them are warm. ``more`` says that another follows.
 
-    ``torch`` is the version that the engine imported, or ``none``.
+    ``torch`` is the version that the engine imported, or ``none``; ``device`` the name of what it runs on, see
+    `superserve.serving.devices.device_of`.
     """
 
     engine: str
@@ -81,6 +82,7 @@ class Ready(msgspec.Struct, frozen=True, tag="ready", array_like=True):
     warm_ns: int
     model: int = 0
     more: bool = False
+    device: str = ""
 
 
 class Fork(msgspec.Struct, frozen=True, array_like=True):

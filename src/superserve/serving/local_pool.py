@@ -90,6 +90,10 @@ class LocalPool:
             await self._end(at_once=True)
             raise
 
+    def device(self, worker: int) -> str:
+        """See `WorkerPool.device`."""
+        return self._workers[worker].device
+
     def launch(self, worker: int, batch: Batch) -> None:
         """See `WorkerPool.launch`."""
         self._workers[worker].launch(batch)

@@ -76,6 +76,9 @@ class WorkerPool(Protocol):
     def size(self) -> int:
         """How many workers the pool keeps up; where workers come and go by themselves, at present."""
 
+    def device(self, worker: int) -> str:
+        """The name of what a ready worker runs on, as profiles have it."""
+
     async def start(self, listener: PoolListener) -> None:
         """Start all workers and return when each is ready, or where they come and go, when the first one is.
 

@@ -109,6 +109,10 @@ class RayPool:
             raise
         self._watching = asyncio.ensure_future(self._watch())
 
+    def device(self, worker: int) -> str:
+        """See `WorkerPool.device`."""
+        return self._workers[worker].device
+
     def launch(self, worker: int, batch: Batch) -> None:
         """See `WorkerPool.launch`."""
         self._workers[worker].launch(batch)

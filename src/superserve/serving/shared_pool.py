@@ -31,6 +31,7 @@ class SharedPool:
         soon: calls what it is given when all that has come in is read, as the ``call_soon`` of an event loop does. So
             requests that come together, on as many connections, run together: 64 that came at once were batches of 32
             instead of 21, for a fifteenth more of them each second. Default: at once.
+        devices: the names of those that models have profiles of, if they are several.
 
     Attributes:
         workers: what the schedulers of the routers are made for.
@@ -38,14 +39,19 @@ class SharedPool:
     """
 
     def __init__(
-        self, pool: WorkerPool, clock: Clock, soon: Callable[[Callable[[], None]], object] = lambda call: call()
+        self,
+        pool: WorkerPool,
+        clock: Clock,
+        soon: Callable[[Callable[[], None]], object] = lambda call: call(),
+        devices: Sequence[str] = (),
     ) -> None:
-        self.workers = SharedWorkers()
+        self.workers = SharedWorkers(max(1, len(devices)))
         self.idle_work = IdleWork(self.workers, clock)
         self._pool = pool
         self._offering = False
         self._clock = clock
         self._soon = soon
+        self._devices = devices
         self._routers: dict[Scheduler, Router] = {}
         self._input_ns: dict[int, int] = {}
         """By worker: how long it took to hand over its last batch."""
@@ -105,7 +111,7 @@ class SharedPool:
 
     def on_worker_ready(self, worker: int) -> None:
         """See `PoolListener`."""
-        for scheduler, actions in self.workers.on_worker_ready(self._clock.now_ns(), worker):
+        for scheduler, actions in self.workers.on_worker_ready(self._clock.now_ns(), worker, self._device(worker)):
             self._routers[scheduler].act(actions)
         self._readiness_changed()
 
@@ -160,6 +166,22 @@ class SharedPool:
             self.idle_work.on_dropped()
         self._let_go()
         self._readiness_changed()
+
+    def _device(self, worker: int) -> int:
+        """The number of what a worker runs on."""
+        if len(self._devices) < 2:
+            return 0
+        name = self._pool.device(worker)
+        if name in self._devices:
+            return self._devices.index(name)
+        _logger.warning(
+            "worker %d runs on %r, which has no profile: it is planned with that of %r, and what its batches turn "
+            "out to take; run `superserve profile` there, and give that --profile, too",
+            worker,
+            name,
+            self._devices[0],
+        )
+        return 0
 
     def _let_go(self) -> None:
         for scheduler, quiet in self._leaving.items():

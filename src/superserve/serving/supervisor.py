@@ -90,6 +90,12 @@ class WorkerSupervisor:
         """The worker's process; None while it is down."""
         return self._current.pid if self._current else None
 
+    @property
+    def device(self) -> str:
+        """What the process that serves runs on; empty while there is none."""
+        engines = () if self._current is None else self._current.engines.values()
+        return next((engine.device for engine in engines), "")
+
     def start(self, loop: asyncio.AbstractEventLoop) -> "asyncio.Future[Mapping[int, Ready]]":
         """Start the worker; the future tells of its first readiness, or fails with `WorkerError`.
 

@@ -26,6 +26,7 @@ from superserve.engine import Engine
 from superserve.errors import SuperServeError
 from superserve.serving.background import at_lowest_priority
 from superserve.serving.child import adopt
+from superserve.serving.devices import device_of
 from superserve.serving.ipc import (
     MAX_TEXT,
     Channel,
@@ -163,6 +164,7 @@ def ready(model: Model, *, more: bool) -> Ready:
         warm_ns=model.warm_ns,
         model=model.setup.model,
         more=more,
+        device=device_of(model.setup),
     )
 
 

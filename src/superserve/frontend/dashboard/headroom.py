@@ -10,12 +10,12 @@ from superserve.clock import NS_PER_MS, NS_PER_S
 from superserve.serving.dataplane import ServedModel
 
 
-def headroom(demands: Iterable[tuple[ServedModel, float]], workers: int) -> float:
+def headroom(demands: Iterable[tuple[ServedModel, float]], workers: float) -> float:
     """The part of the workers' time that is left at the fastest subnets; below 0 if more is asked for.
 
     Args:
         demands: models, and the rows per second that are offered to them.
-        workers: live ones; without any, there is no headroom.
+        workers: live ones, counted as `Scheduler.capacity` does; without any, there is no headroom.
     """
     if not workers:
         return 0.0

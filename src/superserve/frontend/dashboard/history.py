@@ -83,7 +83,7 @@ class History:
     def headroom(self) -> float:
         """See `superserve.frontend.dashboard.headroom`; of the demand of the last ten seconds."""
         demands = [(model, self._rows_per_s(model)) for model in self._plane.models.values()]
-        return headroom(demands, len(self._workers.live))
+        return headroom(demands, max((model.router.scheduler.capacity for model, _ in demands), default=0))
 
     def told(self, run: str, after: int) -> Activity:
         """What is new for somebody who knows a run up to a second; everything if that is another run."""

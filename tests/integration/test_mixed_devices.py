@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -52,8 +53,9 @@ def test_two_emulated_devices_serve_one_model(tmp_path: Path) -> None:
         assert all(answer["parameters"]["slo_met"] for answer in answers)
         told = [asked(server, "GET", f"/v2/decisions/r{number}")["attempts"][-1] for number in range(40)]
         command = [sys.executable, "-m", "superserve", "why", "--url", server.url, "r0"]
-        text = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
-        assert f"worker {told[0]['worker']} ({told[0]['device']})" in " ".join(text.split())
+        wide = {**os.environ, "COLUMNS": "1000"}
+        text = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True, env=wide).stdout
+        assert f"worker {told[0]['worker']} ({told[0]['device']})" in text
         assert "has no profile" not in server.log.read_text()
     planned = {"r-profile": fast.subnets[0].p99_us, str(tmp_path / "slow.json"): slow.subnets[0].p99_us}
     assert {attempt["device"] for attempt in told} == planned.keys()

@@ -23,6 +23,7 @@ from superserve.scheduling import (
     Policy,
     Scheduler,
     SchedulerView,
+    Wait,
     create_scheduler,
 )
 from superserve.simulator import simulate
@@ -176,6 +177,26 @@ def test_workers_are_counted_in_workers_like_the_one_at_hand() -> None:
     scheduler.on_worker_ready(0, SECOND, SECOND)
     scheduler.on_arrival(0, request_of(1, 100.0))
     assert seen == [(1.0, 0.0), (5.0, 4.0 * NS_PER_MS)], "the fast one is busy for 1 ms, which is worth 4 of the other"
+
+
+class Patient(Policy):
+    """Leaves every worker idle until 5 ms."""
+
+    name = "patient"
+
+    def decide(self, view: SchedulerView) -> Decision | Wait:
+        """See `Policy.decide`."""
+        return Decision(0, 1) if view.now_ns >= 5 * NS_PER_MS else Wait(5 * NS_PER_MS)
+
+
+def test_a_policy_may_let_workers_wait() -> None:
+    """It is asked again when the time has come."""
+    scheduler = MixedScheduler([[Patient(LatencyTable(profile))] for profile in (FAST, SLOW)], overheads_ns=(0, 0))
+    for worker in (FIRST, SECOND):
+        scheduler.on_worker_ready(0, worker, worker)
+    assert not scheduler.on_arrival(0, request_of(0, 50.0))
+    assert scheduler.next_timer() == 5 * NS_PER_MS
+    assert launched(scheduler.on_timer(5 * NS_PER_MS)) == [(SECOND, 0, [0])]
 
 
 @pytest.mark.parametrize("policy", ["drainfit", "slackfit"])

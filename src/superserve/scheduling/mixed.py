@@ -68,6 +68,8 @@ class MixedScheduler(Scheduler):
 
         A little later, and when something comes that they can serve.
         """
+        self._waits_ns: dict[tuple[int, float], int] = {}
+        """The same of those that their policy lets wait, until anything changes."""
         self._admission = MixedAdmission(
             longest, self._queue, self._view, self._share, workers=self._workers, devices=self._plans
         )
@@ -113,11 +115,12 @@ class MixedScheduler(Scheduler):
         if not self._idle or not self._queue:
             return ()
         actions: list[Action] = []
+        self._waits_ns.clear()
         view = self._look(now_ns)
         while batches and self._idle and self._queue:
             pairing = self._paired(now_ns)
             if pairing is None:
-                self._wake_ns = min(self._rest_ns.values())
+                self._wake_ns = min((*self._rest_ns.values(), *self._waits_ns.values()))
                 break
             decision = pairing.decision
             if self._ranked and (self._overloaded or decision.shed or decision.bound is Bound.OVERLOAD):
@@ -139,19 +142,20 @@ class MixedScheduler(Scheduler):
         for worker, device in self._candidates(now_ns):
             self._face(now_ns, worker, device)
             decision = self._plans[device].decide(self._view)
-            if isinstance(decision, Decision) and decision.rows:
+            if isinstance(decision, Wait):
+                self._waits_ns[device, self._drift.of(worker)] = decision.until_ns
+            elif not decision.rows:
+                self._rest_ns[device, self._drift.of(worker)] = now_ns + self._fastest_ns
+            else:
                 pairing = Pairing(worker, device, decision)
                 if best is None or self.preference(pairing) > self.preference(best):
                     best = pairing
-            else:
-                until_ns = decision.until_ns if isinstance(decision, Wait) else now_ns
-                self._rest_ns[device, self._drift.of(worker)] = max(until_ns, now_ns + self._fastest_ns)
         return best
 
     def _candidates(self, now_ns: int) -> Iterator[tuple[int, int]]:
         """Of idle workers that would all get the same answer, the longest idle one with its device, if it is time."""
         self._rest_ns = {like: until_ns for like, until_ns in self._rest_ns.items() if until_ns > now_ns}
-        seen = set(self._rest_ns)
+        seen = {*self._rest_ns, *self._waits_ns}
         devices, drift = self._workers.devices, self._drift
         for worker in tuple(self._idle):
             like = (devices[worker], drift.of(worker))

@@ -191,8 +191,12 @@ def test_emulated_devices_have_the_profiles_that_workers_emulate(tmp_path: Path)
     assert model.others == (Profile.load("r-profile"),)
 
 
-def test_a_profile_is_not_measured_again_where_workers_are_of_several_devices(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("key", "value"), [("idle.reprofile", True), ("record.folder", "recorded")])
+def test_what_knows_one_profile_only_is_refused_where_workers_are_of_several_devices(
+    tmp_path: Path, key: str, value: bool | str
+) -> None:
+    """Else it would measure, or keep, the one device's times as the other's."""
     slow = write(tmp_path / "slow.json", Profile.load("r-profile"))
-    config = resolve({"workers.device": f"emulated:r-profile,{slow}", "idle.reprofile": True}, {}).config
-    with pytest.raises(ConfigError, match=r"idle\.reprofile"):
+    config = resolve({"workers.device": f"emulated:r-profile,{slow}", key: value}, {}).config
+    with pytest.raises(ConfigError, match=f"{key}: works where the workers are of one device"):
         deploy([str(write_digits_like_folder(tmp_path / "one"))], config)

@@ -163,11 +163,16 @@ def deploy(
         own = config.settings(folder.config.name).profile
         files = profile_files or ([Path(own)] if own else [])
         deployments.append(_deployment(folder, choice, files, report))
-    if config.idle.reprofile and any(deployment.others for deployment in deployments):
-        raise ConfigError(
-            "idle.reprofile: a profile is measured again where workers are of one device; here they are not"
-        )
+    if any(deployment.others for deployment in deployments):
+        _check_one_device(config)
     return deployments
+
+
+def _check_one_device(config: Config) -> None:
+    """That nothing is asked for which knows one profile only."""
+    for key, asked in (("idle.reprofile", config.idle.reprofile), ("record.folder", config.record.folder is not None)):
+        if asked:
+            raise ConfigError(f"{key}: works where the workers are of one device; leave it out, or give one profile")
 
 
 def _deployment(folder: ModelFolder, choice: EngineChoice, files: Sequence[Path], report: Report | None) -> Deployment:

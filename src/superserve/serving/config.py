@@ -147,7 +147,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     device: str = CPU
     """``cpu``, ``cuda``, or ``emulated:PROFILE`` (a file or a bundled profile) for workers that only pretend.
 
-    Of several profiles, ``emulated:PROFILE,PROFILE``, each is the device of every second worker, and so on.
+    Of several, ``emulated:PROFILE,PROFILE``, workers have them in turns.
     """
     engine: EngineName = "auto"
     """``eager`` (plain torch), ``compiled`` (what `superserve compile` built), or ``auto``: compiled if it is there."""

@@ -403,7 +403,7 @@ class Scheduler:
         table = self.policy.table
         batch_ns = self._expected_ns(self.policy.subnets[0], table.max_rows)
         batches = -(-self._queue.rows // table.max_rows)
-        return batches * batch_ns / max(1.0, self.capacity) / NS_PER_S
+        return batches * batch_ns / (self.capacity or 1.0) / NS_PER_S
 
     def _refusal(self, now_ns: int, request: Request) -> Reason | None:
         usable = self.policy.usable(request.min_accuracy)
@@ -516,7 +516,7 @@ class Scheduler:
         view = self._view
         first_ns = view.free_sum_ns / max(1, view.workers_total)
         batch_ns = self._expected_ns(self.policy.subnets[0], self.policy.table.max_rows) + view.overhead_ns
-        rows_at_once = self.policy.table.max_rows * max(1.0, self.capacity) * view.share
+        rows_at_once = self.policy.table.max_rows * (self.capacity or 1.0) * view.share
         found = victims(self._queue, first_ns, batch_ns, rows_at_once)
         for request in found:
             self._queue.remove(request)

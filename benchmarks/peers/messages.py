@@ -3,6 +3,7 @@
 import base64
 import json
 import struct
+from collections.abc import Sequence
 
 from peers.jobs import OUTPUT_NAME, Job
 
@@ -38,12 +39,20 @@ def base64_json(job: Job, field: str, path: str, *, as_list: bool = False) -> by
 
 
 def v2_binary(job: Job, slo_ms: float | None = None) -> bytes:
-    """V2 with the binary tensor extension, as tritonclient words it."""
-    data = job.wire()
+    """V2 with the binary tensor extension, as tritonclient words it; texts are texts."""
+    return _v2_binary(job, job.datatype, job.wire_shape(), job.wire(), slo_ms)
+
+
+def v2_binary_cells(job: Job) -> bytes:
+    """The same, but texts are the cells that servers but ours take."""
+    return _v2_binary(job, "UINT8", (1, *job.row_shape), job.row().tobytes())
+
+
+def _v2_binary(job: Job, datatype: str, shape: Sequence[int], data: bytes, slo_ms: float | None = None) -> bytes:
     tensor = {
         "name": job.input_name,
-        "shape": job.wire_shape(),
-        "datatype": job.datatype,
+        "shape": shape,
+        "datatype": datatype,
         "parameters": {"binary_data_size": len(data)},
     }
     head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}, separators=(",", ":")).encode()

@@ -147,6 +147,7 @@ PAIRS = make_profile([[2.0, 3.0], [4.0, 6.0]], (1, 2))
 @example(PAIRS, [4], [Job(8)], Job(8))
 @example(PAIRS, [4, 4], [Job(8), Job(8), Job(8)], Job(8))
 @example(PAIRS, [0], [Job(8), Job(8)], Job(8, floor=71.0))
+@example(make_profile([[10.0, 19.0]], (1, 2)), [14, 27], [Job(39)], Job(39, rows=2))
 def test_nobody_is_refused_whom_a_schedule_serves_with_all_others(
     profile: Profile, ends: list[int], waiting: list[Job], newcomer: Job
 ) -> None:

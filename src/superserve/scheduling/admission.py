@@ -154,8 +154,10 @@ class Admission:
             times.price(drift, overhead_ns)
         for times in self._planned:
             times.price(drift, planned_ns)
-        slowest = self._typical[-1].best(self._policy.subnets[0], 0)
+        fastest = self._policy.subnets[0]
+        slowest = self._typical[-1].best(fastest, 0)
         self._row_ns = slowest.time_ns / slowest.rows
+        self._least_ns = round(self._tables[0].latency_ns[fastest][1] * drift) + planned_ns
 
     def typical_ns(self, subnet: int, rows: int, bucket: int, drift: float) -> int:
         """What a batch typically takes on a worker of such a drift, dispatch included."""
@@ -220,7 +222,9 @@ class Admission:
         free_ns = self._soonest.free_sum_ns(now_ns, workers)
         if workers * latest_ns >= free_ns and workers * deadline_ns - free_ns >= need_ns:
             return None
-        late_ns = _missing(self._soonest.ends_ns(now_ns, workers), latest_ns, deadline_ns, need_ns)
+        ends = self._soonest.ends_ns(now_ns, workers)
+        # Of what is due with it some may be of one row, and start later than a request of many can.
+        late_ns = max(ends[0] - latest_ns, _missing(ends, deadline_ns - self._least_ns - 1, deadline_ns, need_ns))
         if late_ns <= 0:
             return None
         due_ns = deadline_ns - now_ns
@@ -324,7 +328,8 @@ class Admission:
 def _missing(ends: Sequence[int], latest_ns: int, deadline_ns: int, need_ns: float) -> int:
     """By how much later a request would have to be due for the workers to have enough time before; at most 0 if not.
 
-    Only the time of workers that are free by its latest start counts; ``ends`` says when each is, in order.
+    Only the time of workers that are free by ``latest_ns`` counts, when the last of what is due with it has to start;
+    ``ends`` says when each is, in order.
     """
     later_ns, time_ns = 0, 0
     for count, end_ns in enumerate(ends, 1):

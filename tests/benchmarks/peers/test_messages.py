@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from peers import messages
+from peers.catalog import PEERS
 from peers.jobs import CNN, JOBS, NOOP, Job, job_named
 from peers.model import load_model
 from peers.subnet_jobs import subnet_job
@@ -15,7 +16,7 @@ from superserve.serving.byte_strings import to_cells
 
 
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
-@pytest.mark.parametrize("word", [messages.v2_binary, messages.v2_json])
+@pytest.mark.parametrize("word", [messages.v2_binary, messages.v2_binary_cells, messages.v2_json])
 def test_v2_requests_are_what_our_own_codec_reads(job: Job, word: object) -> None:
     """The same tensor comes out, whichever of the two forms it went in as."""
     assert callable(word)
@@ -36,6 +37,9 @@ def test_a_text_is_on_the_wire_what_our_workers_find_in_its_cell() -> None:
     (spec,) = ModelFolder.resolve("intents").config.inputs
     assert bytes(to_cells(tensor.data, 1, spec)) == job.row().tobytes()
     assert load_model(job)(job.row().copy()).shape == (1, 228)
+    headers, body = _split(PEERS["triton"].message(job))
+    (cell,) = decode_infer(body, headers["inference-header-content-length"].encode()).request.inputs
+    assert (cell.datatype, list(cell.shape), bytes(cell.data)) == ("UINT8", [1, *job.row_shape], job.row().tobytes())
 
 
 def test_a_deadline_goes_into_a_header() -> None:

@@ -162,7 +162,7 @@ def test_secure_the_server(tmp_path: Path) -> None:
 
 
 def test_start_in_five_minutes(tmp_path: Path) -> None:
-    """On the ports that it names: nobody else may listen there. The longest deadline gets the largest subnet, the shortest one a refusal."""
+    """The longest deadline gets the largest subnet, the shortest one a refusal; nobody else may use its ports."""
     said = in_one_shell("../getting-started.md", tmp_path)
     assert re.search(r"^by subnet s5, which gets [\d.]+ % right$", said, re.MULTILINE)
     assert re.search(r"^1000 ms: subnet s5, ", said, re.MULTILINE)

@@ -127,15 +127,15 @@ def fresh(kind: Callable[..., Kind], policy: str) -> Kind:
     return kind(create_policy(policy, table), overhead_ns=round(OVERHEAD_MS * NS_PER_MS), limits=LIMITS)
 
 
-def _varying(table: LatencyTable) -> Callable[[int, int, int, int], int]:
+def _varying(table: LatencyTable) -> Callable[[Launch], int]:
     """What batches take: nearly always less than planned."""
     rng = np.random.default_rng(1)
     ratios: list[float] = np.exp(SPREAD * (rng.standard_normal(_DRAWS) - _BEYOND)).tolist()
     drawn = 0
 
-    def latency_ns(_now_ns: int, subnet: int, rows: int, _bucket: int) -> int:
+    def latency_ns(launch: Launch) -> int:
         nonlocal drawn
         drawn += 1
-        return round(table.latency_ns[subnet][rows] * ratios[drawn % _DRAWS])
+        return round(table.latency_ns[launch.subnet][launch.rows] * ratios[drawn % _DRAWS])
 
     return latency_ns

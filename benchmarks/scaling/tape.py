@@ -36,10 +36,10 @@ class TapedScheduler(Scheduler):
         self.tape.append(Event("on_arrival", now_ns, (request,)))
         return super().on_arrival(now_ns, request)
 
-    def on_worker_ready(self, now_ns: int, worker: int) -> Sequence[Action]:
+    def on_worker_ready(self, now_ns: int, worker: int, device: int = 0) -> Sequence[Action]:
         """See `Scheduler.on_worker_ready`."""
-        self.tape.append(Event("on_worker_ready", now_ns, (worker,)))
-        return super().on_worker_ready(now_ns, worker)
+        self.tape.append(Event("on_worker_ready", now_ns, (worker, device)))
+        return super().on_worker_ready(now_ns, worker, device)
 
     def on_batch_done(self, now_ns: int, worker: int, taken_ns: int) -> Sequence[Action]:
         """See `Scheduler.on_batch_done`."""

@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -53,9 +52,9 @@ def test_two_emulated_devices_serve_one_model(tmp_path: Path) -> None:
         assert all(answer["parameters"]["slo_met"] for answer in answers)
         told = [asked(server, "GET", f"/v2/decisions/r{number}")["attempts"][-1] for number in range(40)]
         command = [sys.executable, "-m", "superserve", "why", "--url", server.url, "r0"]
-        wide = {**os.environ, "COLUMNS": "1000"}
-        text = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True, env=wide).stdout
-        assert f"worker {told[0]['worker']} ({told[0]['device']})" in text
+        text = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+        # A title is broken where its table ends, even within a path.
+        assert f"worker{told[0]['worker']}({told[0]['device']})" in "".join(text.split())
         assert "has no profile" not in server.log.read_text()
     planned = {"r-profile": fast.subnets[0].p99_us, str(tmp_path / "slow.json"): slow.subnets[0].p99_us}
     assert {attempt["device"] for attempt in told} == planned.keys()

@@ -18,8 +18,9 @@ def main() -> None:
     job, model = given.job, load_model(given.job)
 
     @batch
-    def infer(image: Any) -> dict[str, Any]:
-        return {OUTPUT_NAME: model(np.array(image))}
+    def infer(**inputs: Any) -> dict[str, Any]:
+        (rows,) = inputs.values()  # its name is the model's
+        return {OUTPUT_NAME: model(np.array(rows))}
 
     config = TritonConfig(
         http_address="127.0.0.1",

@@ -142,8 +142,8 @@ MUTANTS: Final = (
     _mutant(
         "a client leaves while its request waits",
         "scheduling/scheduler.py",
-        "if request.state is RequestState.QUEUED:\n            self._queue.remove(request)",
-        "if request.state is RequestState.QUEUED:\n            pass",
+        "if request.state is _QUEUED:\n            self._queue.remove(request)",
+        "if request.state is _QUEUED:\n            pass",
         "test_what_a_client_has_left_behind_is_not_run",
     ),
     _mutant(

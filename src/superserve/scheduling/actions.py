@@ -30,9 +30,8 @@ class Launch(msgspec.Struct, eq=False):
     ``bound``: why it is not a more accurate subnet. ``waiting``: requests that stayed behind. ``idle`` and ``workers``:
     how many were idle, this one among them, and how many there were. ``overhead_ns``, ``drift``, this worker's, and
     ``bucket``, the largest of the requests': what was planned with; by the profile of ``device``, which the worker has,
-    it takes ``planned_ns`` there. ``fate``, ``ended_ns`` and ``taken_ns`` (the time
-    in the worker) follow when it ends; ``overdue``, if it was that at any time: its requests may have been in other
-    batches since.
+    it takes ``planned_ns`` there. ``fate``, ``ended_ns`` and ``taken_ns`` (the time in the worker) follow when it ends;
+    ``overdue``, if it was that at any time: its requests may have been in other batches since.
 
     A batch without requests is idle work (`Scheduler.launch_idle`).
     """

@@ -1,6 +1,6 @@
 """Rows of different lengths in one queue: what a batch is planned for, and where it ends before a longer row."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
@@ -82,6 +82,11 @@ def _runs(view: SchedulerView, start: int, max_rows: int, widest: int) -> list[_
     if rows:
         runs.append(_Run(bucket, rows))
     return runs
+
+
+def decide_by(policies: Sequence[Policy]) -> Callable[[SchedulerView], Decision | Wait]:
+    """See `Policy.decide`; ``policies`` is as for `ByBucket`, which is not needed for a single one."""
+    return ByBucket(policies).decide if len(policies) > 1 else policies[0].decide
 
 
 def create_policies(name: str, profile: Profile, timeout_action: TimeoutAction = "reject") -> tuple[Policy, ...]:

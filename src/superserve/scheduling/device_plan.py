@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from superserve.scheduling.buckets import ByBucket
+from superserve.scheduling.buckets import decide_by
 from superserve.scheduling.efficient import EfficientBatches
 from superserve.scheduling.overhead import OverheadEstimate
 from superserve.scheduling.policy import Policy
@@ -27,7 +27,7 @@ class DevicePlan:
 
     def __init__(self, policies: Sequence[Policy], overhead_ns: int, fleet: Fleet) -> None:
         self.tables = tuple(policy.table for policy in policies)
-        self.decide = ByBucket(policies).decide if len(policies) > 1 else policies[0].decide
+        self.decide = decide_by(policies)
         self.overhead = OverheadEstimate(overhead_ns)
         self.fleet = fleet
         longest = self.tables[-1]

@@ -15,7 +15,7 @@ from superserve.request import Outcome, Reason, Request, RequestState
 from superserve.scheduling.actions import Action, BatchFate, Finish, Launch
 from superserve.scheduling.admission import Admission, Prediction
 from superserve.scheduling.arrivals import ArrivalEstimate
-from superserve.scheduling.buckets import ByBucket
+from superserve.scheduling.buckets import decide_by
 from superserve.scheduling.drift import DriftEstimate
 from superserve.scheduling.expiry import ExpiryQueue
 from superserve.scheduling.overhead import OverheadEstimate
@@ -94,7 +94,7 @@ class Scheduler:
         """By bucket (`Request.bucket`)."""
         self.tables_of: Sequence[Sequence[LatencyTable]] = (self.tables,)
         """By device."""
-        self._decide = ByBucket(policies).decide if shorter else policy.decide
+        self._decide = decide_by(policies)
         self.limits = limits or SchedulerLimits()
         self._expires = policy.timeout_action == "reject"
         self._queue = WaitingQueue(lambda floor: policy.usable(floor)[0])

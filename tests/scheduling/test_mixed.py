@@ -83,6 +83,20 @@ def test_a_batch_is_planned_and_ends_by_the_profile_of_its_worker() -> None:
     assert scheduler.drift == 1.0
 
 
+def test_a_worker_that_has_become_slow_for_its_device_is_used_last() -> None:
+    """It would be kept busy with what has time, so that the fast one stays free."""
+    scheduler = scheduler_of()
+    for number in range(2):
+        for slo_ms, worker in ((1_000.0, SECOND), (5.0, FIRST)):
+            (launch,) = scheduler.on_arrival(0, request_of(10 * number + worker, slo_ms))
+            assert isinstance(launch, Launch)
+            assert launch.worker == worker
+        scheduler.on_batch_done(0, FIRST, 2 * NS_PER_MS)
+        scheduler.on_batch_done(0, SECOND, 80 * NS_PER_MS)
+    assert scheduler.slow(SECOND)
+    assert launched(scheduler.on_arrival(0, request_of(99, 1_000.0))) == [(FIRST, 1, [99])]
+
+
 def busy_fast() -> Scheduler:
     """The fast worker is busy until 8 ms, the slow one idle."""
     scheduler = scheduler_of("slackfit", workers=(FIRST,))

@@ -179,6 +179,7 @@ def test_no_text_is_refused_that_a_schedule_on_two_devices_serves(
 
 
 @given(st.integers(5, 40), st.integers(0, 60), st.lists(st.integers(0, 12), min_size=2, max_size=6))
+@example(11, 5, [0, 0])
 def test_whoever_two_devices_are_certain_to_be_late_with_is_refused(due_ms: int, waiting: int, ends: list[int]) -> None:
     """The bound in full: the one serves a row in 2 ms, the other in 8, but nothing within less than 16."""
     fast, slow = make_profile([[4.0, 4.0]], (1, 2)), make_profile([[16.0, 16.0]], (1, 2))

@@ -147,7 +147,7 @@ class MixedAdmission(Admission):
         time_ns, worth = 0.0, [0.0] * len(live)
         for count, subnet, bucket in kinds:
             batches = [device.typical[bucket].best(subnet, span_ns) for device in live]
-            rows_ns = [_row_ns(batch) for batch in batches]
+            rows_ns = [_row_ns(batch) if batch.time_ns < span_ns else inf for batch in batches]
             least_ns = min(rows_ns)
             if least_ns < inf:  # else no worker can serve it any more, and none spends time on it
                 time_ns += count * least_ns

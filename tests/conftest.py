@@ -10,8 +10,9 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from support.compiled import CompiledFolder
 
-# Shared machines stall now and then: a slow example is no failure. "thorough" is what `make test-all` runs.
-settings.register_profile("default", deadline=None)
+# Shared machines stall now and then: a slow example is no failure. "thorough" is what `make test-all` runs, and looks
+# for new failures; what every change has to pass gives the same verdict on the same code each time it is asked.
+settings.register_profile("default", deadline=None, derandomize=True)
 settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

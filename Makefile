@@ -30,7 +30,7 @@ BIN := $(VENV)/bin
 SITE_PAGES := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE Dockerfile compose.yaml docs deploy
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help demo test test-slow test-all test-pages test-page test-models test-ray test-wheel test-deploy docs reference screenshot mutants fuzz-http fuzz-codec scan check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-headline bench-overload scale-out scaling bench-ray bench-soak soak chaos clean
+.PHONY: help demo test test-slow test-all test-pages test-page test-models test-ray test-wheel test-deploy docs reference screenshot mutants fuzz-http fuzz-codec scan check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-headline bench-engines bench-overload scale-out scaling bench-ray bench-soak soak chaos clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -174,6 +174,9 @@ bench-paper-scale: $(VENV)/.installed-core  ## Eight emulated workers, the paper
 bench-headline: $(VENV)/.installed-core  ## Each bundled model live under real traces, beside fixed subnets and other servers: docs/results.md (35 minutes; DATA=DIR)
 	PYTHONPATH=benchmarks $(BIN)/python -m peers.traces $(if $(DATA),--data $(DATA)) $(BENCH_ARGS)
 	$(BIN)/python benchmarks/headline.py --docs docs $(if $(DATA),--data $(DATA)) $(BENCH_ARGS)
+
+bench-engines: $(VENV)/.installed-core  ## One engine after the other under the same real traces: docs/performance.md (50 minutes, wants the machine to itself; DATA=DIR)
+	$(BIN)/python benchmarks/engine_headline.py $(if $(DATA),--data $(DATA)) $(BENCH_ARGS)
 
 bench-overload: $(VENV)/.installed-core  ## Ten times too much for half a minute: what is promised then, and kept (a minute)
 	$(BIN)/python benchmarks/overload.py --figure docs/images/overload.png $(BENCH_ARGS)

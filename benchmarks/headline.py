@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -125,23 +125,18 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Bench:
-    """A model, ready to be served: its folder has labelled test examples in it."""
+    """A model, ready to be served: its folder has labelled test examples in it.
+
+    ``rate`` and ``slo_ms``: see `headline_loads`.
+    """
 
     folder: ModelFolder
     choice: EngineChoice
     profile: Profile
     rehearsed: Profile
     scratch: Path
-
-    @property
-    def slo_ms(self) -> float:
-        """See `headline_loads.slo_ms`."""
-        return slo_ms(self.profile)
-
-    @property
-    def rate(self) -> float:
-        """See `headline_loads.mean_rate`."""
-        return mean_rate(self.profile)
+    rate: float
+    slo_ms: float
 
 
 def main() -> int:
@@ -166,21 +161,23 @@ def main() -> int:
 
 async def _measure(model: str, traces: Sequence[str], data: Path, seconds: float, runs: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="superserve-headline-") as scratch:
-        bench = await _bench(model, data, Path(scratch))
+        bench = await prepare(model, data, Path(scratch))
         for trace in traces:
             cell = await _cell(bench, trace, TRACES[trace](data, bench.rate, seconds), seconds)
             write_json(_path(runs, model, trace), cell)
 
 
-async def _bench(model: str, data: Path, scratch: Path) -> Bench:
+async def prepare(model: str, data: Path, scratch: Path, engine: str = "auto", like: Bench | None = None) -> Bench:
+    """A model with a profile, and one of what the server was seen to add to it; under the load of another, if given."""
     folder = _with_examples(ModelFolder.resolve(model), data, scratch)
-    choice = choose_engine(folder)
+    choice = choose_engine(folder, engine=engine)
     print(f"{model}: profiling, {choice.engine} {choice.dtype}", flush=True)
     profile = (await measure_async(folder, quick=True, choice=choice)).profile
-    bench = Bench(folder, choice, profile, profile, scratch)
-    load = Steady(bench.rate, _REHEARSAL_CV2, _REHEARSAL_SECONDS)
+    rate, slo = (mean_rate(profile), slo_ms(profile)) if like is None else (like.rate, like.slo_ms)
+    bench = Bench(folder, choice, profile, profile, scratch, rate, slo)
+    load = Steady(rate, _REHEARSAL_CV2, _REHEARSAL_SECONDS)
     run = await _run(bench, load.name, load.trace(_REHEARSAL_SEED), DEFAULT_POLICY, "reject")
-    return Bench(folder, choice, profile, with_observed(profile, run.overhead), scratch)
+    return replace(bench, rehearsed=with_observed(profile, run.overhead))
 
 
 def _with_examples(folder: ModelFolder, data: Path, scratch: Path) -> ModelFolder:
@@ -196,14 +193,14 @@ def _with_examples(folder: ModelFolder, data: Path, scratch: Path) -> ModelFolde
 
 async def _cell(bench: Bench, name: str, source: TraceSource, seconds: float) -> Cell:
     trace = source.trace(0)
-    ours = await _contender(bench, name, trace, DEFAULT_POLICY, "reject")
+    ours = await contender(bench, name, trace)
     smallest = f"fixed:{bench.profile.subnets[0].id}"
     nearest = f"fixed:{nearest_subnet(bench.profile, ours.live.mean_serving_accuracy or 0.0)}"
     contenders = (
         ours,
-        await _contender(bench, name, trace, smallest, "reject"),
-        await _contender(bench, name, trace, nearest, "reject"),
-        await _contender(bench, name, trace, nearest, "delay"),
+        await contender(bench, name, trace, smallest, "reject"),
+        await contender(bench, name, trace, nearest, "reject"),
+        await contender(bench, name, trace, nearest, "delay"),
     )
     return Cell(
         model=bench.folder.config.name,
@@ -215,7 +212,10 @@ async def _cell(bench: Bench, name: str, source: TraceSource, seconds: float) ->
     )
 
 
-async def _contender(bench: Bench, name: str, trace: Trace, policy: str, action: TimeoutAction) -> Measured:
+async def contender(
+    bench: Bench, name: str, trace: Trace, policy: str = DEFAULT_POLICY, action: TimeoutAction = "reject"
+) -> Measured:
+    """A model under a trace, live and simulated."""
     run = await _run(bench, name, trace, policy, action)
     log = await asyncio.to_thread(
         simulate, trace, bench.rehearsed, policy=policy, workers=1, slo_ms=bench.slo_ms, timeout_action=action

@@ -4,6 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
+import engine_headline
 from headline import FIGURE, Cell, Measured, summary, write_page
 from headline_loads import nearest_subnet
 from peers.traces import PeerCell, PeerRun
@@ -85,3 +86,15 @@ def test_the_page_has_every_run_and_the_figure(tmp_path: Path) -> None:
     assert len(msgspec.json.decode((tmp_path / "results.json").read_bytes())["rows"]) == 1
     write_page([cell()], [], tmp_path)
     assert "other servers" not in (tmp_path / "results.md").read_text()
+
+
+def test_engines_are_compared_by_medians_over_rounds() -> None:
+    """With the range beside them, in the order in which they were asked for."""
+    rounds = {
+        "eager": [contender("drainfit", attained, 95.0) for attained in (0.9, 0.99, 0.98)],
+        "packed": [contender("drainfit", 1.0, 96.0)],
+    }
+    compared = engine_headline.Cell(model="digits", trace="azure", rate=300.0, slo_ms=36.0, rounds=rounds)
+    eager, packed = list(engine_headline.table([compared]))[2:]
+    assert "| eager | 0.9800 (0.9000-0.9900) | 95.00 (95.00-95.00) | - |" in eager
+    assert "| packed | 1.0000 (1.0000-1.0000) |" in packed

@@ -57,7 +57,7 @@ demo: $(VENV)/.installed-core  ## Serve the bundled supernet through a burst, ne
 	$(BIN)/superserve demo $(DEMO_ARGS)
 
 test: $(VENV)/.installed-test  ## The tests that a change must pass
-	$(BIN)/python -m pytest -m "not pages and not browser and not slow" $(TEST_ARGS)
+	$(BIN)/python -m pytest -m "not pages and not browser and not slow" --numprocesses 2 --dist loadgroup $(TEST_ARGS)
 
 test-slow: $(VENV)/.installed-test  ## Those of them that take longest (2 minutes)
 	$(BIN)/python -m pytest -m slow $(TEST_ARGS)

@@ -17,6 +17,14 @@ settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What `make test` may run at the same time: files of unit tests; real servers one after the other."""
+    for item in items:
+        alone = item.get_closest_marker("integration") is not None
+        item.add_marker(pytest.mark.xdist_group("servers" if alone else item.nodeid.partition("::")[0]))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A user's compiled code and profiles change what commands do: tests have a cache folder of their own."""

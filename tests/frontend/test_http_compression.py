@@ -46,7 +46,9 @@ def test_a_client_that_leaves_ends_the_expansion() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"hello", BOMB[:100], gzip.compress(b"hello")[:-1], gzip.compress(b"hello") + b"junk"]
+    "body",
+    [b"hello", BOMB[:100], gzip.compress(b"hello")[:-1], gzip.compress(b"hello") + b"junk"],
+    ids=["plain", "cut to a part", "cut at the end", "too long"],
 )
 def test_a_damaged_body_is_told(body: bytes) -> None:
     """400, not 500; the connection stays."""

@@ -55,6 +55,6 @@ def test_an_unreachable_address_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         download(FAMILIES["ofa_resnet50"], "ofa_resnet50")
 
 
-@pytest.mark.parametrize("family", FAMILIES.values(), ids=str)
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_addresses_are_encrypted(family: Any) -> None:
     assert all(url.startswith("https://") for files in family.urls.values() for url in files.values())

@@ -5,15 +5,20 @@ need no model.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-EngineName = Literal["auto", "eager", "compiled"]
-"""What a user may ask for: ``auto`` is compiled code where a build for this machine is kept, else eager."""
+EngineName = Literal["auto", "eager", "compiled", "graphs"]
+"""What a user may ask for: ``auto`` is compiled code where a build for this machine is kept, graphs on a GPU, else
+eager."""
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 """What a user may ask to compute in: ``auto`` is the fastest that was built, else float32."""
+
+
+#: Batches that an `OverlappingEngine` takes before the first of them is collected.
+IN_FLIGHT: Final = 2
 
 
 class EngineChoice(NamedTuple):
@@ -38,7 +43,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """The kind of engine, as profiles name it: ``"eager"``, ``"compiled"``."""
+        """The kind of engine, as profiles name it: ``"eager"``, ``"compiled"``, ``"graphs"``."""
 
     @property
     def dtype(self) -> str:
@@ -61,4 +66,41 @@ class Engine(Protocol):
         Returns:
             One array (rows, *row_shape) per output of ``config.json``, in its order. The arrays may be reused by
             the next call: copy what must outlive it.
+        """
+
+
+@runtime_checkable
+class OverlappingEngine(Engine, Protocol):
+    """An engine on a device beside the processor: batches are submitted, and collected in the same order.
+
+    `run` is both at once, and is not called while a batch is in flight.
+    """
+
+    device_ns: int
+    """What the batch that was collected last took by the device's own clock."""
+
+    def submit(self, subnet: int, inputs: Sequence[np.ndarray[Any, Any]]) -> None:
+        """Begin what `run` does; ``inputs`` must stay as they are until it is collected.
+
+        At most `IN_FLIGHT` batches are in flight.
+        """
+
+    def done(self) -> bool:
+        """Whether the oldest batch in flight can be collected without waiting."""
+
+    def collect(self) -> list[np.ndarray[Any, Any]]:
+        """Wait for the oldest batch in flight; its outputs, as `run` returns them."""
+
+    def spare(self, limit_ns: int | None) -> bool:
+        """Prepare something that makes later batches faster, while none is in flight; whether there was anything.
+
+        Args:
+            limit_ns: what is expected to take longer is left; None: nobody waits.
+        """
+
+    def pin(self, memory: "np.ndarray[Any, np.dtype[np.uint8]]") -> None:
+        """Inputs will come from this memory of the host; at most once in a process.
+
+        Raises:
+            ConfigError: if it cannot be used.
         """

@@ -40,7 +40,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     threads: int
     """Of a worker."""
     engine: str
-    """``eager`` or ``compiled``: a profile is of one engine."""
+    """``eager``, ``compiled`` or ``graphs``: a profile is of one engine."""
     dtype: str
     """``float32`` or ``bfloat16``."""
     torch: str

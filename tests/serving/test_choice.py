@@ -64,10 +64,12 @@ def test_a_build_for_something_else_is_not_used(folder: ModelFolder, caplog: pyt
     assert "built for torch 1.0.0" in caplog.text
 
 
-def test_a_gpu_runs_eager(folder: ModelFolder) -> None:
+def test_a_gpu_replays_graphs_unless_it_is_told_otherwise(folder: ModelFolder) -> None:
     write_build(folder)
-    assert choose_engine(folder, "cuda") == EngineChoice("cuda", "eager", "float32")
-    assert choose_engine(folder, "cuda", dtype="bfloat16") == EngineChoice("cuda", "eager", "bfloat16")
+    assert choose_engine(folder, "cuda") == EngineChoice("cuda", "graphs", "float32")
+    assert choose_engine(folder, "cuda", dtype="bfloat16") == EngineChoice("cuda", "graphs", "bfloat16")
+    assert choose_engine(folder, "cuda", engine="graphs") == EngineChoice("cuda", "graphs", "float32")
+    assert choose_engine(folder, "cuda", engine="eager") == EngineChoice("cuda", "eager", "float32")
 
 
 def test_an_emulated_device_needs_no_model(tmp_path: Path) -> None:
@@ -78,9 +80,10 @@ def test_an_emulated_device_needs_no_model(tmp_path: Path) -> None:
     ("device", "engine", "dtype", "words"),
     [
         ("tpu", "auto", "auto", "device 'tpu' is none of 'cpu', 'cuda' and 'emulated:PROFILE'"),
-        ("cpu", "packed", "auto", "engine 'packed' is not one of auto, eager, compiled"),
+        ("cpu", "packed", "auto", "engine 'packed' is not one of auto, eager, compiled, graphs"),
         ("cpu", "auto", "float16", "dtype 'float16' is not one of auto, float32, bfloat16"),
-        ("cuda", "compiled", "auto", "use --engine eager"),
+        ("cuda", "compiled", "auto", "use --engine graphs"),
+        ("cpu", "graphs", "auto", "runs on device 'cuda' only: leave out --engine"),
         ("cpu", "compiled", "auto", "run `superserve compile digits` first"),
         ("cpu", "compiled", "bfloat16", "run `superserve compile digits --dtype bfloat16` first"),
         ("emulated:r-profile", "eager", "auto", "leave out --engine"),

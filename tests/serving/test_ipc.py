@@ -120,11 +120,15 @@ def test_a_non_blocking_channel_says_that_there_is_nothing() -> None:
         router_channel(ours).receive()
 
 
-def test_tensors_do_not_overlap_and_start_on_cache_lines() -> None:
-    layout = SlotLayout(SPEC)
+@pytest.mark.parametrize("in_flight", [1, 2, 3])
+def test_tensors_do_not_overlap_and_start_on_cache_lines(in_flight: int) -> None:
+    """Each batch in flight has its inputs, and one more has outputs that the router still looks at."""
+    layout = SlotLayout(msgspec.structs.replace(SPEC, in_flight=in_flight))
+    assert (len(layout.inputs), len(layout.outputs)) == (in_flight, in_flight + 1)
     spans = sorted(
         (start, start + SPEC.max_rows * tensor.row_bytes)
-        for starts, tensors in ((layout.inputs, SPEC.inputs), *((slot, SPEC.outputs) for slot in layout.outputs))
+        for slots, tensors in ((layout.inputs, SPEC.inputs), (layout.outputs, SPEC.outputs))
+        for starts in slots
         for start, tensor in zip(starts, tensors, strict=True)
     )
     assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
@@ -217,7 +221,7 @@ def test_models_of_one_worker_share_slots_that_never_overlap() -> None:
     slots: list[set[range]] = [set(), set(), set()]
     for layout in layouts.values():
         for slot, starts, tensors in (
-            (0, layout.inputs, layout.spec.inputs),
+            (0, layout.inputs[0], layout.spec.inputs),
             (1, layout.outputs[0], layout.spec.outputs),
             (2, layout.outputs[1], layout.spec.outputs),
         ):
@@ -227,3 +231,32 @@ def test_models_of_one_worker_share_slots_that_never_overlap() -> None:
             }
     spans = [(min(span.start for span in slot), max(span.stop for span in slot)) for slot in slots]
     assert spans[0][1] <= spans[1][0] < spans[1][1] <= spans[2][0] < spans[2][1] <= layouts[0].size
+
+
+def test_models_that_share_slots_have_as_many_as_the_most_batches_in_flight() -> None:
+    layouts = SlotLayout.of({0: SPEC, 1: msgspec.structs.replace(SPEC, in_flight=2)})
+    assert [(len(layout.inputs), len(layout.outputs)) for layout in layouts.values()] == [(2, 3), (2, 3)]
+
+
+def test_the_inputs_of_a_batch_in_flight_are_left_alone() -> None:
+    layout = SlotLayout(msgspec.structs.replace(SPEC, in_flight=2))
+    memory_fd = os.memfd_create("test")
+    os.ftruncate(memory_fd, layout.size)
+    router, worker = RouterSlots(layout, layout.map(memory_fd)), WorkerSlots(layout, layout.map(memory_fd))
+    os.close(memory_fd)
+    for seq in (1, 2):
+        router.write(Batch(0, 1, [[bytes([seq]) * 15, bytes(4)]]), seq)
+    assert [worker.batch(1, seq)[0].max() for seq in (1, 2)] == [1, 2]
+    router.close()
+
+
+def test_whether_a_message_waits(pair: Pair) -> None:
+    """The end of the stream is one."""
+    router, worker = pair
+    assert not worker.waits()
+    router.send(Launch(1, 0, 1))
+    assert worker.waits()
+    worker.receive()
+    assert not worker.waits()
+    router.half_close()
+    assert worker.waits(60_000)

@@ -206,3 +206,53 @@ def test_one_worker_runs_several_models(monkeypatch: pytest.MonkeyPatch, backgro
     for each in slots.values():
         each.close()
     bench.close()
+
+
+class Overlapping(Doubler):
+    """The same on a device that takes a batch while it computes another."""
+
+    device_ns = 5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pinned: list[int] = []
+        self.wishes = 3
+        self._flight: list[list[npt.NDArray[Any]]] = []
+
+    def submit(self, subnet: int, inputs: Sequence[npt.NDArray[Any]]) -> None:
+        assert not self.wishes, "it has time for those before it is ready"
+        self._flight.append(self.run(subnet, inputs))
+
+    def done(self) -> bool:
+        return True
+
+    def collect(self) -> list[npt.NDArray[Any]]:
+        return self._flight.pop(0)
+
+    def spare(self, limit_ns: int | None) -> bool:
+        if limit_ns is None:
+            self.wishes -= 1
+        return limit_ns is None and self.wishes > 0
+
+    def pin(self, memory: npt.NDArray[np.uint8]) -> None:
+        self.pinned.append(len(memory))
+
+
+def test_engines_that_overlap_batches_may_and_read_the_slots_themselves(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several models, one pins the memory that all of them share: to do so twice is an error of the driver's."""
+    engines = [Overlapping(), Overlapping()]
+    monkeypatch.setattr("superserve.serving.worker.load_engine", lambda setup: engines[setup.model])
+    spec = msgspec.structs.replace(SPEC, in_flight=2)
+    layout = SlotLayout(spec)
+    os.ftruncate(bench.memory_fd, layout.size)
+    slots = RouterSlots(layout, layout.map(bench.memory_fd))
+    slots.write(Batch(0, 2, [[np.array([1, 2], "<f4").tobytes()]]), 1)
+    assert bench.run(Setup(0, spec, 0, more=True), Setup(0, spec, 1), Launch(1, 0, 2, 1)) == 0
+    _, _, done = bench.said()
+    assert isinstance(done, Done)
+    assert (done.seq, done.device_ns) == (1, 5)
+    assert np.frombuffer(slots.outputs(1, 2)[0], "<f4").tolist() == [2, 4]
+    assert [engine.pinned for engine in engines] == [[layout.size], []]
+    slots.close()

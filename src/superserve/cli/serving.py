@@ -77,7 +77,7 @@ def serve(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, or emulated:PROFILE[,PROFILE...], which workers have in turns.")
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="eager, compiled, or auto: compiled if it is there.")] = None,
+    engine: Annotated[str | None, typer.Option(help="eager, compiled, graphs (on cuda), or auto.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, or auto.")] = None,
     profile: Annotated[
         list[Path] | None,

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 import numpy as np
 
 from superserve.clock import NS_PER_MS, NS_PER_US, Clock
@@ -18,7 +19,9 @@ from superserve.scheduling import SchedulerLimits, create_scheduler
 from superserve.serving.choice import choose_engine
 from superserve.serving.config import Config
 from superserve.serving.dataplane import ServedModel
-from superserve.serving.devices import emulated_profile, emulated_sources
+from superserve.serving.devices import emulated_profile, emulated_sources, workers_for
+from superserve.serving.idle_work import SLO_SHARE
+from superserve.serving.ipc import WorkerSpec
 from superserve.serving.ledger import Ledger
 from superserve.serving.live_profile import LiveProfile
 from superserve.serving.recorder import Recorder
@@ -76,7 +79,7 @@ class Deployment(NamedTuple):
             limits=SchedulerLimits(max_queued=settings.max_queued),
             shared=pool.workers,
         )
-        slo_ms = settings.slo_ms or profile.default_slo_ms()
+        slo_ms = self._slo_ms(config)
         recorder = None
         if config.record.folder is not None:
             recorded = RecordedSettings(
@@ -117,6 +120,14 @@ class Deployment(NamedTuple):
         return ServedModel(
             model, router, slo_ms=slo_ms, emulated=emulated, live_profile=live_profile, devices=self.devices
         )
+
+    def workers(self, config: Config) -> WorkerSpec:
+        """What its workers run; for what no request waits for, they have as much of its SLO as idle work has."""
+        spare_us = round(SLO_SHARE * self._slo_ms(config) * NS_PER_MS / NS_PER_US)
+        return msgspec.structs.replace(workers_for(self.folder, self.choice), spare_us=spare_us)
+
+    def _slo_ms(self, config: Config) -> float:
+        return config.settings(self.folder.config.name).slo_ms or self.profile.default_slo_ms()
 
     def _live_profile(self, number: int) -> LiveProfile:
         """What can measure the profile again; of an emulated device, which has that of another, it is not kept."""

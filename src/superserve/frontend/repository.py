@@ -34,7 +34,6 @@ from superserve.scheduling import create_policy
 from superserve.serving.choice import choose_engine
 from superserve.serving.config import Config
 from superserve.serving.dataplane import DataPlane, ServedModel
-from superserve.serving.devices import workers_for
 from superserve.serving.metadata import REPOSITORY_EXTENSION, ModelIndex
 from superserve.serving.pool import WorkerPool
 from superserve.serving.shared_pool import SharedPool
@@ -206,7 +205,7 @@ class ModelRepository:
         """A model that the workers hold, behind a router that admits requests; and its number."""
         deployment = await asyncio.to_thread(self._prepared, name, folder)
         try:
-            number = await self._pool.add(workers_for(folder, deployment.choice))
+            number = await self._pool.add(deployment.workers(self._config))
         except WorkerError as error:
             raise LoadError(f"model {name!r} cannot be loaded: {error}") from error
         model = deployment.served(self._config, self._shared, self._clock, number, self._tracing)

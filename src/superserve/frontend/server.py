@@ -30,7 +30,7 @@ from superserve.model_folder import write_json
 from superserve.serving.config import Config, WorkerSettings
 from superserve.serving.cores import available_cores, pinned, plan_cores
 from superserve.serving.dataplane import DataPlane, ServedModel
-from superserve.serving.devices import CUDA, workers_for
+from superserve.serving.devices import CUDA
 from superserve.serving.ipc import WorkerSpec
 from superserve.serving.local_pool import LocalPool
 from superserve.serving.pool import WorkerPool
@@ -219,7 +219,7 @@ def serve_models(deployments: Sequence[Deployment], config: Config, *, ready_fil
     use_one_arena()
     for model in deployments:
         _logger.info("workers run %s: %s", model.folder.config.name, model.choice)
-    specs = [workers_for(model.folder, model.choice) for model in deployments]
+    specs = [model.workers(config) for model in deployments]
 
     async def serve(make: MakePool) -> None:
         clock = MonotonicClock(asyncio.get_running_loop())

@@ -17,7 +17,7 @@ def choose_engine(folder: ModelFolder, device: str = CPU, engine: str = "auto", 
 
     On the CPU, ``auto`` takes compiled code if a valid build is kept in the user's cache (of several dtypes the one
     that was faster when they were checked; float32 if they were equal), else eager float32. Eager bfloat16 and CUDA run
-    when they are asked for.
+    when they are asked for; on CUDA ``auto`` takes graphs.
 
     Args:
         folder: the model; an emulated device does not look into it.
@@ -37,11 +37,11 @@ def choose_engine(folder: ModelFolder, device: str = CPU, engine: str = "auto", 
             raise ConfigError(f"device {device!r} computes nothing: leave out --engine and --dtype")
         return EngineChoice(device, EMULATED, "none")
     if device == CUDA:
-        if engine == "compiled":
-            raise ConfigError("engine 'compiled' runs on device 'cpu' only: use --engine eager with --device cuda")
-        return EngineChoice(CUDA, "eager", "float32" if dtype == "auto" else dtype)
+        return _choose_for_cuda(engine, dtype)
     if device != CPU:
         raise ConfigError(f"device {device!r} is none of 'cpu', 'cuda' and 'emulated:PROFILE'")
+    if engine == "graphs":
+        raise ConfigError("engine 'graphs' runs on device 'cuda' only: leave out --engine, or add --device cuda")
     check_processor(dtype)
     builds = [] if engine == "eager" else _builds(folder, dtype)
     if builds:
@@ -53,6 +53,12 @@ def choose_engine(folder: ModelFolder, device: str = CPU, engine: str = "auto", 
             f"{folder.config.name if folder.bundled else folder.path}{wanted}` first"
         )
     return EngineChoice(CPU, "eager", "float32" if dtype == "auto" else dtype)
+
+
+def _choose_for_cuda(engine: str, dtype: str) -> EngineChoice:
+    if engine == "compiled":
+        raise ConfigError("engine 'compiled' runs on device 'cpu' only: use --engine graphs with --device cuda")
+    return EngineChoice(CUDA, "graphs" if engine == "auto" else engine, "float32" if dtype == "auto" else dtype)
 
 
 def _builds(folder: ModelFolder, dtype: str) -> list[KeptBuild]:

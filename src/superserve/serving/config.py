@@ -150,7 +150,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     Of several, ``emulated:PROFILE,PROFILE``, workers have them in turns.
     """
     engine: EngineName = "auto"
-    """``eager`` (plain torch), ``compiled`` (what `superserve compile` built), or ``auto``: compiled if it is there."""
+    """``eager`` (plain torch), ``compiled`` (what `superserve compile` built), ``graphs`` (on ``cuda``), or ``auto``:
+    compiled if it is there, on ``cuda`` graphs."""
     dtype: Dtype = "auto"
     """``float32``, ``bfloat16``, or ``auto``: the fastest that was compiled, else float32."""
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from superserve.engine import EngineChoice
+from superserve.engine import IN_FLIGHT, EngineChoice
 from superserve.errors import ConfigError
 from superserve.model_folder import ModelFolder
 from superserve.processor import cpu_name
@@ -85,6 +85,7 @@ def workers_for(folder: ModelFolder, choice: EngineChoice, seed: int = 0) -> Wor
         max_rows=config.max_batch_size,
         warm_batches=batch_grid(config.max_batch_size),
         inheritable=(choice.device, choice.engine) == (CPU, "eager"),  # of compiled code it has not been tried
+        in_flight=IN_FLIGHT if choice.engine == "graphs" else 1,
     )
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from superserve.engine import Engine, EngineChoice
 from superserve.model_folder import ModelFolder
+from superserve.serving.devices import batch_grid
 from superserve.serving.ipc import Setup
 from superserve.supernet.compiled import CompiledEngine
 from superserve.supernet.engine import EagerEngine
+from superserve.supernet.graphs import GraphEngine
 
 
 def create(setup: Setup) -> Engine:
@@ -34,4 +36,6 @@ def load_engine(folder: ModelFolder, choice: EngineChoice) -> Engine:
     """
     if choice.engine == CompiledEngine.name:
         return CompiledEngine.load(folder, choice.dtype)
+    if choice.engine == GraphEngine.name:
+        return GraphEngine.load(folder, batch_grid(folder.config.max_batch_size), choice.dtype)
     return EagerEngine.load(folder, choice.dtype, choice.device)

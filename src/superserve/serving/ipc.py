@@ -2,10 +2,12 @@
 
 Messages go over a Unix ``SOCK_SEQPACKET`` pair, one msgpack value each; tensors never do. A batch's rows lie
 contiguous in the input slot of a memory region that both processes map, and its outputs in one of two output slots
-that take turns, so that the next batch may start while the router still looks at the last answer.
+that take turns, so that the next batch may start while the router still looks at the last answer. A worker that takes
+further batches while it computes has as many more slots of both kinds.
 """
 
 import mmap
+import select
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +17,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from superserve.errors import SuperServeError
 from superserve.model_folder import TensorSpec
 from superserve.serving.pool import Batch
 
@@ -34,7 +37,9 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ``engine`` is ``module:function``; the function takes the `Setup` and returns a `superserve.engine.Engine`, and
     finds what it needs besides the tensors in ``options``. ``warm_batches`` are the batch sizes that each subnet runs
     before the worker is ready. ``inheritable``: a process that is forked may go on with a loaded engine; it has no
-    threads, no device, and nothing in which one worker's differs from another's.
+    threads, no device, and nothing in which one worker's differs from another's. ``in_flight``: batches that a worker
+    may have been given and not answered. ``spare_us``: how long a request may have to wait that comes when a worker has
+    just begun something that makes later batches faster.
     """
 
     engine: str
@@ -44,6 +49,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_rows: int
     warm_batches: tuple[int, ...]
     inheritable: bool = False
+    in_flight: Annotated[int, Meta(ge=1)] = 1
+    spare_us: Annotated[int, Meta(ge=0)] = 0
 
 
 class Setup(msgspec.Struct, frozen=True, tag="setup", array_like=True):
@@ -105,11 +112,15 @@ class StartFailed(msgspec.Struct, frozen=True, tag="start-failed", array_like=Tr
 
 
 class Done(msgspec.Struct, frozen=True, tag="done", array_like=True):
-    """From a worker: the outputs of batch ``seq`` are in its output slot."""
+    """From a worker: the outputs of batch ``seq`` are in its output slot.
+
+    ``device_ns`` is what it took by the clock of a device beside the processor; 0 where there is none.
+    """
 
     seq: int
     infer_ns: Annotated[int, Meta(ge=0)]
     actuate_ns: Annotated[int, Meta(ge=0)]
+    device_ns: Annotated[int, Meta(ge=0)] = 0
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed", array_like=True):
@@ -134,6 +145,12 @@ class Channel(Generic[_Received]):
         self._decoder: msgspec.msgpack.Decoder[_Received] = decoder
         self._buffer = bytearray(MAX_MESSAGE_BYTES)
         self._view = memoryview(self._buffer)
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+
+    def waits(self, timeout_ms: int = 0) -> bool:
+        """Whether a message is there, or the peer is gone; waits for either for so long at most."""
+        return bool(self._poll.poll(timeout_ms))
 
     def fileno(self) -> int:
         """The socket's descriptor."""
@@ -186,29 +203,32 @@ def worker_channel(sock: socket.socket) -> Channel[ToWorker]:
 class SlotLayout:
     """Where a model's tensors lie in a worker's shared memory, in bytes from its start.
 
-    A worker runs one batch at a time, whatever the model, so that its models share the slots. Each slot holds the
-    largest of them: the next batch's inputs must not touch the outputs that the router still looks at.
+    A worker's batches come one after the other, whatever the model, so that its models share the slots. Each slot has
+    room for the largest: the next batch's inputs must not touch the outputs that the router still looks at.
 
     Args:
         spec: the model.
         others: the other models of the worker.
 
     Attributes:
-        inputs: offset of each input tensor, each with room for ``max_rows`` rows.
-        outputs: the same for each of the two output slots; batch ``seq`` uses slot ``seq % 2``.
+        inputs: for each input slot the offset of each input tensor, which has room for ``max_rows`` rows. There are as
+            many as batches may be in flight, and they take turns.
+        outputs: the same for output slots, of which there is one more.
         size: bytes in all, at least 1.
     """
 
     def __init__(self, spec: WorkerSpec, others: Sequence[WorkerSpec] = ()) -> None:
         self.spec = spec
         specs = (spec, *others)
-        self.inputs, _ = _place(spec.inputs, spec.max_rows, 0)
-        even_start = max(_place(each.inputs, each.max_rows, 0)[1] for each in specs)
-        slot_size = max(_place(each.outputs, each.max_rows, 0)[1] for each in specs)
-        even, _ = _place(spec.outputs, spec.max_rows, even_start)
-        odd, _ = _place(spec.outputs, spec.max_rows, even_start + slot_size)
-        self.outputs = (even, odd)
-        self.size = max(even_start + 2 * slot_size, 1)
+        in_flight = max(each.in_flight for each in specs)
+        in_size = max(_place(each.inputs, each.max_rows, 0)[1] for each in specs)
+        out_size = max(_place(each.outputs, each.max_rows, 0)[1] for each in specs)
+        out_start = in_flight * in_size
+        self.inputs = [_place(spec.inputs, spec.max_rows, slot * in_size)[0] for slot in range(in_flight)]
+        self.outputs = [
+            _place(spec.outputs, spec.max_rows, out_start + slot * out_size)[0] for slot in range(in_flight + 1)
+        ]
+        self.size = max(out_start + len(self.outputs) * out_size, 1)
 
     @classmethod
     def of(cls, specs: Mapping[int, WorkerSpec]) -> "dict[int, SlotLayout]":
@@ -231,11 +251,11 @@ class RouterSlots:
         self._input_bytes = [tensor.row_bytes for tensor in spec.inputs]
         self._output_bytes = [tensor.row_bytes for tensor in spec.outputs]
 
-    def write(self, batch: Batch) -> None:
-        """Copy a batch's rows into the input slot: the one copy between the socket and the model."""
+    def write(self, batch: Batch, seq: int = 0) -> None:
+        """Copy a batch's rows into its input slot: the one copy between the socket and the model."""
         assert 0 < batch.rows <= self._layout.spec.max_rows, f"a batch of {batch.rows} rows"
-        memory = self._memory
-        for tensor, (start, row_bytes) in enumerate(zip(self._layout.inputs, self._input_bytes, strict=True)):
+        memory, slots = self._memory, self._layout.inputs
+        for tensor, (start, row_bytes) in enumerate(zip(slots[seq % len(slots)], self._input_bytes, strict=True)):
             at = start
             for request in batch.inputs:
                 data = request[tensor]
@@ -243,8 +263,9 @@ class RouterSlots:
             assert at - start == batch.rows * row_bytes, f"{at - start} bytes for {batch.rows} rows of input {tensor}"
 
     def outputs(self, seq: int, rows: int) -> list[memoryview]:
-        """The bytes of each output tensor of batch ``seq``; the next batch but one overwrites them."""
-        starts = self._layout.outputs[seq % 2]
+        """The bytes of each output tensor of batch ``seq``; as many batches later as there are slots they are gone."""
+        slots = self._layout.outputs
+        starts = slots[seq % len(slots)]
         return [
             self._memory[start : start + rows * row_bytes]
             for start, row_bytes in zip(starts, self._output_bytes, strict=True)
@@ -262,13 +283,13 @@ class WorkerSlots:
 
     def __init__(self, layout: SlotLayout, region: mmap.mmap) -> None:
         spec = layout.spec
-        self.inputs = _arrays(spec.inputs, layout.inputs, spec.max_rows, region)
-        self._outputs = tuple(_arrays(spec.outputs, starts, spec.max_rows, region) for starts in layout.outputs)
+        self._inputs = [_arrays(spec.inputs, starts, spec.max_rows, region) for starts in layout.inputs]
+        self._outputs = [_arrays(spec.outputs, starts, spec.max_rows, region) for starts in layout.outputs]
         self._names = [tensor.name for tensor in spec.outputs]
 
-    def batch(self, rows: int) -> list[np.ndarray[Any, Any]]:
+    def batch(self, rows: int, seq: int = 0) -> list[np.ndarray[Any, Any]]:
         """The input arrays of a batch, (rows, *row_shape) each: views of shared memory."""
-        return [array[:rows] for array in self.inputs]
+        return [array[:rows] for array in self._inputs[seq % len(self._inputs)]]
 
     def answer(self, seq: int, rows: int, outputs: Sequence[np.ndarray[Any, Any]]) -> None:
         """Copy a batch's outputs into its output slot.
@@ -276,7 +297,7 @@ class WorkerSlots:
         Raises:
             ValueError: if the engine's outputs are not what ``config.json`` says.
         """
-        for name, slot, output in zip(self._names, self._outputs[seq % 2], outputs, strict=True):
+        for name, slot, output in zip(self._names, self._outputs[seq % len(self._outputs)], outputs, strict=True):
             target = slot[:rows]
             if output.shape != target.shape or output.dtype != target.dtype:
                 raise ValueError(
@@ -284,6 +305,12 @@ class WorkerSlots:
                     f" {target.dtype} {target.shape}"
                 )
             target[...] = output
+
+
+def error_text(error: Exception) -> str:
+    """What to say of an error: its own words where they are ours, its type too where they are not."""
+    text = str(error) if isinstance(error, SuperServeError) else f"{type(error).__name__}: {error}"
+    return text[:MAX_TEXT]
 
 
 def _place(tensors: Sequence[TensorSpec], rows: int, start: int) -> tuple[tuple[int, ...], int]:

@@ -107,8 +107,8 @@ class LocalIncarnation:
 
     def launch(self, batch: Batch) -> None:
         """Hand over a batch."""
-        self._slots[batch.model].write(batch)
         self._seq += 1
+        self._slots[batch.model].write(batch, self._seq)
         self._batches.append(_InFlight(self._seq, batch.model, batch.rows))
         self._process.launch(Launch(self._seq, batch.subnet, batch.rows, batch.model))
 

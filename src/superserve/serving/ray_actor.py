@@ -16,11 +16,11 @@ from superserve import __version__
 from superserve.clock import monotonic_ns
 from superserve.model_folder import ModelFolder
 from superserve.serving import ray_models
-from superserve.serving.ipc import Done, Failed, Launch, RouterSlots, Setup, SlotLayout, StartFailed
+from superserve.serving.ipc import Done, Failed, Launch, RouterSlots, Setup, SlotLayout, StartFailed, error_text
 from superserve.serving.pool import Batch
 from superserve.serving.ray_messages import LAUNCH, LOAD, Hello, Load, Loaded, Missing, encode, pack, split, unpack
 from superserve.serving.ray_models import Files
-from superserve.serving.worker import Model, error_text, ready, run_batch, start
+from superserve.serving.worker import Model, ready, run_batch, start
 
 #: The concurrency group of `RayWorker.live`: it never ends, and is in nobody's way.
 LIVE_GROUP = "live"
@@ -96,7 +96,7 @@ class RayWorker:
     def _run(self, launch: Launch, rest: memoryview) -> tuple[list[memoryview], int]:
         held = self._models[launch.model]
         inputs = split(rest, held.model.setup.spec.inputs, launch.rows)
-        held.slots.write(Batch(launch.subnet, launch.rows, [inputs]))
+        held.slots.write(Batch(launch.subnet, launch.rows, [inputs]), launch.seq)
         actuate_ns = run_batch(held.model, launch)
         return held.slots.outputs(launch.seq, launch.rows), actuate_ns
 

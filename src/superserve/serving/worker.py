@@ -21,14 +21,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+import numpy as np
+
 from superserve.clock import monotonic_ns
-from superserve.engine import Engine
-from superserve.errors import SuperServeError
+from superserve.engine import Engine, OverlappingEngine
 from superserve.serving.background import at_lowest_priority
 from superserve.serving.child import adopt
 from superserve.serving.devices import device_of
 from superserve.serving.ipc import (
-    MAX_TEXT,
     Channel,
     Done,
     Failed,
@@ -41,8 +41,10 @@ from superserve.serving.ipc import (
     StartFailed,
     ToWorker,
     WorkerSlots,
+    error_text,
     worker_channel,
 )
+from superserve.serving.overlap import Overlap, OverlapModel
 
 #: Worker processes can be recognised by it in the process list.
 MODULE: Final = "superserve.serving.worker"
@@ -118,7 +120,11 @@ def run_worker(
         return 1
     for number, model in enumerate(models, 1):
         _send(channel, ready(model, more=number < len(models)))
-    _serve(channel, {model.setup.model: model for model in models})
+    overlapping = {model.setup.model: overlapped for model in models if (overlapped := _overlapping(model)) is not None}
+    if len(overlapping) == len(models):
+        Overlap(channel, overlapping, lambda message: _send(channel, message)).serve()
+    else:
+        _serve(channel, {model.setup.model: model for model in models})
     return 0
 
 
@@ -142,6 +148,7 @@ def start(
         engine = inherited.get(setup.model) or load_engine(setup)
         slots = WorkerSlots(layouts[setup.model], region)
         models.append(Model(setup, slots, engine, monotonic_ns() - began_ns))
+    _pin(models, region)
     for model in models:
         began_ns = monotonic_ns()
         _warm(model, everything=model.setup.model not in inherited)
@@ -189,6 +196,21 @@ def _warm(model: Model, *, everything: bool) -> None:
             array[...] = tensor.longest(len(array))  # what another model was warmed up on may still lie there
         for subnet in subnets if everything else subnets[-1:]:
             slots.answer(0, rows, engine.run(subnet, inputs))
+    while isinstance(engine, OverlappingEngine) and engine.spare(None):
+        pass
+
+
+def _pin(models: Sequence[Model], region: mmap.mmap) -> None:
+    """Let a device read inputs where the router has written them; once, whichever of the engines it is that asks."""
+    for model in models:
+        if isinstance(model.engine, OverlappingEngine):
+            model.engine.pin(np.frombuffer(region, np.uint8))
+            return
+
+
+def _overlapping(model: Model) -> OverlapModel | None:
+    engine = model.engine
+    return OverlapModel(model.setup.spec, model.slots, engine) if isinstance(engine, OverlappingEngine) else None
 
 
 def _serve(channel: Channel[ToWorker], models: dict[int, Model]) -> None:
@@ -210,7 +232,7 @@ def run_batch(model: Model, launch: Launch) -> int:
     began_ns = monotonic_ns()
     engine.actuate(launch.subnet)
     actuated_ns = monotonic_ns()
-    slots.answer(launch.seq, launch.rows, engine.run(launch.subnet, slots.batch(launch.rows)))
+    slots.answer(launch.seq, launch.rows, engine.run(launch.subnet, slots.batch(launch.rows, launch.seq)))
     return actuated_ns - began_ns
 
 
@@ -219,12 +241,6 @@ def _send(channel: Channel[ToWorker], message: FromWorker) -> None:
         channel.send(message)
     except OSError:  # the router is gone: the next receive says so
         sys.stderr.write("superserve worker: the router is gone\n")
-
-
-def error_text(error: Exception) -> str:
-    """What to say of an error: its own words where they are ours, its type too where they are not."""
-    text = str(error) if isinstance(error, SuperServeError) else f"{type(error).__name__}: {error}"
-    return text[:MAX_TEXT]
 
 
 def _torch_version() -> str:

@@ -73,6 +73,14 @@ def parse_preprocessing(preprocessing: Mapping[str, Any]) -> Preprocessing:
     return parsed
 
 
+def host_and_device(preprocessing: Preprocessing, device: str) -> tuple[Preprocessor, Preprocessor]:
+    """What runs on the host before tensors are copied to a device, and what runs there: only texts need the former."""
+    as_it_is = NoPreprocessing().build()
+    if isinstance(preprocessing, TextPreprocessing):
+        return preprocessing.build(), as_it_is
+    return as_it_is, preprocessing.build(device)
+
+
 class _Identity:
     """Nothing to do."""
 

@@ -62,6 +62,8 @@ class SubnetProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """99th percentiles: what is planned with."""
     quiet_p50_us: tuple[float, ...] = ()
     """Medians with the rest of the machine idle, for comparison; empty where not measured."""
+    device_p50_us: tuple[float, ...] = ()
+    """Medians by the clock of a GPU: what of these latencies it computes; empty where there is none."""
 
     def quantile_us(self, quantile: Quantile) -> tuple[float, ...]:
         """The latencies of one quantile."""

@@ -28,6 +28,21 @@ def test_cells_become_rows_of_the_table() -> None:
     assert (large.id, large.accuracy, large.p95_us, large.p99_us) == ("large", 80.0, (300, 400), (300, 400))
 
 
+def test_a_device_beside_the_processor_has_its_own_times_in_the_profile() -> None:
+    """Per cell, whether measured under load or not; of other engines there are none."""
+    samples = CellSamples(4)
+    for cell, us in enumerate((100, 200, 300, 400)):
+        samples.loaded[cell], samples.quiet[cell] = [us * 1000], [us * 1000]
+    samples.overhead = [1]
+    accuracies = {"small": 70.0, "large": 80.0}
+    profile = build_profile(samples, DEVICE, "hash", (1, 4), accuracies)
+    assert [subnet.device_p50_us for subnet in profile.subnets] == [(), ()]
+    samples.device = [[us * 500, us * 600, us * 900] for us in (100, 200, 300, 400)]
+    profile = build_profile(samples, DEVICE, "hash", (1, 4), accuracies)
+    assert [subnet.device_p50_us for subnet in profile.subnets] == [(60, 120), (180, 240)]
+    assert [subnet.device_p50_us for subnet in profile.repaired().subnets] == [(60, 120), (180, 240)]
+
+
 def test_a_profile_as_measured_shows_its_violations() -> None:
     samples = CellSamples(2)
     samples.loaded = [[200_000] * 3, [100_000] * 3]

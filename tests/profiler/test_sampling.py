@@ -48,6 +48,7 @@ class TimedPool(FakePool):
 
     def __init__(self, clock: ManualClock, traffic: Switch) -> None:
         super().__init__()
+        self.device_share = 0
         self._time = clock
         self._traffic = traffic
 
@@ -59,7 +60,7 @@ class TimedPool(FakePool):
         infer_ns = COSTS_MS[CELLS.index(batch)] * NS_PER_MS
         infer_ns += infer_ns // 2 if self._traffic.flowing else 0
         self._time.advance(infer_ns + OVERHEAD_NS)
-        self.finish(worker, infer_ns)
+        self.finish(worker, infer_ns, infer_ns * self.device_share // 100)
 
 
 class Bench:
@@ -89,6 +90,16 @@ async def test_loaded_and_quiet_samples_are_kept_apart() -> None:
     assert len(samples.overhead) == sum(map(len, samples.loaded))
     assert not bench.traffic.flowing
     assert bench.traffic.switches == 1 + EFFORT.rounds
+
+
+async def test_what_a_device_says_of_its_own_time_is_kept_of_all_samples() -> None:
+    bench = Bench()
+    assert not any((await bench.run()).device)
+    bench = Bench()
+    bench.pool.device_share = 50
+    samples = await bench.run()
+    for device, loaded, quiet in zip(samples.device, samples.loaded, samples.quiet, strict=True):
+        assert sorted(device) == sorted(taken // 2 for taken in (*loaded, *quiet))
 
 
 async def test_the_time_is_used_and_not_exceeded() -> None:

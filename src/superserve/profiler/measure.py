@@ -181,6 +181,8 @@ def build_profile(
     """
     quantiles_us = cell_quantiles([np.array(cell) / NS_PER_US for cell in samples.loaded]).round(1)
     quiet_us = [round(float(np.median(cell)) / NS_PER_US, 1) for cell in samples.quiet]
+    timed = samples.device if all(samples.device) else []
+    device_us = [round(float(np.median(cell)) / NS_PER_US, 1) for cell in timed]
     width = len(batches)
 
     def subnets(bucket: int) -> tuple[SubnetProfile, ...]:
@@ -193,6 +195,7 @@ def build_profile(
                 p95_us=tuple(quantiles_us[start : start + width, 1].tolist()),
                 p99_us=tuple(quantiles_us[start : start + width, 2].tolist()),
                 quiet_p50_us=tuple(quiet_us[start : start + width]),
+                device_p50_us=tuple(device_us[start : start + width]),
             )
             for start, (name, accuracy) in zip(starts, accuracies.items(), strict=True)
         )

@@ -9,10 +9,14 @@ from superserve.serving.pool import Batch, BatchResult, WorkerPool
 
 
 class Sample(NamedTuple):
-    """Times of one batch, in nanoseconds: seen by the event loop, and inside the worker."""
+    """Times of one batch, in nanoseconds: seen by the event loop, inside the worker, and by its device's own clock.
+
+    The last is 0 where the engine knows of none.
+    """
 
     round_trip_ns: int
     infer_ns: int
+    device_ns: int = 0
 
 
 class Probe:
@@ -54,7 +58,8 @@ class Probe:
     def on_batch_done(self, worker: int, result: BatchResult) -> None:  # noqa: ARG002  (only one is used)
         """See `PoolListener.on_batch_done`."""
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result(Sample(self._clock.now_ns() - self._launched_ns, result.infer_ns))
+            round_trip_ns = self._clock.now_ns() - self._launched_ns
+            self._answer.set_result(Sample(round_trip_ns, result.infer_ns, result.device_ns))
 
     def on_batch_failed(self, worker: int, message: str) -> None:
         """See `PoolListener.on_batch_failed`."""

@@ -37,12 +37,15 @@ class CellSamples:
     Attributes:
         loaded: per cell, times in the worker while router-like traffic flowed.
         quiet: the same without.
+        device: per cell, with and without traffic, what it took by the clock of a device beside the processor; empty
+            where there is none.
         overhead: round trips less times in the worker, while traffic flowed.
     """
 
     def __init__(self, cells: int) -> None:
         self.loaded: list[list[int]] = [[] for _ in range(cells)]
         self.quiet: list[list[int]] = [[] for _ in range(cells)]
+        self.device: list[list[int]] = [[] for _ in range(cells)]
         self.overhead: list[int] = []
 
 
@@ -127,6 +130,8 @@ class Sampler:
     async def _visit(self, stage: Literal["scan", "measure"], cell: int, into: list[list[int]]) -> None:
         sample = await self._probe.run(self._cells[cell])
         into[cell].append(sample.infer_ns)
+        if sample.device_ns:
+            self._samples.device[cell].append(sample.device_ns)
         if into is self._samples.loaded:
             self._samples.overhead.append(sample.round_trip_ns - sample.infer_ns)
         self._done += 1

@@ -97,10 +97,11 @@ class FakePool:
         for worker in list(self.running):
             self.lose(worker, "the pool stops")
 
-    def finish(self, worker: int, infer_ns: int = 1_000_000) -> None:
+    def finish(self, worker: int, infer_ns: int = 1_000_000, device_ns: int = 0) -> None:
         """End a worker's batch with an answer."""
         outputs = [bytearray(output) for output in self._respond(self.running.pop(worker))]
-        self._told().on_batch_done(worker, BatchResult([memoryview(output) for output in outputs], infer_ns, 0))
+        result = BatchResult([memoryview(output) for output in outputs], infer_ns, 0, device_ns)
+        self._told().on_batch_done(worker, result)
         for output in outputs:
             output[:] = b"\xa5" * len(output)  # as a pool that uses its buffers again: a view kept shows garbage
 

@@ -38,12 +38,14 @@ class BatchResult:
 
     ``outputs[j]`` holds the bytes of output tensor ``j`` for all rows of the batch, in request order. The buffers are
     valid only during the `PoolListener` call that hands them over. ``infer_ns`` is the time in the worker from having
-    read the descriptor to having written the outputs, ``actuate_ns`` the part of it that actuation took.
+    read the descriptor to having written the outputs, ``actuate_ns`` the part of it that actuation took, ``device_ns``
+    the part of it by the clock of a device beside the processor; 0 where there is none.
     """
 
     outputs: Sequence[memoryview]
     infer_ns: int
     actuate_ns: int
+    device_ns: int = 0
 
 
 class PoolListener(Protocol):

@@ -200,7 +200,7 @@ class WorkerSupervisor:
         if self._swapped is not None and not self._in_flight:
             self._swap()  # whatever the listener launches next is for the new process
         if isinstance(answer, Done):
-            result = BatchResult(outputs, answer.infer_ns, answer.actuate_ns)
+            result = BatchResult(outputs, answer.infer_ns, answer.actuate_ns, answer.device_ns)
             self._listener.on_batch_done(self._number, result)
         else:
             logger.error("worker %d failed on a batch: %s", self._number, answer.message)

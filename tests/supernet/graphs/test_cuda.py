@@ -13,6 +13,8 @@ from superserve.errors import ConfigError
 from superserve.supernet.graphs import GraphDevice
 from superserve.supernet.graphs.cuda import CudaDevice
 
+CUDA_GRAPH = torch.cuda.CUDAGraph
+
 
 class Driver:
     """Stands in for what `CudaDevice` calls in `torch.cuda`; remembers the calls and on which stream they were made."""
@@ -45,7 +47,7 @@ class Driver:
         self, cuda_graph: object, pool: int, stream: "Stream", capture_error_mode: str = "global"
     ) -> Iterator[None]:
         before, self.current = self.current, stream.name
-        assert isinstance(cuda_graph, torch.cuda.CUDAGraph)
+        assert isinstance(cuda_graph, CUDA_GRAPH)
         self.say(f"capture into pool {pool}, {capture_error_mode}")
         yield
         if self.fails:  # torch, too, leaves the stream the current one then
@@ -111,7 +113,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
         "stream": found.stream,
         "graph": found.graph,
         "graph_pool_handle": lambda: next(found._pools),
-        "CUDAGraph": lambda: create_autospec(torch.cuda.CUDAGraph, instance=True),
+        "CUDAGraph": lambda: create_autospec(CUDA_GRAPH, instance=True),
         "synchronize": lambda: found.say("synchronize"),
         "empty_cache": lambda: found.say("empty_cache"),
         "memory_reserved": found.memory_reserved,

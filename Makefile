@@ -30,7 +30,7 @@ BIN := $(VENV)/bin
 SITE_PAGES := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE Dockerfile compose.yaml docs deploy
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help demo test test-slow test-all test-pages test-page test-models test-ray test-wheel test-deploy docs reference screenshot mutants fuzz-http fuzz-codec scan check protos format bench bench-policies bench-subnetact bench-peers bench-paper-scale bench-headline bench-engines bench-overload scale-out scaling bench-ray bench-soak soak chaos clean
+.PHONY: help demo test test-slow test-all test-pages test-page test-models test-gpu test-ray test-wheel test-deploy docs reference screenshot mutants fuzz-http fuzz-codec scan check protos format bench bench-policies bench-subnetact bench-gpu bench-peers bench-paper-scale bench-headline bench-engines bench-overload scale-out scaling bench-ray bench-soak soak chaos clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -88,6 +88,9 @@ $(VENV)/.installed-models: $(BIN)/python pyproject.toml constraints.txt tests/mo
 test-models:  ## Parity with the projects that the model families come from, in an environment of their own
 	@$(MAKE) --no-print-directory VENV=$(MODELS_VENV) $(MODELS_VENV)/.installed-models
 	$(MODELS_VENV)/bin/python -m pytest tests/models $(TEST_ARGS)
+
+test-gpu: $(VENV)/.installed-test  ## Graphs and copies on a GPU (wants one, and a build of torch for it)
+	$(BIN)/python -m pytest -m gpu $(TEST_ARGS)
 
 # Ray brings a hundred megabytes of its own, and with them versions that the other environments need not follow.
 $(VENV)/.installed-ray: $(BIN)/python pyproject.toml constraints.txt
@@ -209,6 +212,9 @@ $(VENV)/.installed-bench: $(BIN)/python pyproject.toml constraints.txt
 bench-subnetact:  ## Subnets of a supernet beside extracted ones and static runtimes: docs/subnetact.md (about 40 minutes)
 	@$(MAKE) --no-print-directory VENV=$(BENCH_VENV) $(BENCH_VENV)/.installed-bench
 	PYTHONPATH=benchmarks $(BENCH_VENV)/bin/python -m subnetact --json docs/subnetact.json --page docs/subnetact.md $(BENCH_ARGS)
+
+bench-gpu: $(VENV)/.installed-core  ## CUDA graphs beside eager on a GPU, and what two batches in flight are worth: docs/gpu.md (wants one; some minutes)
+	$(BIN)/python benchmarks/gpu_graphs.py --json docs/gpu.json --page docs/gpu.md $(BENCH_ARGS)
 
 # An environment of its own: what is scanned is what the package's own environment holds.
 $(SCAN_VENV)/bin/pip-audit:

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-# policies.py takes an hour (make bench-policies), paper_scale.py needs recorded traces (make bench-paper-scale).
-NOT_BENCHMARKS = {"run_all.py", "side_by_side.py", "policies.py", "paper_scale.py"}
+# policies.py takes an hour (make bench-policies), paper_scale.py needs recorded traces (make bench-paper-scale),
+# gpu_graphs.py a GPU (make bench-gpu).
+NOT_BENCHMARKS = {"run_all.py", "side_by_side.py", "policies.py", "paper_scale.py", "gpu_graphs.py"}
 
 
 def main() -> int:

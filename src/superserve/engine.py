@@ -89,7 +89,11 @@ class OverlappingEngine(Engine, Protocol):
         """Whether the oldest batch in flight can be collected without waiting."""
 
     def collect(self) -> list[np.ndarray[Any, Any]]:
-        """Wait for the oldest batch in flight; its outputs, as `run` returns them."""
+        """Wait for the oldest batch in flight; its outputs, as `run` returns them.
+
+        Raises:
+            RuntimeError: if the device failed at it, after which this process cannot use it any more.
+        """
 
     def spare(self, limit_ns: int | None) -> bool:
         """Prepare something that makes later batches faster, while none is in flight; whether there was anything.

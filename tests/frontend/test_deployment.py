@@ -8,7 +8,7 @@ import pytest
 from superserve import profiler
 from superserve.engine import EngineChoice
 from superserve.errors import ConfigError, ProfileError
-from superserve.frontend.deployment import choose_profile, deploy
+from superserve.frontend.deployment import _engine_wish, choose_profile, deploy
 from superserve.model_folder import ModelFolder, write_json
 from superserve.processor import cpu_name
 from superserve.profile import Device, Profile, SubnetProfile
@@ -164,6 +164,23 @@ def test_nodes_run_what_every_one_of_them_has(folder: ModelFolder, monkeypatch: 
     for flags in ({}, {"workers.pool": "ray"}, {"workers.pool": "ray", "workers.engine": "compiled"}):
         deploy(["digits"], resolve(flags, {}).config)
     assert wishes == ["auto", "eager", "compiled"]
+
+
+@pytest.mark.parametrize("device", ["cuda", "emulated:r-profile"])
+def test_nodes_need_no_compiler_for_other_devices(device: str) -> None:
+    config = resolve({"workers.pool": "ray", "workers.device": device}, {}).config
+    assert _engine_wish(config) == "auto"
+
+
+@pytest.mark.parametrize(("slo_ms", "spare_us"), [(40.0, 8_000), (None, 10_000)])
+def test_workers_have_a_fifth_of_the_slo_for_what_no_request_waits_for(
+    folder: ModelFolder, slo_ms: float | None, spare_us: int
+) -> None:
+    """As idle work has; of the default SLO, too."""
+    save_profile(folder, profile_of(folder))
+    config = resolve({"model.slo_ms": slo_ms}, {}).config
+    (model,) = deploy(["digits"], config)
+    assert model.workers(config).spare_us == spare_us
 
 
 def test_a_profile_for_each_device_of_the_workers(folder: ModelFolder, tmp_path: Path) -> None:

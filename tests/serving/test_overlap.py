@@ -39,7 +39,7 @@ SPEC = WorkerSpec(
     in_flight=IN_FLIGHT,
     spare_us=1_000,
 )
-CURSED, DOOMED = 13.0, 14.0
+CURSED, DOOMED, ODD = 13.0, 14.0, 15.0
 MS = 1_000_000
 
 
@@ -79,7 +79,9 @@ class Doubler:
         self.events.append("collect")
         subnet, x = self._flight.popleft()
         if DOOMED in x:
-            raise ArithmeticError("doomed")
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        if ODD in x:
+            return [x.astype(np.float64)]
         self.device_ns += 5
         return [(subnet + 2) * x]
 
@@ -204,18 +206,30 @@ def test_a_batch_that_comes_while_one_is_computed_is_begun_at_once(bench: Bench)
     assert seqs(messages) == [("Done", 1), ("Done", 2)]
 
 
-@pytest.mark.parametrize("bad", [CURSED, DOOMED])
+@pytest.mark.parametrize(("bad", "error"), [(CURSED, "ArithmeticError: cursed"), (ODD, "ValueError: output 'y' is")])
 def test_a_batch_that_raises_is_told_of_in_its_turn_and_the_others_are_answered(
-    bench: Bench, bad: float, capsys: pytest.CaptureFixture[str]
+    bench: Bench, bad: float, error: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seq, number in enumerate((1.0, bad, 3.0), 1):
         bench.launch(seq, number)
     messages = bench.serve()
     assert seqs(messages) == [("Done", 1), ("Failed", 2), ("Done", 3)]
     assert isinstance(messages[1], Failed)
-    assert "ArithmeticError" in messages[1].message
+    assert messages[1].message.startswith(error)
     assert bench.outputs(3) == [6]
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_device_that_fails_ends_its_worker(bench: Bench) -> None:
+    """What was answered before has been told; a process whose device has failed can do nothing more with it."""
+    bench.launch(1, 1)
+    bench.launch(2, DOOMED)
+    bench.launch(3, 3)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        bench.serve()
+    assert isinstance(done := bench.router.receive(), Done)
+    assert done.seq == 1
+    assert bench.engine.events == ["submit", "submit", "collect", "submit", "collect"]
 
 
 def test_a_batch_behind_another_is_timed_from_when_it_had_the_device(

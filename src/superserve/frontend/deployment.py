@@ -19,7 +19,7 @@ from superserve.scheduling import SchedulerLimits, create_scheduler
 from superserve.serving.choice import choose_engine
 from superserve.serving.config import Config
 from superserve.serving.dataplane import ServedModel
-from superserve.serving.devices import emulated_profile, emulated_sources, workers_for
+from superserve.serving.devices import CPU, emulated_profile, emulated_sources, workers_for
 from superserve.serving.idle_work import SLO_SHARE
 from superserve.serving.ipc import WorkerSpec
 from superserve.serving.ledger import Ledger
@@ -203,7 +203,7 @@ def _deployment(folder: ModelFolder, choice: EngineChoice, files: Sequence[Path]
 def _engine_wish(config: Config) -> str:
     """What is asked for; what was compiled on this machine may not be there on other nodes."""
     workers = config.workers
-    on_nodes = workers.pool == "ray" and emulated_profile(workers.device) is None
+    on_nodes = workers.pool == "ray" and workers.device == CPU
     return "eager" if on_nodes and workers.engine == "auto" else workers.engine
 
 

@@ -5,6 +5,7 @@ the next message in turns, without sleeping: so does the driver itself while it 
 takes longer than many a subnet.
 """
 
+import math
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -65,7 +66,11 @@ class Overlap:
         self._spare_ns = min(model.spec.spare_us for model in models.values()) * NS_PER_US
 
     def serve(self) -> None:
-        """Take batches and answer them; those in flight, too, when no more will come."""
+        """Take batches and answer them; those in flight, too, when no more will come.
+
+        Raises:
+            RuntimeError: if a device failed: the worker is to end, and the next one to begin with it anew.
+        """
         while True:
             if self._flight and not (len(self._flight) < IN_FLIGHT and self._channel.waits()):
                 if self._flight[0].model.engine.done():
@@ -98,9 +103,10 @@ class Overlap:
         """Tell of the oldest batch in flight. Its time counts from when it had the device for itself."""
         (_, slots, engine), launch, received_ns = self._flight.popleft()
         began_ns = max(received_ns, self._answered_ns)
+        outputs = engine.collect()
         try:
-            slots.answer(launch.seq, launch.rows, engine.collect())
-        except Exception as error:  # noqa: BLE001  (as in `_begin`)
+            slots.answer(launch.seq, launch.rows, outputs)
+        except ValueError as error:  # they are not what config.json says
             self._fail(launch, error)
         else:
             self._answered_ns = monotonic_ns()
@@ -113,7 +119,7 @@ class Overlap:
 
     def _use_quiet_time(self) -> None:
         """Prepare what makes later batches faster, unless a message comes."""
-        quiet_ms = _QUIET * self._spare_ns // NS_PER_MS
+        quiet_ms = math.ceil(_QUIET * self._spare_ns / NS_PER_MS)
         for model in self._models.values():
             more = True
             while more:

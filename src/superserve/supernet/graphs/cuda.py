@@ -3,6 +3,8 @@
 What must be so for graphs is from torch's "CUDA semantics" (CUDA Graphs) and `torch.cuda.graph`: capture on a stream
 that is not the default one, after a warm-up there; one pool for graphs that never run at the same time, captured on the
 same stream; nothing in a capture waits for the device; addresses stay, since nothing that a graph reads is ever freed.
+Graphs of one pool are to be replayed in the order of their captures where one reads what another left in the pool: here
+none does, since inputs and outputs lie outside of it, and the order is free.
 """
 
 from collections.abc import Sequence

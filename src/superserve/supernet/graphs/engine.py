@@ -94,6 +94,7 @@ class GraphEngine:
         self._flight: deque[_Lane] = deque()
         self._graphs: dict[Cell, Graph] = {}
         self._arguments: dict[_Shapes, list[Tensor]] = {}
+        # Made last: when it is there, so is what else was begun on the device, such as computed kernels.
         self._outputs = device.zeros(shape, found)
 
     @classmethod

@@ -19,7 +19,7 @@ from superserve.scheduling import SchedulerLimits, create_scheduler
 from superserve.serving.choice import choose_engine
 from superserve.serving.config import Config
 from superserve.serving.dataplane import ServedModel
-from superserve.serving.devices import CPU, emulated_profile, emulated_sources, workers_for
+from superserve.serving.devices import CUDA, emulated_profile, emulated_sources, workers_for
 from superserve.serving.idle_work import SLO_SHARE
 from superserve.serving.ipc import WorkerSpec
 from superserve.serving.ledger import Ledger
@@ -201,9 +201,9 @@ def _deployment(folder: ModelFolder, choice: EngineChoice, files: Sequence[Path]
 
 
 def _engine_wish(config: Config) -> str:
-    """What is asked for; what was compiled on this machine may not be there on other nodes."""
+    """What is asked for; what was compiled on this machine may not be there on other nodes, but for GPUs nothing is."""
     workers = config.workers
-    on_nodes = workers.pool == "ray" and workers.device == CPU
+    on_nodes = workers.pool == "ray" and workers.device != CUDA and emulated_profile(workers.device) is None
     return "eager" if on_nodes and workers.engine == "auto" else workers.engine
 
 

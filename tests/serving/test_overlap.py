@@ -111,6 +111,7 @@ class Bench:
 
     def __init__(self, *specs: WorkerSpec) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs.settimeout(10)  # a worker that waits for what never comes fails its test, and does not hang
         self.router: Channel[FromWorker] = router_channel(ours)
         self.worker = Patient(theirs, msgspec.msgpack.Decoder(ToWorker))
         self.worker.asked = []

@@ -22,6 +22,7 @@ from superserve.supernet.extract import extract
 from superserve.supernet.importing.checkpoint import Picker, read_checkpoint
 from superserve.supernet.importing.family import Family
 from superserve.supernet.importing.ofa_mobilenet import OfaMobileNetV3Importer
+from superserve.supernet.importing.ofa_proxyless import OfaProxylessImporter
 from superserve.supernet.importing.ofa_resnet50 import OfaResNet50Importer
 from superserve.supernet.network import ElasticNetwork
 from superserve.supernet.operators import NormStatistics, SlicedConv2d, Statistics
@@ -57,10 +58,22 @@ def _mobilenet(width: float) -> Any:
     )
 
 
+def _proxyless() -> Any:
+    return ofa().OFAProxylessNASNets(
+        n_classes=CLASSES,
+        dropout_rate=0,
+        width_mult=1.3,
+        ks_list=[3, 5, 7],
+        expand_ratio_list=[3, 4, 6],
+        depth_list=[2, 3, 4],
+    )
+
+
 CASES: dict[str, tuple[Callable[[], Any], Family[Any, Any]]] = {
     "ofa_resnet50": (_resnet, OfaResNet50Importer()),
     "ofa_mobilenet_v3 w1.0": (lambda: _mobilenet(1.0), OfaMobileNetV3Importer()),
     "ofa_mobilenet_v3 w1.2": (lambda: _mobilenet(1.2), OfaMobileNetV3Importer()),
+    "ofa_proxyless": (_proxyless, OfaProxylessImporter()),
 }
 
 
@@ -148,7 +161,7 @@ def _old(name: str) -> str:
     )
 
 
-@pytest.mark.parametrize("name", ["ofa_resnet50", "ofa_mobilenet_v3 w1.2"])
+@pytest.mark.parametrize("name", ["ofa_resnet50", "ofa_mobilenet_v3 w1.2", "ofa_proxyless"])
 def test_old_files_are_read_as_ofa_reads_them(name: str, tmp_path: Path) -> None:
     """The same file loaded by OFA's own ``load_state_dict``, which is what says that it is a valid old one."""
     make, importer = CASES[name]

@@ -11,7 +11,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from superserve.errors import CheckpointError
+from superserve.supernet.importing import FAMILIES
 from superserve.supernet.importing.checkpoint import Picker, read_checkpoint, recognise
+from superserve.supernet.zoo.dynabert import DynaBertConfig
+from superserve.supernet.zoo.ofa_mobilenet import OfaMobileNetV3Config
+from superserve.supernet.zoo.ofa_proxyless import OfaProxylessConfig
+from superserve.supernet.zoo.ofa_resnet50 import OfaResNet50Config
+
+#: An architecture of each family that can be imported.
+ARCHITECTURES: dict[str, Any] = {
+    "ofa_resnet50": OfaResNet50Config(),
+    "ofa_mobilenet_v3": OfaMobileNetV3Config(),
+    "ofa_proxyless": OfaProxylessConfig(),
+    "dynabert": DynaBertConfig(classes=2),
+}
 
 
 class Bomb:
@@ -112,6 +125,16 @@ def test_missing_and_superfluous_tensors_are_named() -> None:
         picker.take(("a", "b"), (1,))
     with pytest.raises(CheckpointError, match=r"'first_conv.conv.weight' \(and 0 more\) has no place"):
         picker.finish((".running_mean",))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_recognises_its_own_names(family: str) -> None:
+    """Of a network of published size: whatever else a name may point to, its own family comes first."""
+    importer = FAMILIES[family]
+    with torch.device("meta"):
+        network = importer.network(ARCHITECTURES[family])
+    names = [next(iter(theirs)) for _, theirs in importer.names(network)]
+    assert recognise(dict.fromkeys(names)) == family
 
 
 def test_recognises_no_family_in_other_names() -> None:

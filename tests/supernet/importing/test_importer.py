@@ -15,10 +15,11 @@ from superserve.model_folder import ModelFolder
 from superserve.supernet.actuator import apply, bind
 from superserve.supernet.engine import EagerEngine
 from superserve.supernet.hub import load_supernet
-from superserve.supernet.importing import Serving, Source, import_model, importer
-from superserve.supernet.importing.ofa_mobilenet import OfaMobileNetV3Importer
+from superserve.supernet.importing import FAMILIES, Serving, Source, import_model, importer
 from superserve.supernet.zoo.dynabert import DynaBert
-from superserve.supernet.zoo.ofa_mobilenet import OfaMobileNetV3, OfaMobileNetV3Config
+from superserve.supernet.zoo.ofa_mobile import OfaMobileConfig
+from superserve.supernet.zoo.ofa_mobilenet import OfaMobileNetV3Config
+from superserve.supernet.zoo.ofa_proxyless import OfaProxylessConfig
 from support.checkpoints import BERT, BERT_SETTINGS, bert_state, texts
 
 SERVING = Serving(name="m", tokens=8)
@@ -237,21 +238,25 @@ def test_running_out_of_memory_is_said(tmp_path: Path, monkeypatch: pytest.Monke
         _import_bert(tmp_path)
 
 
-# A family with batch normalisation and elastic kernels. Its sizes are the published ones: the checkpoint has 20 MB.
+# Families with batch normalisation and elastic kernels. Sizes are the published ones: checkpoints of 20 and 30 MB.
+
+
+def _old_checkpoint(family: str, architecture: OfaMobileConfig, path: Path) -> Path:
+    """Random weights in the old layout, with statistics that are of no use."""
+    ours = FAMILIES[family]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = ours.network(architecture)
+    state = network.state_dict()
+    tensors = {list(theirs)[-1]: state[name] for name, theirs in ours.names(network)}
+    torch.save({"state_dict": tensors | {"first_conv.bn.running_mean": torch.ones(16)}}, path)
+    return path
 
 
 @pytest.fixture(scope="module")
 def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint in the old layout, with statistics that are of no use."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = OfaMobileNetV3(OfaMobileNetV3Config(classes=3))
-    state = network.state_dict()
-    names = {ours: list(names) for ours, names in OfaMobileNetV3Importer().names(network)}
-    tensors = {theirs[-1]: state[ours] for ours, theirs in names.items()}
     path = tmp_path_factory.mktemp("mobilenet") / "checkpoint.pth"
-    torch.save({"state_dict": tensors | {"first_conv.bn.running_mean": torch.ones(16)}}, path)
-    return path
+    return _old_checkpoint("ofa_mobilenet_v3", OfaMobileNetV3Config(classes=3), path)
 
 
 def _images(path: Path, rows: int, size: int = 32) -> Path:
@@ -261,17 +266,12 @@ def _images(path: Path, rows: int, size: int = 32) -> Path:
     return path
 
 
-def _import_mobilenet(checkpoint: Path, tmp_path: Path, **arguments: Any) -> Any:
+def _import_mobilenet(checkpoint: Path, tmp_path: Path, family: str = "ofa_mobilenet_v3", **arguments: Any) -> Any:
     data = _images(tmp_path / "images.npz", 70)
     defaults: dict[str, Any] = {
         "calibrate_with": data, "data": data, "subnets": 3, "serving": Serving(name="mobile", image_size=32),
     }  # fmt: skip
-    return import_model(
-        "ofa_mobilenet_v3",
-        Source(checkpoint=checkpoint),
-        tmp_path / "out",
-        **defaults | arguments,
-    )
+    return import_model(family, Source(checkpoint=checkpoint), tmp_path / "out", **defaults | arguments)
 
 
 def test_each_subnet_is_calibrated_as_served(mobilenet: Path, tmp_path: Path) -> None:
@@ -322,6 +322,37 @@ def test_no_more_examples_are_calibrated_with_than_ofa_takes(
 
 
 def test_a_checkpoint_of_another_family_is_recognised(mobilenet: Path, tmp_path: Path) -> None:
-    for family in ("ofa_resnet50", "dynabert"):
+    for family in ("ofa_resnet50", "ofa_proxyless", "dynabert"):
         with pytest.raises(CheckpointError, match="looks like one of family 'ofa_mobilenet_v3'"):
             import_model(family, Source(checkpoint=mobilenet), tmp_path / "out")
+
+
+def test_a_proxyless_checkpoint_becomes_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the smallest subnet, from a few images: what calibration computes is shown above."""
+    monkeypatch.setattr(importer, "MIN_CALIBRATION_ROWS", 4)
+    few = _images(tmp_path / "few.npz", 4)
+    entry = {"id": "s0", "arch": {"ks": 3, "e": 3, "d": [2, 2, 2, 2, 2, 1]}, "accuracy": 71.0, "accuracy_n": 50000}
+    checkpoint = _old_checkpoint("ofa_proxyless", OfaProxylessConfig(classes=3), tmp_path / "checkpoint.pth")
+    subnets = _listed(tmp_path, [entry], measured_on="ImageNet, validation")
+    report = _import_mobilenet(
+        checkpoint, tmp_path, family="ofa_proxyless", subnets=subnets, calibrate_with=few, data=None
+    )
+    assert (report.architecture["classes"], report.architecture["width_mult"]) == (3, 1.3)
+    assert report.renamed > 200
+    supernet = load_supernet(ModelFolder(tmp_path / "out"))
+    assert supernet.statistics["s0"]["mix_norm"].mean.shape == (1664,)
+    with pytest.raises(CheckpointError, match="looks like one of family 'ofa_proxyless'"):
+        import_model("ofa_mobilenet_v3", Source(checkpoint=checkpoint), tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("family", "told_by", "message"),
+    [
+        ("ofa_mobilenet_v3", "final_expand_layer.bn.weight", r"has 8 channels: .*of width 1.0 \(960 channels\) or 1.2"),
+        ("ofa_proxyless", "feature_mix_layer.bn.weight", r"has 8 channels: .*of width 1.3 \(1664 channels\)"),
+    ],
+)
+def test_a_width_that_is_not_published_is_named(tmp_path: Path, family: str, told_by: str, message: str) -> None:
+    torch.save({told_by: torch.ones(8), "classifier.linear.bias": torch.ones(3)}, tmp_path / "narrow.pth")
+    with pytest.raises(CheckpointError, match=f"{told_by} {message}"):
+        _import_mobilenet(tmp_path / "narrow.pth", tmp_path, family=family)

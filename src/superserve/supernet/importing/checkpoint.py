@@ -159,9 +159,10 @@ class Picker:
         return f": the file looks like one of family {family!r}" if family else ""
 
 
-#: A part of a name that only one family's checkpoints have.
+#: A part of a name that tells a family's checkpoints from those of the families after it.
 _MARKS: Final[Mapping[str, str]] = {
     "input_stem.": "ofa_resnet50",
+    "feature_mix_layer.bn.": "ofa_proxyless",
     "first_conv.": "ofa_mobilenet_v3",
     "encoder.layer.": "dynabert",
 }

@@ -27,6 +27,7 @@ from superserve.supernet.importing.examples import Examples, batches, load_examp
 from superserve.supernet.importing.family import Family, Serving
 from superserve.supernet.importing.huggingface import read_settings, task_of
 from superserve.supernet.importing.ofa_mobilenet import OfaMobileNetV3Importer
+from superserve.supernet.importing.ofa_proxyless import OfaProxylessImporter
 from superserve.supernet.importing.ofa_resnet50 import OfaResNet50Importer
 from superserve.supernet.importing.report import ImportReport, SubnetRow
 from superserve.supernet.network import ElasticNetwork, Supernet
@@ -35,7 +36,13 @@ from superserve.supernet.operators import Statistics
 from superserve.supernet.preprocess import parse_preprocessing
 
 FAMILIES: Final[Mapping[str, Family[Any, Any]]] = {
-    family.name: family for family in (OfaResNet50Importer(), OfaMobileNetV3Importer(), DynaBertImporter())
+    family.name: family
+    for family in (
+        OfaResNet50Importer(),
+        OfaMobileNetV3Importer(),
+        OfaProxylessImporter(),
+        DynaBertImporter(),
+    )
 }
 
 #: What OFA calibrates with: images, and how many of them per batch.

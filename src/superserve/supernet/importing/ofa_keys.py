@@ -1,8 +1,8 @@
 """Names of tensors in OFA checkpoints, old and new.
 
 Source: the ``load_state_dict`` methods of mit-han-lab/once-for-all. New files say ``bn.bn.``, ``conv.conv.weight``
-and ``linear.linear.`` where old ones lack the doubling; MobileNetV3's old ones say ``mobile_inverted_conv`` for a
-block's ``conv``.
+and ``linear.linear.`` where old ones lack the doubling; those of the mobile networks say ``mobile_inverted_conv`` for
+a block's ``conv``.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """Architecture families; importing this package registers every one."""
 
-from superserve.supernet.zoo import converted, dynabert, ofa_mobilenet, ofa_resnet, ofa_resnet50
+from superserve.supernet.zoo import converted, dynabert, ofa_mobilenet, ofa_proxyless, ofa_resnet, ofa_resnet50
 from superserve.supernet.zoo.registry import build_network, families, register
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "dynabert",
     "families",
     "ofa_mobilenet",
+    "ofa_proxyless",
     "ofa_resnet",
     "ofa_resnet50",
     "register",

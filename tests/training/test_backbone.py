@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
@@ -14,6 +15,7 @@ from superserve.supernet.zoo.dynabert import DynaBert
 from superserve.training.backbone import importances, read_backbone, rewire, rewired
 from superserve.training.sandwich import run
 from support.bert_folder import PIECES, SIZES, random_bert, untrained_bert, write_bert
+from support.checkpoints import roberta_state
 
 LAYERS = [f"bert.encoder.layer.{number}" for number in range(4)]
 
@@ -110,6 +112,9 @@ def test_folders_that_are_no_bert_are_refused(tmp_path: Path) -> None:
     write_bert(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"d_model": 16}))
     with pytest.raises(CheckpointError, match="says no hidden_size"):
+        read_backbone(tmp_path, 2, 0)
+    save_file(roberta_state(), tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"a RoBERTa, whose byte-level BPE .*: give a BERT"):
         read_backbone(tmp_path, 2, 0)
 
 

@@ -14,8 +14,9 @@ from torch.nn import functional
 
 from superserve.errors import CheckpointError, ConfigError
 from superserve.supernet.actuator import apply, bind
-from superserve.supernet.importing.checkpoint import Picker, read_checkpoint
+from superserve.supernet.importing.checkpoint import Picker, read_checkpoint, recognise
 from superserve.supernet.importing.dynabert import DynaBertImporter
+from superserve.supernet.importing.dynabert_roberta import DynaRobertaImporter
 from superserve.supernet.importing.huggingface import read_settings
 from superserve.supernet.importing.importer import CHECKPOINT_FILES
 from superserve.supernet.zoo.dynabert import DynaBert, DynaBertConfig
@@ -55,7 +56,13 @@ def read_backbone(folder: Path, classes: int, seed: int) -> Backbone:
     path = next((folder / name for name in CHECKPOINT_FILES if (folder / name).is_file()), None)
     if path is None:
         raise CheckpointError(f"--backbone {folder}: holds none of {', '.join(CHECKPOINT_FILES)}")
-    tensors = {name: tensor for name, tensor in read_checkpoint(path).items() if not name.startswith("classifier.")}
+    found = read_checkpoint(path)
+    if recognise(found) == DynaRobertaImporter.name:
+        raise CheckpointError(
+            f"--backbone {path}: a RoBERTa, whose byte-level BPE this recipe cannot cut texts with: give a BERT. "
+            f"`superserve import {DynaRobertaImporter.name}` takes one that is trained, and token ids"
+        )
+    tensors = {name: tensor for name, tensor in found.items() if not name.startswith("classifier.")}
     settings = read_settings(folder / "config.json")
     hidden = settings.get("hidden_size")
     if not isinstance(hidden, int):

@@ -14,6 +14,7 @@ from superserve.errors import CheckpointError
 from superserve.supernet.importing import FAMILIES
 from superserve.supernet.importing.checkpoint import Picker, read_checkpoint, recognise
 from superserve.supernet.zoo.dynabert import DynaBertConfig
+from superserve.supernet.zoo.dynabert_roberta import DynaRobertaConfig
 from superserve.supernet.zoo.ofa_mobilenet import OfaMobileNetV3Config
 from superserve.supernet.zoo.ofa_proxyless import OfaProxylessConfig
 from superserve.supernet.zoo.ofa_resnet50 import OfaResNet50Config
@@ -24,6 +25,7 @@ ARCHITECTURES: dict[str, Any] = {
     "ofa_mobilenet_v3": OfaMobileNetV3Config(),
     "ofa_proxyless": OfaProxylessConfig(),
     "dynabert": DynaBertConfig(classes=2),
+    "dynabert_roberta": DynaRobertaConfig(classes=2),
 }
 
 
@@ -125,6 +127,18 @@ def test_missing_and_superfluous_tensors_are_named() -> None:
         picker.take(("a", "b"), (1,))
     with pytest.raises(CheckpointError, match=r"'first_conv.conv.weight' \(and 0 more\) has no place"):
         picker.finish((".running_mean",))
+
+
+def test_a_file_is_not_said_to_look_like_one_of_its_own_family() -> None:
+    picker = _picker(**{"encoder.layer.0.output.dense.weight": torch.ones(1)})
+    picker.family = "dynabert"
+    with pytest.raises(CheckpointError, match=r"'a' is missing$"):
+        picker.take(("a",), (1,))
+    with pytest.raises(CheckpointError, match=r"'a' is missing: half a network$"):
+        picker.shape(("a",), 1, fix="half a network")
+    picker.family = "ofa_resnet50"
+    with pytest.raises(CheckpointError, match=r"'a' is missing: the file looks like one of family 'dynabert'$"):
+        picker.shape(("a",), 1, fix="half a network")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from superserve.errors import CheckpointError
+from superserve.errors import CheckpointError, ConfigError
 from superserve.supernet.importing import FAMILIES
 from superserve.supernet.importing.download import download
 
@@ -53,6 +53,18 @@ def test_an_unreachable_address_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
     with pytest.raises(CheckpointError, match=r"https://huggingface.co/han-cai/.*no route"):
         download(FAMILIES["ofa_resnet50"], "ofa_resnet50")
+
+
+@pytest.mark.parametrize(
+    ("family", "message"),
+    [
+        ("dynabert", "no published variant 'QQP'; there are MNLI, SST-2"),
+        ("dynabert_roberta", "no published weights: give a file or a folder of your own"),
+    ],
+)
+def test_what_is_not_published_is_said(family: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        download(FAMILIES[family], "QQP")
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)

@@ -29,6 +29,9 @@ ARCHITECTURES: Mapping[str, dict[str, Any]] = {
     "dynabert": {
         "classes": 5, "vocabulary": 30, "hidden": 24, "layers": 4, "heads": 4, "neurons": 40, "positions": 8,
     },
+    "dynabert_roberta": {
+        "classes": 5, "vocabulary": 30, "hidden": 24, "layers": 4, "heads": 4, "neurons": 40, "positions": 8,
+    },
 }  # fmt: skip
 
 
@@ -51,7 +54,7 @@ def _network(family: str) -> ElasticNetwork:
 
 def _inputs(family: str, rows: int = 3, seed: int = 0) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(seed)
-    if family == "dynabert":
+    if family.startswith("dynabert"):
         mask = (torch.arange(8) < torch.randint(1, 9, (rows, 1), generator=generator)).long()
         return torch.randint(0, 30, (rows, 8), generator=generator), mask
     channels = 2 if family == "ofa_resnet" else 3

@@ -89,6 +89,8 @@ class Picker:
 
     def __init__(self, tensors: Mapping[str, Tensor], path: Path, settings: Mapping[str, Any]) -> None:
         self.settings = settings
+        self.family = ""
+        """Who reads it: what a checkpoint is complained about is not that it looks like its own family's."""
         self._tensors = dict(tensors)
         self._path = path
         self.renamed = 0
@@ -96,13 +98,18 @@ class Picker:
         self.ignored: tuple[str, ...] = ()
         """What was left in the end."""
 
-    def shape(self, names: Iterable[str], dimensions: int) -> tuple[int, ...]:
+    def shape(self, names: Iterable[str], dimensions: int, *, fix: str = "") -> tuple[int, ...]:
         """The shape of a tensor that says how large the network is.
+
+        Args:
+            names: of the tensor.
+            dimensions: that it must have.
+            fix: what a file of this family that lacks it is, and needs.
 
         Raises:
             CheckpointError: if it is missing or has another number of dimensions.
         """
-        found = self._find(names)
+        found = self._find(names, fix)
         shape = tuple(self._tensors[found].shape)
         if len(shape) != dimensions:
             raise CheckpointError(f"{self._path}: tensor {found!r} has shape {shape}, not {dimensions} dimensions")
@@ -147,16 +154,18 @@ class Picker:
             )
         self.ignored = tuple(sorted(self._tensors))
 
-    def _find(self, names: Iterable[str]) -> str:
+    def _find(self, names: Iterable[str], fix: str = "") -> str:
         options = list(names)
         for name in options:
             if name in self._tensors:
                 return name
-        raise CheckpointError(f"{self._path}: tensor {options[0]!r} is missing{self._hint()}")
+        raise CheckpointError(f"{self._path}: tensor {options[0]!r} is missing{self._hint(fix)}")
 
-    def _hint(self) -> str:
+    def _hint(self, fix: str = "") -> str:
         family = recognise(self._tensors)
-        return f": the file looks like one of family {family!r}" if family else ""
+        if family not in {None, self.family}:
+            return f": the file looks like one of family {family!r}"
+        return f": {fix}" if fix else ""
 
 
 #: A part of a name that tells a family's checkpoints from those of the families after it.
@@ -164,6 +173,8 @@ _MARKS: Final[Mapping[str, str]] = {
     "input_stem.": "ofa_resnet50",
     "feature_mix_layer.bn.": "ofa_proxyless",
     "first_conv.": "ofa_mobilenet_v3",
+    "roberta.": "dynabert_roberta",
+    "classifier.out_proj.": "dynabert_roberta",
     "encoder.layer.": "dynabert",
 }
 

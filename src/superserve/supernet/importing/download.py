@@ -22,9 +22,11 @@ def download(family: Family[Any, Any], variant: str) -> Path:
         The folder they lie in.
 
     Raises:
-        ConfigError: for an unknown variant.
+        ConfigError: for an unknown variant, or a family without any.
         CheckpointError: if a file cannot be fetched.
     """
+    if not family.urls:
+        raise ConfigError(f"{family.name} has no published weights: give a file or a folder of your own")
     if variant not in family.urls:
         raise ConfigError(f"{family.name} has no published variant {variant!r}; there are {', '.join(family.urls)}")
     folder = cache_folder() / "checkpoints" / family.name / variant

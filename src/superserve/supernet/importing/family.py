@@ -57,6 +57,7 @@ class Family(ABC, Generic[C, N]):
         Raises:
             CheckpointError: naming the tensor that is missing, of another shape or of no use.
         """
+        picker.family = self.name
         architecture = self.architecture(picker)
         with torch.device("meta"):
             network = self.network(architecture)

@@ -23,6 +23,7 @@ from superserve.supernet.importing.checkpoint import Picker, read_checkpoint
 from superserve.supernet.importing.choice import Chosen, Sizer, SubnetList, choose, listed, read_list
 from superserve.supernet.importing.download import download
 from superserve.supernet.importing.dynabert import DynaBertImporter
+from superserve.supernet.importing.dynabert_roberta import DynaRobertaImporter
 from superserve.supernet.importing.examples import Examples, batches, load_examples
 from superserve.supernet.importing.family import Family, Serving
 from superserve.supernet.importing.huggingface import read_settings, task_of
@@ -42,6 +43,7 @@ FAMILIES: Final[Mapping[str, Family[Any, Any]]] = {
         OfaMobileNetV3Importer(),
         OfaProxylessImporter(),
         DynaBertImporter(),
+        DynaRobertaImporter(),
     )
 }
 

@@ -9,7 +9,7 @@ network is for serving.
 
 from functools import cached_property
 from itertools import pairwise
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 import msgspec
 import torch
@@ -51,6 +51,8 @@ class DynaBertConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def __post_init__(self) -> None:
         if min(self.classes, self.vocabulary, self.layers, self.neurons, self.positions, self.token_types) < 1:
             raise ValueError("every size must be positive")
+        if not 0 <= self.padding_token < self.vocabulary:
+            raise ValueError(f"padding_token {self.padding_token} must be below vocabulary {self.vocabulary}, from 0")
         if self.heads < 1 or self.hidden < 1 or self.hidden % self.heads:
             raise ValueError(f"hidden {self.hidden} must be a multiple of heads {self.heads}")
         for name in ("width_ratios", "depth_ratios"):
@@ -62,6 +64,11 @@ class DynaBertConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         if any((self.layers * ratio) % 1 for ratio in self.depth_ratios):
             raise ValueError(f"depth_ratios {self.depth_ratios} must keep whole numbers of {self.layers} layers")
 
+    @property
+    def places(self) -> int:
+        """Rows of the table of positions."""
+        return self.positions
+
 
 class Embeddings(nn.Module):
     """Token, position and token type embeddings, added and normalised."""
@@ -69,16 +76,19 @@ class Embeddings(nn.Module):
     def __init__(self, config: DynaBertConfig) -> None:
         super().__init__()
         self.word_embeddings = nn.Embedding(config.vocabulary, config.hidden, padding_idx=config.padding_token)
-        self.position_embeddings = nn.Embedding(config.positions, config.hidden)
+        self.position_embeddings = nn.Embedding(config.places, config.hidden)
         self.token_type_embeddings = nn.Embedding(config.token_types, config.hidden)
         self.LayerNorm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
 
     def forward(self, tokens: Tensor, types: Tensor) -> Tensor:
         """(rows, tokens) int64 each to (rows, tokens, hidden)."""
-        places = self.position_embeddings.weight[: tokens.size(1)]
-        embedded = self.word_embeddings(tokens) + self.token_type_embeddings(types) + places
+        embedded = self.word_embeddings(tokens) + self.token_type_embeddings(types) + self._positions(tokens)
         normalised: Tensor = self.LayerNorm(embedded)
         return normalised
+
+    def _positions(self, tokens: Tensor) -> Tensor:
+        """What is added for where each token stands: (tokens, hidden), or the same per row."""
+        return self.position_embeddings.weight[: tokens.size(1)]
 
 
 class SelfAttention(nn.Module):
@@ -166,10 +176,12 @@ class Encoder(nn.Module):
         super().__init__()
         self.layer = LayerSelect(*(Layer(config) for _ in range(config.layers)))
 
-    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """The shape of the hidden states stays."""
+    def forward(self, hidden: Tensor, attention: Tensor) -> Tensor:
+        """Hidden states (rows, tokens, hidden), whose shape stays, and (rows, tokens) 1 for text, 0 for padding."""
         encoded: Tensor
-        encoded, _ = self.layer((hidden, mask))
+        # As in the training code; no padding scores high enough to matter, and a row of padding stays finite.
+        bias = (attention[:, None, None, :].to(hidden.dtype) - 1.0) * 10000.0
+        encoded, _ = self.layer((hidden, bias))
         return encoded
 
 
@@ -197,35 +209,25 @@ class Bert(nn.Module):
 
     def forward(self, tokens: Tensor, attention: Tensor, types: Tensor) -> Tensor:
         """(rows, tokens) int64 each to (rows, hidden)."""
-        hidden = self.embeddings(tokens, types)
-        # As in the training code; no padding scores high enough to matter, and a row of padding stays finite.
-        mask = (attention[:, None, None, :].to(hidden.dtype) - 1.0) * 10000.0
-        pooled: Tensor = self.pooler(self.encoder(hidden, mask))
+        pooled: Tensor = self.pooler(self.encoder(self.embeddings(tokens, types), attention))
         return pooled
 
 
-class DynaBert(ElasticNetwork):
-    """A text classifier: BERT and a linear layer."""
+class ElasticEncoder(ElasticNetwork):
+    """What a subnet keeps of an `Encoder`; a subclass has one, and what stands before and behind it."""
+
+    layers: ClassVar[str]
+    """The name of the encoder's layers."""
 
     def __init__(self, config: DynaBertConfig) -> None:
         super().__init__()
         self.config = config
-        self.bert = Bert(config)
-        self.classifier = nn.Linear(config.hidden, config.classes)
-        self.apply(self._initialise)
 
     @cached_property
     def space(self) -> SearchSpace:
         """One stage of layers, spread; one width, ``width``, for all of them."""
         depths = tuple(round(self.config.layers * ratio) for ratio in self.config.depth_ratios)
         return SearchSpace((Stage(self.config.layers, depths, "spread"),), (Width("width", self.config.width_ratios),))
-
-    def _initialise(self, module: nn.Module) -> None:
-        """As BERT is initialised, with a spread that fits the hidden size: torch's own embeddings hardly learn."""
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=_INITIAL_STD * (_BERT_HIDDEN / self.config.hidden) ** 0.5)
-        if isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
 
     def dynabert_spec(self, depth: float, width: float) -> SubnetSpec:
         """The subnet of ``depth_mult`` and ``width_mult``.
@@ -246,12 +248,31 @@ class DynaBert(ElasticNetwork):
         neurons = max(1, int(kept * 1.0 / config.heads * config.neurons))
         slices: dict[str, tuple[int, int]] = {}
         for block in spec.keep[0]:
-            layer = f"bert.encoder.layer.{block}"
+            layer = f"{self.layers}.{block}"
             slices |= {f"{layer}.attention.self.{part}": (heads, config.hidden) for part in ("query", "key", "value")}
             slices[f"{layer}.attention.output.dense"] = (config.hidden, heads)
             slices[f"{layer}.intermediate.dense"] = (neurons, config.hidden)
             slices[f"{layer}.output.dense"] = (config.hidden, neurons)
-        return Geometry({"bert.encoder.layer": spec.keep[0]}, slices, {})
+        return Geometry({self.layers: spec.keep[0]}, slices, {})
+
+    def _initialise(self, module: nn.Module) -> None:
+        """As BERT is initialised, with a spread that fits the hidden size: torch's own embeddings hardly learn."""
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=_INITIAL_STD * (_BERT_HIDDEN / self.config.hidden) ** 0.5)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+
+class DynaBert(ElasticEncoder):
+    """A text classifier: BERT and a linear layer."""
+
+    layers = "bert.encoder.layer"
+
+    def __init__(self, config: DynaBertConfig) -> None:
+        super().__init__(config)
+        self.bert = Bert(config)
+        self.classifier = nn.Linear(config.hidden, config.classes)
+        self.apply(self._initialise)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Token ids, mask (1 for text, 0 for padding) and, for pairs of texts, segment; (rows, tokens) int64 each.

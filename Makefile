@@ -209,7 +209,7 @@ $(VENV)/.installed-bench: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP_INSTALL) --editable . onnx onnxruntime openvino
 	@touch $@
 
-bench-subnetact:  ## Subnets of a supernet beside extracted ones and static runtimes: docs/subnetact.md (about 40 minutes)
+bench-subnetact:  ## Subnets of a supernet beside extracted ones and static runtimes: docs/subnetact.md (over an hour)
 	@$(MAKE) --no-print-directory VENV=$(BENCH_VENV) $(BENCH_VENV)/.installed-bench
 	PYTHONPATH=benchmarks $(BENCH_VENV)/bin/python -m subnetact --json docs/subnetact.json --page docs/subnetact.md $(BENCH_ARGS)
 

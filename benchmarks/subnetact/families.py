@@ -50,9 +50,11 @@ CASES: Final = (
     Case("digits", "digits (bundled, 32x32 scale)", "32x32", None, {}),
     Case("ofa_resnet50", "OFA-ResNet50 at 224", "ImageNet", "ofa_resnet50", {}),
     # A random network whose channels have zero mean blows roundings up from block to block, as no trained one does, and
-    # this one has few shortcuts: in bfloat16 it would be half of the largest output off, and be refused.
+    # OFA's mobile ones have few shortcuts: in bfloat16 they would be too far off, and be refused.
     Case("ofa_mobilenet_v3", "OFA-MobileNetV3 w1.0 at 224", "ImageNet", "ofa_mobilenet_v3", {}, (0.4, 0.7)),
+    Case("ofa_proxyless", "OFA-ProxylessNAS w1.3 at 224", "ImageNet", "ofa_proxyless", {}, (0.4, 0.7)),
     Case("dynabert", f"DynaBERT (BERT base, {TOKENS} tokens)", "ImageNet", "dynabert", {"classes": 3}),
+    Case("roberta", f"DynaBERT (RoBERTa base, {TOKENS} tokens)", "ImageNet", "dynabert_roberta", {"classes": 3}),
 )
 
 

@@ -1,7 +1,7 @@
 """The figure of a run: latency, memory, switching."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -9,6 +9,9 @@ from matplotlib.figure import Figure
 
 from subnetact.families import CASES
 from superserve.plots import DPI, LIGHT
+
+#: One for each family: there are fewer colours.
+_MARKERS: Final = "osD^vPX*"
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
@@ -29,14 +32,18 @@ def draw(results: dict[str, Any], path: Path) -> None:
 def _latency(axes: Axes, found: dict[str, Any]) -> None:
     """Batch 1, every alternative over the extracted subnet in eager float32."""
     axes.set_title("Latency at batch 1, extracted eager = 1", fontsize=9)
-    for number, one in enumerate(case for case in CASES if case.name in found):
+    cases = [case for case in CASES if case.name in found]
+    thickness = 0.72 / max(1, len(cases))
+    for number, one in enumerate(cases):
         rows = [row for row in found[one.name]["rows"] if row["batch"] == 1]
         last = rows[-1]["subnet"]
         times = {row["alternative"]: row["median_us"] for row in rows if row["subnet"] == last}
         ratios = [value / times["extracted eager fp32"] for value in times.values()]
-        places = [place + 0.18 * number for place in range(len(times))]
-        axes.barh(places, ratios, 0.18, label=f"{one.name}, {last}", color=LIGHT.series[number])
-        axes.set_yticks([place + 0.27 for place in range(len(times))], list(times), fontsize=7)
+        places = [place + thickness * number for place in range(len(times))]
+        axes.barh(places, ratios, thickness, label=f"{one.name}, {last}", color=_color(number))
+        axes.set_yticks(
+            [place + thickness * (len(cases) - 1) / 2 for place in range(len(times))], list(times), fontsize=7
+        )
     axes.invert_yaxis()
     axes.axvline(1, color=LIGHT.muted, linewidth=0.8)
     axes.legend(fontsize=7, loc="lower right")
@@ -49,7 +56,7 @@ def _memory(axes: Axes, found: dict[str, Any]) -> None:
             rows = [row for row in found[one.name]["rows"] if row["mode"] == mode]
             workers, used = [row["workers"] for row in rows], [row["model_mb"] for row in rows]
             label = one.name if mode == "supernet" else None
-            axes.plot(workers, used, dash, marker="o", color=LIGHT.series[number], label=label)
+            axes.plot(workers, used, dash, marker="o", color=_color(number), label=label)
             axes.set_xticks(workers)
     axes.set_yscale("log")
     axes.set_xlabel("worker processes; dotted: six extracted in each", fontsize=8)
@@ -64,7 +71,11 @@ def _switching(axes: Axes, found: dict[str, Any]) -> None:
         shown = [row for row in rows if row["subnet"] in {"any", last}]
         names = [row["way"].replace("load extracted, ", "load,\n").replace(" session", "\nsession") for row in shown]
         times = [row["median_us"] / 1000 for row in shown]
-        axes.plot(names, times, "osD^"[number], color=LIGHT.series[number], label=one.name)
+        axes.plot(names, times, _MARKERS[number], color=_color(number), label=one.name)
     axes.set_yscale("log")
     axes.tick_params(axis="x", labelsize=6)
     axes.legend(fontsize=7)
+
+
+def _color(number: int) -> str:
+    return LIGHT.series[number % len(LIGHT.series)]

@@ -62,7 +62,9 @@ def train(
 
 @app.command("import")
 def import_checkpoint(
-    family: Annotated[str, typer.Argument(help="ofa_resnet50, ofa_mobilenet_v3 or dynabert.")],
+    family: Annotated[
+        str, typer.Argument(help="ofa_resnet50, ofa_mobilenet_v3, ofa_proxyless, dynabert or dynabert_roberta.")
+    ],
     folder: Annotated[Path, typer.Option("--out", metavar="MODEL", help="The model folder to write.")],
     checkpoint: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A file by torch.save or safetensors.")

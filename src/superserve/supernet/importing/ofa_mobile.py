@@ -86,10 +86,8 @@ def sizes(picker: Picker, told_by: str, published: Mapping[int, float]) -> dict[
     (channels,) = picker.shape(spellings(told_by), 1)
     (classes,) = picker.shape(spellings("classifier.linear.bias"), 1)
     if channels not in published:
-        widths = " or ".join(f"{width} ({count} channels)" for count, width in published.items())
-        raise CheckpointError(
-            f"{told_by} has {channels} channels: no published network of this family, of width {widths}"
-        )
+        known = " or ".join(f"{count} (width {width})" for count, width in published.items())
+        raise CheckpointError(f"{told_by} has {channels} channels: those of published networks have {known}")
     return {"classes": classes, "width_mult": published[channels]}
 
 

@@ -4,6 +4,9 @@ Source: Hou et al., "DynaBERT", NeurIPS 2020, which trains RoBERTa like BERT (``
 that subnets are DynaBERT's; and Liu et al., "RoBERTa", 2019, as Hugging Face has it. What differs from BERT: positions
 are numbered from the padding token's number on and leave out padding, and the classifier has a hidden layer of its own
 in place of the pooler. Parameters have the names of Hugging Face's ``RobertaForSequenceClassification``.
+
+Hugging Face's library of DynaBERT's time (2.1.1) numbered padding too. For texts that are padded at their ends, as
+DynaBERT's code makes them, that is the same.
 """
 
 from typing import Final
@@ -36,6 +39,7 @@ class RobertaEmbeddings(Embeddings):
     """Token, position and token type embeddings, added and normalised."""
 
     def _positions(self, tokens: Tensor) -> Tensor:
+        """(rows, tokens, hidden): of the n-th token that is no padding, position ``padding + n``."""
         padding = self.word_embeddings.padding_idx
         assert padding is not None
         text = tokens.ne(padding)

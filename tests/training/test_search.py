@@ -71,6 +71,22 @@ def test_breeding_finds_a_better_front_than_the_uniform_subnets(tmp_path: Path) 
     assert sum(gains) > 5
 
 
+def test_steps_along_levers_find_a_better_front_with_the_same_budget(tmp_path: Path) -> None:
+    """Over seeds together: one alone may be unlucky. docs/performance.md has the comparison on digits."""
+
+    def areas(seed: int) -> list[float]:
+        found = [
+            search(SPACE, Landscape(SPACE), journal(tmp_path, f"{seed} {levers}"), budget=120, seed=seed, levers=levers)
+            for levers in (False, True)
+        ]
+        fronts = [pareto(each) for each in found]
+        costs = range(1, 30)
+        return [sum(max(one.accuracy for one in front if one.cost <= cost) for cost in costs) for front in fronts]
+
+    without, along = (sum(values) for values in zip(*(areas(seed) for seed in range(4)), strict=True))
+    assert along > without + 4 * 10, "a third of a point on average"
+
+
 @pytest.mark.parametrize("stop", [5, 40, 90])
 def test_a_stopped_search_goes_where_it_would_have_gone(tmp_path: Path, stop: int) -> None:
     whole = search(SPACE, Landscape(SPACE), journal(tmp_path, "whole"), budget=120, seed=3)

@@ -1,6 +1,7 @@
 """From folder to folder, on the tiny network."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -10,12 +11,14 @@ from superserve.errors import ConfigError
 from superserve.evaluate import evaluate
 from superserve.model_folder import ModelFolder, TensorSpec
 from superserve.supernet.engine import EagerEngine
+from superserve.training import searching
 from superserve.training.card import Making, write_card
 from superserve.training.data import Parts
-from superserve.training.front import pareto
+from superserve.training.front import Candidate, pareto
 from superserve.training.journal import Journal
 from superserve.training.progress import Progress
 from superserve.training.publish import Measurer, choose, publish
+from superserve.training.search import search
 from superserve.training.searching import FIGURE_FILE, FOLDER, JOURNAL_FILE, SearchOptions, SearchResult, search_model
 from superserve.training.trainer import train
 from support.training import PLAN, by_flops, coloured, model_config, tiny_job
@@ -107,3 +110,21 @@ def test_calibration_takes_no_more_than_it_is_given(trained: ModelFolder, tmp_pa
     options = SearchOptions(out=tmp_path, budget=200, calibration=10)
     assert search_model(trained, PARTS, options, cost=COST).conditions.calibration_images == 10
     assert len(np.unique(PARTS.train.head(10).labels)) > 1
+
+
+@pytest.mark.parametrize("levers", [True, False])
+def test_the_card_says_how_subnets_were_chosen(trained: ModelFolder, tmp_path: Path, *, levers: bool) -> None:
+    """The option reaches the search."""
+    seen: list[bool] = []
+
+    def spied(*arguments: Any, levers: bool, **options: Any) -> tuple[Candidate, ...]:
+        seen.append(levers)
+        return search(*arguments, levers=levers, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(searching, "search", spied)
+        search_model(trained, PARTS, SearchOptions(out=tmp_path, budget=2, levers=levers), cost=COST)
+    assert seen == [levers]
+    card = (tmp_path / "README.md").read_text()
+    assert "2 of them, chosen by NSGA-II" in card
+    assert ("steps along levers that pay" in card) == levers

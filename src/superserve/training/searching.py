@@ -42,6 +42,8 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How many of the front to serve at most."""
     calibration: int = 2_000
     """Training images that statistics are computed from."""
+    levers: bool = True
+    """Whether to step along levers that pay; see `superserve.training.lever_steps`."""
     seed: int = 0
     """Of the search, and of the split: the one that the model was trained with."""
 
@@ -101,6 +103,7 @@ def search_model(
         journal,
         budget=options.budget,
         seed=options.seed,
+        levers=options.levers,
         report=report,
     )
     front = pareto(found)
@@ -138,7 +141,9 @@ def _conditions(folder: ModelFolder, parts: Parts, options: SearchOptions) -> Co
 
 
 def _sentence(measured: int, space: int, options: SearchOptions) -> str:
-    how = "all of them" if measured == space else f"{measured:,} of them, chosen by NSGA-II (seed {options.seed})"
+    steps = " and steps along levers that pay" if options.levers else ""
+    chosen = f"{measured:,} of them, chosen by NSGA-II{steps} (seed {options.seed})"
+    how = "all of them" if measured == space else chosen
     return f"The space has {space:,} different subnets; the front is that of {how}, each calibrated and measured."
 
 

@@ -13,7 +13,9 @@ from typing import Final, Literal
 import msgspec
 
 from superserve.clock import NS_PER_MS, NS_PER_US
+from superserve.conditions import Conditions
 from superserve.errors import ProfileError
+from superserve.levers import LeverReport
 
 FORMAT: Final = 1
 
@@ -105,6 +107,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Of text models: with the longest texts."""
     shorter: tuple[Bucket, ...] = ()
     """The same with shorter texts, in rising order of length; empty where rows are alike or were not told apart."""
+    conditions: Conditions | None = None
+    """What else the machine did meanwhile; None in profiles of releases that did not look."""
+    levers: LeverReport | None = None
+    """Where the time goes and which lever pays; None where that was not measured."""
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
@@ -167,6 +173,11 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         if p99 is None:
             return mean
         return max(0.0, (mean - 0.245 * p95 - 0.03 * p99) / 0.725)
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why these figures are doubtful, each with its figure; none if they are not, or nobody looked."""
+        return [] if self.conditions is None else self.conditions.doubts()
 
     @property
     def longest(self) -> "Profile":

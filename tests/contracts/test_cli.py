@@ -30,11 +30,11 @@ SURFACE = {
     },
     "ledger": {"--url", "--ca-file", "--json"},
     "models": {"--json"},
-    "profile": {"MODEL", "--quick", "--device", "--engine", "--dtype", "--seed", "--json"},
+    "profile": {"MODEL", "--quick", "--device", "--engine", "--dtype", "--levers", "--figure", "--seed", "--json"},
     "replay": {"TRACE", "--url", "--model", "--slo-ms", "--seed", "--ca-file", "--json"},
     "reprofile": {"MODEL", "--url", "--ca-file", "--json"},
     "reproduce": {"[E1 ... E11|live|all]", "--out", "--data", "--seeds", "--shorten", "--runs", "--json"},
-    "search": {"MODEL", "--out", "--data", "--budget", "--subnets", "--seed", "--json"},
+    "search": {"MODEL", "--out", "--data", "--budget", "--subnets", "--levers", "--seed", "--json"},
     "serve": {
         "MODEL", "--host", "--http-port", "--grpc-port", "--metrics-port", "--workers", "--policy", "--slo-ms",
         "--timeout-action", "--device", "--engine", "--dtype", "--profile", "--model-repository", "--record",

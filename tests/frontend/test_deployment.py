@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from superserve import profiler
+from superserve.conditions import Conditions
 from superserve.engine import EngineChoice
 from superserve.errors import ConfigError, ProfileError
 from superserve.frontend.deployment import _engine_wish, choose_profile, deploy
@@ -87,6 +88,24 @@ def test_a_given_profile_of_another_engine_is_used_with_a_warning(
     compiled = EngineChoice("cpu", "compiled", "bfloat16")
     assert choose_profile(folder, compiled, write(tmp_path / "given.json", given)) == given
     assert "measured on engine eager float32, but workers run compiled bfloat16 on cpu" in caplog.text
+
+
+def test_a_doubtful_profile_is_used_with_a_warning(folder: ModelFolder, caplog: pytest.LogCaptureFixture) -> None:
+    """Of the kept one, too: nobody sees what was printed when it was measured."""
+    kept = msgspec.structs.replace(profile_of(folder), conditions=Conditions(worker_waited=0.4))
+    save_profile(folder, kept)
+    assert choose_profile(folder, EAGER) == kept
+    assert "the profile of digits is doubtful" in caplog.text
+    assert "worker's core 40% of the time" in caplog.text
+    assert "superserve profile digits" in caplog.text
+
+
+def test_a_sound_profile_is_used_silently(folder: ModelFolder, caplog: pytest.LogCaptureFixture) -> None:
+    """And so is one of a release that did not look."""
+    for conditions in (None, Conditions(worker_waited=0.01)):
+        save_profile(folder, msgspec.structs.replace(profile_of(folder), conditions=conditions))
+        choose_profile(folder, EAGER)
+    assert "doubtful" not in caplog.text
 
 
 @pytest.mark.parametrize("wrong", ["hash", "subnets", "order", "batches"])

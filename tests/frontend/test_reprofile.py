@@ -5,17 +5,20 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from superserve.clock import NS_PER_MS, ManualClock
+from superserve.conditions import Conditions
 from superserve.frontend.authorization import Access, Tokens
 from superserve.frontend.body_memory import BodyMemory
 from superserve.frontend.exchange import Exchange
 from superserve.frontend.metrics_page import ModelCollector
 from superserve.frontend.routes import V2Routes
+from superserve.profile import Profile
 from superserve.serving.dataplane import DataPlane
 from superserve.serving.fake_pool import FakePool
 from superserve.serving.idle_work import LOOK_NS
-from support.serving import make_live_profile, make_model, make_router
+from support.serving import PROFILE, make_live_profile, make_model, make_router
 
 PATH = b"/v2/models/tiny/profile"
 USER, ADMIN = "a-token-of-a-user", "a-token-of-an-admin"
@@ -24,9 +27,9 @@ USER, ADMIN = "a-token-of-a-user", "a-token-of-an-admin"
 class Bench:
     """The routes of a server that asks for tokens, without HTTP."""
 
-    def __init__(self, *, allowed: bool = True) -> None:
+    def __init__(self, *, allowed: bool = True, profile: Profile = PROFILE) -> None:
         self.clock, self.pool = ManualClock(), FakePool()
-        live = make_live_profile() if allowed else None
+        live = make_live_profile(profile) if allowed else None
         self.router = make_router(self.pool, self.clock, idle_sources=() if live is None else (live,))
         self.plane = DataPlane([make_model(self.router, live_profile=live)], version="9")
         self.routes = V2Routes(self.plane, None, Access(Tokens.read_lines([USER]), Tokens.read_lines([ADMIN])))
@@ -75,3 +78,16 @@ async def test_an_administrator_has_a_profile_measured() -> None:
 async def test_unless_it_is_allowed_nothing_is_measured(method: bytes) -> None:
     status, error = Bench(allowed=False).ask(method)
     assert (status, "--reprofile" in error["error"]) == (501, True)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_a_doubtful_profile_is_measured_unasked_if_that_is_allowed(*, allowed: bool) -> None:
+    """A sound one waits to be asked for."""
+    doubtful = replace(PROFILE, conditions=Conditions(worker_waited=0.5))
+    for profile, state in ((PROFILE, "never measured"), (doubtful, "measuring")):
+        bench = Bench(allowed=allowed, profile=profile)
+        await bench.router.start()
+        for model in bench.plane.models.values():
+            model.mend_profile()
+            assert not allowed or model.live_profile.report().state == state
+            assert model.can_reprofile == allowed

@@ -91,6 +91,17 @@ def test_plan_capacity(tmp_path: Path) -> None:
     assert reader.said.count("below what no policy can pass") == 8
 
 
+def test_profile_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its levers and the conditions that it was measured under; nobody's cache is written to."""
+    monkeypatch.setenv("SUPERSERVE_CACHE", str(tmp_path / "cache"))
+    reader = work_through("profile-a-model.md", tmp_path)
+    assert "Which lever pays" in reader.said
+    profile = json.loads((tmp_path / "profile.json").read_bytes())
+    assert {step["lever"] for step in profile["levers"]["steps"]} >= {"batch", "depth", "stage*"}
+    assert profile["conditions"]["spread"] >= 0
+    assert (tmp_path / "levers.png").stat().st_size > 1000
+
+
 def test_write_a_policy(tmp_path: Path) -> None:
     """The policy is found by its name, and its contract is kept."""
     reader = work_through("write-a-policy.md", tmp_path)

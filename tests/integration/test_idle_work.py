@@ -1,5 +1,6 @@
 """Idle workers of a real server: degraded answers are compared, and a profile is measured again."""
 
+import http.client
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from superserve.client import Client
+from superserve.conditions import Conditions
 from superserve.model_folder import ModelFolder, write_json
 from superserve.profile import Profile, SubnetProfile
 from superserve.serving.choice import choose_engine
@@ -26,7 +28,7 @@ REQUESTS = 40
 
 
 def short_profile() -> Profile:
-    """A made-up profile with few cells, all of them short: idle work comes at once."""
+    """A made-up profile, doubtful, with few cells, all of them short: idle work comes at once."""
     guess = guessed_profile(ModelFolder.resolve("digits"))
 
     def short(subnet: SubnetProfile, number: int) -> SubnetProfile:
@@ -34,7 +36,8 @@ def short_profile() -> Profile:
         return msgspec.structs.replace(subnet, p50_us=row, p95_us=row, p99_us=row)
 
     subnets = tuple(short(subnet, number) for number, subnet in enumerate(guess.subnets))
-    return msgspec.structs.replace(guess, batches=(1, 4), subnets=subnets)
+    busy = Conditions(worker_waited=0.5)
+    return msgspec.structs.replace(guess, batches=(1, 4), subnets=subnets, conditions=busy)
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +58,16 @@ def told(server: ServerProcess, tmp_path: Path, command: str, *arguments: str) -
     ran = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
     assert ran.returncode == 0, ran.stderr
     return json.loads(file.read_bytes()), ran.stdout
+
+
+def test_a_doubtful_profile_is_told_of_and_measured_again_unasked(server: ServerProcess) -> None:
+    log = server.log.read_text()
+    assert "the profile of digits is doubtful" in log
+    assert "worker's core 50% of the time" in log
+    connection = http.client.HTTPConnection(server.address, timeout=60)
+    connection.request("GET", "/v2/models/digits/profile")
+    assert json.load(connection.getresponse())["state"] in {"measuring", "measured"}
+    connection.close()
 
 
 def test_agreement_is_what_both_subnets_say(server: ServerProcess, tmp_path: Path) -> None:

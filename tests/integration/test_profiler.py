@@ -55,7 +55,11 @@ def test_an_emulated_device_gives_its_profile_back(folder: ModelFolder, tmp_path
     assert profile.dispatch_overhead_us > 5
     assert all(count >= EFFORT.least for row in found.samples for count in row)
     assert found.router_share > 0.05
-    assert found.worker_waited is None or 0 <= found.worker_waited < 1
+    conditions = profile.conditions
+    assert conditions is not None
+    for share in (conditions.worker_waited, conditions.stolen, conditions.others):
+        assert share is None or 0 <= share < 1
+    assert conditions.spread is not None
     assert steps[0] == Progress("start", 0, 1)
     assert steps[-1].done == steps[-1].total
     assert children_of_ours() == []

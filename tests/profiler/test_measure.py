@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from superserve.clock import ManualClock
+from superserve.conditions import Conditions
 from superserve.model_folder import ModelFolder, TensorSpec
-from superserve.profiler.measure import WaitingTime, build_profile, example_rows
+from superserve.profiler.measure import build_profile, example_rows
 from superserve.profiler.sampling import CellSamples
 from superserve.profiler.texts import Texts
 from support.folders import write_digits_like_folder
@@ -20,8 +20,9 @@ def test_cells_become_rows_of_the_table() -> None:
         samples.loaded[cell] = [us * 1000] * 10
         samples.quiet[cell] = [us * 900] * 3
     samples.overhead = [*[50_000] * 90, *[80_000] * 10]
-    profile = build_profile(samples, DEVICE, "hash", (1, 4), {"small": 70.0, "large": 80.0})
-    assert profile.device == DEVICE
+    busy = Conditions(worker_waited=0.5)
+    profile = build_profile(samples, DEVICE, "hash", (1, 4), {"small": 70.0, "large": 80.0}, conditions=busy)
+    assert (profile.device, profile.conditions) == (DEVICE, busy)
     assert (profile.model_hash, profile.batches, profile.dispatch_overhead_us) == ("hash", (1, 4), 80.0)
     small, large = profile.subnets
     assert (small.id, small.accuracy, small.p50_us, small.quiet_p50_us) == ("small", 70.0, (100, 200), (90, 180))
@@ -69,21 +70,6 @@ def test_without_fitting_test_data_numbers_are_made_up_that_any_model_takes(tmp_
     assert values.min() >= 0
     assert values.max() <= 1
     assert values.std() > 0.1
-
-
-def test_waiting_is_told_as_a_share_of_the_time(tmp_path: Path) -> None:
-    clock = ManualClock()
-    waits = WaitingTime(1, clock)
-    waits._path = tmp_path / "schedstat"
-    waits._path.write_text("5000 300 7\n")
-    waits._before_ns = waits._delay_ns()
-    clock.advance(1000)
-    waits._path.write_text("5900 550 9\n")
-    assert waits.share() == 0.25
-
-
-def test_waiting_is_unknown_where_the_kernel_does_not_tell() -> None:
-    assert WaitingTime(None, ManualClock()).share() is None
 
 
 def test_each_length_has_a_table_of_its_own() -> None:

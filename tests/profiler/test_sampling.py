@@ -102,6 +102,14 @@ async def test_what_a_device_says_of_its_own_time_is_kept_of_all_samples() -> No
         assert sorted(device) == sorted(taken // 2 for taken in (*loaded, *quiet))
 
 
+async def test_loaded_samples_are_told_by_round() -> None:
+    """All but the first of each cell, by which its cost is learned."""
+    samples = await Bench().run()
+    assert len(samples.rounds) == EFFORT.rounds
+    for cell, loaded in enumerate(samples.loaded):
+        assert [sample for each in samples.rounds for sample in each[cell]] == loaded[1:]
+
+
 async def test_the_time_is_used_and_not_exceeded() -> None:
     bench = Bench()
     samples = await bench.run()

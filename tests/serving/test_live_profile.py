@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from superserve.clock import NS_PER_MS, NS_PER_US, ManualClock
+from superserve.conditions import Conditions
 from superserve.errors import ConflictError
 from superserve.profile import Profile
+from superserve.profiler.estimate import cell_quantiles
 from superserve.serving.fake_pool import FakePool
 from superserve.serving.idle_work import LOOK_NS
 from superserve.serving.live_profile import SAMPLES, LiveProfile
@@ -32,7 +35,9 @@ class Bench:
         self.pool = FakePool()
         self.shared = SharedPool(self.pool, self.clock)
         self.kept: list[Profile] = []
-        self.live = LiveProfile("tiny", profile, examples=lambda: [ROW], keep=self._keep, rng=np.random.default_rng(0))
+        self.live = LiveProfile(
+            "tiny", profile, examples=lambda: [ROW], keep=self._keep, rng=np.random.default_rng(0), tails=cell_quantiles
+        )
         self.router = make_router(
             self.shared, self.clock, profile=profile, idle_sources=[self.live], slo_ns=slo_ms * NS_PER_MS
         )
@@ -88,6 +93,16 @@ async def test_each_cell_is_held_against_its_profile() -> None:
     assert [subnet.p99_us for subnet in kept.subnets] == [(500.0, 1500.0), (6000.0, 24_000.0)]
     assert kept.subnets[1].quiet_p50_us == (6000.0, 24_000.0)
     assert bench.router.table.latency_ns[1][1] == 2 * NS_PER_MS, "the table in use is left alone"
+
+
+async def test_a_doubtful_profile_gets_tails_from_idle_time() -> None:
+    """And is not doubtful any more; a machine that is busy again is told of."""
+    bench = await Bench(replace(PROFILE, conditions=Conditions(worker_waited=0.3))).begun()
+    await bench.rest()
+    (kept,) = bench.kept
+    assert (bench.live.doubts != [], kept.doubts) == (True, [])
+    assert kept.conditions == Conditions(spread=0.0)
+    assert [subnet.p99_us for subnet in kept.subnets] == [(500.0, 1500.0), (6000.0, 24_000.0)]
 
 
 async def test_shorter_texts_are_scaled_as_the_longest() -> None:

@@ -11,6 +11,7 @@ from superserve.clock import NS_PER_MS, Clock
 from superserve.errors import SuperServeError
 from superserve.model_folder import ModelConfig, TensorSpec
 from superserve.profile import LatencyTable, Profile
+from superserve.profiler.estimate import cell_quantiles
 from superserve.scheduling import SchedulerLimits, TimeoutAction, create_scheduler
 from superserve.serving.dataplane import ServedModel
 from superserve.serving.fake_pool import FakePool
@@ -90,10 +91,10 @@ def make_ledger(share: float = 1.0) -> Ledger:
     return Ledger(MODEL, LatencyTable(PROFILE), share=share, max_bytes=1 << 20, rng=np.random.default_rng(0))
 
 
-def make_live_profile() -> LiveProfile:
-    """What measures `PROFILE` again, and keeps nothing."""
-    rows = [[bytes(4), bytes(4)]]
-    return LiveProfile("tiny", PROFILE, examples=lambda: rows, keep=None, rng=np.random.default_rng(0))
+def make_live_profile(profile: Profile = PROFILE) -> LiveProfile:
+    """What measures a profile again, and keeps nothing."""
+    rows, rng = [[bytes(4), bytes(4)]], np.random.default_rng(0)
+    return LiveProfile("tiny", profile, examples=lambda: rows, keep=None, rng=rng, tails=cell_quantiles)
 
 
 def make_model(

@@ -6,11 +6,11 @@ import torch
 from hypothesis import given
 
 from superserve.supernet.engine import EagerEngine
+from superserve.supernet.single_thread import single_thread
 from superserve.training.front import (
     Candidate,
     latency_ms,
     pareto,
-    single_thread,
     spread,
 )
 from support.supernets import small_network, small_supernet

@@ -6,6 +6,8 @@ import msgspec
 
 from reference.markdown import code, prose
 from reference.structs import fields_table
+from superserve.conditions import Conditions
+from superserve.levers import CellCosts, LeverReport, LeverStep, Machine, Stream, Work
 from superserve.model_folder import BYTES, DTYPES, Front, ModelConfig, SubnetRecord, TensorSpec
 from superserve.profile import Bucket, Device, Profile, SubnetProfile
 from superserve.subnet import SubnetSpec
@@ -35,7 +37,19 @@ implies and statistics of other subnets are refused with the name of the file an
 _STRUCTS: Final[dict[str, tuple[type[msgspec.Struct], ...]]] = {
     "config.json": (ModelConfig, TensorSpec),
     "subnets.json": (Front, SubnetRecord, SubnetSpec),
-    "profiles/DEVICE.json": (Profile, Device, SubnetProfile, Bucket),
+    "profiles/DEVICE.json": (
+        Profile,
+        Device,
+        SubnetProfile,
+        Bucket,
+        Conditions,
+        LeverReport,
+        CellCosts,
+        LeverStep,
+        Machine,
+        Stream,
+        Work,
+    ),
 }
 
 

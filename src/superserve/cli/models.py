@@ -1,6 +1,5 @@
-"""Commands that make and measure models: train, import, compile, profile, evaluate, models."""
+"""Commands that make models and say how accurate they are: train, import, compile, search, evaluate, models."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +7,6 @@ import typer
 
 from superserve.cli.base import (
     DataFolder,
-    Device,
     DtypeWish,
     EngineWish,
     JsonFile,
@@ -20,9 +18,6 @@ from superserve.cli.base import (
     out,
     progress_bar,
 )
-
-#: Share of the time that a profiled worker may wait for its core before the profile is called doubtful.
-BUSY_MACHINE = 0.05
 
 
 @app.command()
@@ -139,6 +134,12 @@ def search(
     data: DataFolder = None,
     budget: Annotated[int, typer.Option(min=1, help="Subnets to measure at most.")] = 300,
     subnets: Annotated[int, typer.Option(min=2, help="Subnets of the front to serve at most.")] = 10,
+    levers: Annotated[
+        bool,
+        typer.Option(
+            "--levers/--no-levers", help="Measure, in turns with what NSGA-II breeds, steps of levers that pay."
+        ),
+    ] = True,
     seed: Annotated[int, typer.Option(help="Of the search, and the one that the model was trained with.")] = 0,
     json_file: JsonFile = None,
 ) -> None:
@@ -151,7 +152,7 @@ def search(
     source = ModelFolder.resolve(model)
     if data is None:
         raise ConfigError("--data: a search measures on the data of the model's recipe (or set SUPERSERVE_DATA)")
-    options = SearchOptions(out=folder, budget=budget, subnets=subnets, seed=seed)
+    options = SearchOptions(out=folder, budget=budget, subnets=subnets, levers=levers, seed=seed)
     with progress_bar("search") as advance:
         result = search_model(
             source,
@@ -166,46 +167,6 @@ def search(
         out.print(f"{one.name} {verdict}: {one.claim} ({one.found})", highlight=False, soft_wrap=True)
     if json_file is not None:
         write_json(json_file, result)
-
-
-@app.command()
-def profile(
-    model: ModelName,
-    quick: Annotated[bool, typer.Option("--quick", help="About 10 s instead of about 75.")] = False,
-    device: Device = "cpu",
-    engine: EngineWish = "auto",
-    dtype: DtypeWish = "auto",
-    seed: Seed = 0,
-    json_file: JsonFile = None,
-) -> None:
-    """Measure how long each subnet takes at each batch size on this machine, and keep it."""
-    from superserve.model_folder import ModelFolder, write_json
-    from superserve.profiler import measure, save_profile
-    from superserve.serving.choice import choose_engine
-    from superserve.serving.devices import emulated_profile
-
-    folder = ModelFolder.resolve(model)
-    choice = choose_engine(folder, device, engine, dtype)
-    with progress_bar("profile") as advance:
-        measured = measure(
-            folder,
-            quick=quick,
-            choice=choice,
-            seed=seed,
-            report=lambda step: advance(step.done, step.total, step.stage),
-        )
-    _print_profile(measured.profile)
-    for violation in measured.violations:
-        err.print(f"repaired: {violation}", highlight=False)
-    if measured.worker_waited is not None and measured.worker_waited > BUSY_MACHINE:
-        err.print(
-            f"[bold red]doubtful:[/] other processes had the worker's core {measured.worker_waited:.0%} of the time; "
-            "measure again when the machine is idle"
-        )
-    if emulated_profile(device) is None:
-        out.print(f"kept in {save_profile(folder, measured.profile)}", highlight=False, soft_wrap=True)
-    if json_file is not None:
-        write_json(json_file, measured.profile)
 
 
 @app.command()
@@ -283,26 +244,6 @@ def _examples(folder: Any, data: Path | None) -> tuple[Any, Any]:  # noqa: ANN40
     else:
         inputs, labels = load_examples(data)
     return folder.config.inputs[0].packed(inputs), labels
-
-
-def _print_profile(measured: Any) -> None:  # noqa: ANN401  (as above)
-    from superserve.tables import print_table
-
-    columns = ("subnet", "accuracy %", *(f"batch {size}" for size in measured.batches))
-    lengths = [f"texts of up to {bucket.length} pieces" for bucket in measured.shorter]
-    names = [f", {name}" for name in (*lengths, "the longest texts")] if lengths else [""]
-    for name, bucket in zip(names, measured.buckets, strict=True):
-        rows = [
-            [subnet.id, subnet.accuracy, *(f"{p50 / 1000:.2f} / {p95 / 1000:.2f}" for p50, p95 in _quantiles(subnet))]
-            for subnet in bucket.subnets
-        ]
-        print_table(out, f"p50 / p95 in ms on {measured.device.name}, one thread{name}", columns, rows)
-    out.print(f"engine {measured.device.engine}, {measured.device.dtype}", highlight=False)
-    out.print(f"dispatch overhead (p95): {measured.dispatch_overhead_us / 1000:.2f} ms", highlight=False)
-
-
-def _quantiles(subnet: Any) -> Iterator[tuple[float, float]]:  # noqa: ANN401  (as above)
-    return zip(subnet.p50_us, subnet.p95_us, strict=True)
 
 
 def _print_front(folder: Path) -> None:

@@ -132,6 +132,7 @@ class Deployment(NamedTuple):
     def _live_profile(self, number: int) -> LiveProfile:
         """What can measure the profile again; of an emulated device, which has that of another, it is not kept."""
         from superserve.profiler import save_profile  # noqa: PLC0415  (as in `_kept_or_measured`)
+        from superserve.profiler.estimate import cell_quantiles  # noqa: PLC0415
         from superserve.profiler.measure import example_rows  # noqa: PLC0415
 
         folder, rng = self.folder, np.random.default_rng(number)
@@ -142,6 +143,7 @@ class Deployment(NamedTuple):
             examples=lambda: example_rows(folder, folder.config.inputs, rng),
             keep=None if emulated else partial(save_profile, folder),
             rng=rng,
+            tails=cell_quantiles,
         )
 
 
@@ -243,6 +245,7 @@ def choose_profile(
     profile = Profile.load(profile_file) if profile_file is not None else _kept_or_measured(folder, choice, report)
     _check_engine(profile, choice)
     _check_fits(profile, folder)
+    _tell_doubts(profile, folder)
     return profile
 
 
@@ -276,6 +279,19 @@ def _kept_or_measured(folder: ModelFolder, choice: EngineChoice, report: Report 
     measured = measure(folder, quick=True, choice=choice, report=progress).profile
     save_profile(folder, measured)
     return measured
+
+
+def _tell_doubts(profile: Profile, folder: ModelFolder) -> None:
+    """A doubtful profile is planned with, for there is no better one, but not silently."""
+    if profile.doubts:
+        _logger.warning(
+            "the profile of %s is doubtful: the machine was busy while it was measured (%s). Plans with it are too "
+            "cautious: smaller subnets than there is time for. Run `superserve profile %s` while the machine is idle, "
+            "or serve with --reprofile, which measures it again between requests, for the next start",
+            folder.config.name,
+            "; ".join(profile.doubts),
+            folder.config.name if folder.bundled else folder.path,
+        )
 
 
 def _check_engine(profile: Profile, choice: EngineChoice) -> None:

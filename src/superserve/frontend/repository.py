@@ -216,6 +216,7 @@ class ModelRepository:
             if isinstance(error, WorkerError):
                 raise LoadError(f"model {name!r} cannot be loaded: {error}") from error
             raise
+        model.mend_profile()
         return number, model
 
     async def _replace(self, number: int, model: ServedModel, folder: ModelFolder) -> None:

@@ -164,6 +164,7 @@ class Server:
             _logger.warning("whoever reaches %s may use it: server.tokens asks for tokens", self._host)
         for model in self.models:
             _logger.info("serving %s", model)
+            model.mend_profile()
 
     async def stop(self) -> None:
         """Answer what has been admitted, within ``drain_timeout_s``, refuse everything else, and end; idempotent."""

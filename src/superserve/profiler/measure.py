@@ -3,14 +3,14 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import msgspec
 import numpy as np
 import uvloop
 
-from superserve.clock import NS_PER_US, Clock, MonotonicClock
+from superserve.clock import NS_PER_US, MonotonicClock
+from superserve.conditions import Conditions, rounds_spread
 from superserve.engine import EngineChoice
 from superserve.model_folder import BYTES, ModelFolder, TensorSpec
 from superserve.profile import Bucket, Device, Profile, SubnetProfile
@@ -19,6 +19,7 @@ from superserve.profiler.plan import FULL, QUICK, Effort
 from superserve.profiler.probe import Probe
 from superserve.profiler.sampling import CellSamples, Progress, Report, Sampler
 from superserve.profiler.store import THREADS
+from superserve.profiler.surroundings import Surroundings
 from superserve.profiler.texts import Texts, shorter_texts
 from superserve.profiler.traffic import RouterTraffic
 from superserve.serving.choice import choose_engine
@@ -37,16 +38,13 @@ class Measurement:
     """A profile and how it came about."""
 
     profile: Profile
-    """Without violations."""
+    """Without violations; `Profile.doubts` says whether the machine was quiet enough for it."""
     violations: Sequence[str]
     """Where the latencies as measured did not rise with batch size or accuracy, and were raised."""
     samples: Sequence[Sequence[int]]
     """Samples under load of each subnet at each batch size; of text models with the shortest texts first."""
     router_share: float
     """Share of the router's core that this process and its traffic took while traffic flowed, 0..1."""
-    worker_waited: float | None
-    """Share of the time that the worker was ready to run but other processes had its core, 0..1: above a few per cent,
-    the machine was too busy for good figures. None if the kernel does not tell."""
 
 
 def measure(
@@ -117,14 +115,17 @@ async def measure_async(
                 for size in batches
             ]
             sampler = Sampler(probe, traffic, clock=clock, cells=cells, rng=rng, report=report)
-            waits = WaitingTime(pool.pids[0], clock)
+            helpers = [] if traffic.pid is None else [traffic.pid]
+            surroundings = Surroundings(clock, {plan.router, *plan.workers}, pool.pids[0], helpers)
             samples = await sampler.run(effort or (QUICK if quick else FULL))
-            waited = waits.share()
+            conditions = surroundings.conditions(rounds_spread(samples.rounds))
         finally:
             traffic.stop()
             await pool.stop()
     device = _device(pool.engines[0], choice.device)
-    measured = build_profile(samples, device, folder.model_hash, batches, accuracies, shorter=shorter)
+    measured = build_profile(
+        samples, device, folder.model_hash, batches, accuracies, shorter=shorter, conditions=conditions
+    )
     counts = [len(cell) for cell in samples.loaded]
     width = len(batches)
     return Measurement(
@@ -132,31 +133,7 @@ async def measure_async(
         violations=measured.violations(),
         samples=[counts[start : start + width] for start in range(0, len(counts), width)],
         router_share=traffic.measured_share,
-        worker_waited=waited,
     )
-
-
-class WaitingTime:
-    """How long a process waits for a core, from now on (Linux ``/proc/PID/schedstat``, run delay)."""
-
-    def __init__(self, pid: int | None, clock: Clock) -> None:
-        self._path = Path(f"/proc/{pid}/schedstat")
-        self._clock = clock
-        self._began_ns = clock.now_ns()
-        self._before_ns = self._delay_ns()
-
-    def share(self) -> float | None:
-        """The share of the time since then that it waited; None if the kernel does not tell."""
-        delay_ns = self._delay_ns()
-        if delay_ns is None or self._before_ns is None:
-            return None
-        return (delay_ns - self._before_ns) / max(1, self._clock.now_ns() - self._began_ns)
-
-    def _delay_ns(self) -> int | None:
-        try:
-            return int(self._path.read_text().split()[1])
-        except (OSError, IndexError, ValueError):
-            return None
 
 
 def build_profile(
@@ -167,6 +144,7 @@ def build_profile(
     accuracies: Mapping[str, float],
     *,
     shorter: Sequence[Texts] = (),
+    conditions: Conditions | None = None,
 ) -> Profile:
     """The profile that samples amount to, as measured: with violations, if there are any.
 
@@ -178,6 +156,7 @@ def build_profile(
         batches: the batch sizes.
         accuracies: accuracy by subnet id, in front order.
         shorter: texts that were measured beside the longest.
+        conditions: what else the machine did meanwhile.
     """
     quantiles_us = cell_quantiles([np.array(cell) / NS_PER_US for cell in samples.loaded]).round(1)
     quiet_us = [round(float(np.median(cell)) / NS_PER_US, 1) for cell in samples.quiet]
@@ -212,6 +191,7 @@ def build_profile(
             Bucket(length=texts.length, share=texts.share, subnets=subnets(bucket))
             for bucket, texts in enumerate(shorter)
         ),
+        conditions=conditions,
     )
 
 

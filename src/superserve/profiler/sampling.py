@@ -40,6 +40,7 @@ class CellSamples:
         device: per cell, with and without traffic, what it took by the clock of a device beside the processor; empty
             where there is none.
         overhead: round trips less times in the worker, while traffic flowed.
+        rounds: what each round has added to ``loaded``.
     """
 
     def __init__(self, cells: int) -> None:
@@ -47,6 +48,7 @@ class CellSamples:
         self.quiet: list[list[int]] = [[] for _ in range(cells)]
         self.device: list[list[int]] = [[] for _ in range(cells)]
         self.overhead: list[int] = []
+        self.rounds: list[list[list[int]]] = []
 
 
 class Sampler:
@@ -97,7 +99,11 @@ class Sampler:
             self._expected = self._done + (len(quiet) + len(loaded)) * rounds_left
             for cell in quiet:
                 await self._visit("measure", cell, self._samples.quiet)
+            before = _lengths(self._samples.loaded)
             await self._visit_loaded("measure", loaded)
+            self._samples.rounds.append(
+                [cell[count:] for cell, count in zip(self._samples.loaded, before.tolist(), strict=True)]
+            )
         return self._samples
 
     def _plan(self, effort: Effort, budget_ns: float, rounds_left: int) -> tuple[list[int], list[int]]:

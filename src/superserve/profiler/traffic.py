@@ -70,6 +70,11 @@ class RouterTraffic:
         """The share of the core that this process and the child took while traffic flowed, so far."""
         return self._cpu_ns / self._flowing_ns if self._flowing_ns else 0.0
 
+    @property
+    def pid(self) -> int | None:
+        """The child's process id while there is one."""
+        return None if self._process is None else self._process.pid
+
     async def start(self) -> None:
         """See `Traffic.start`.
 

@@ -199,7 +199,7 @@ class IdleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """``[idle]``: what else workers may do while no requests come."""
 
     reprofile: bool = False
-    """Whether clients may have profiles measured anew.
+    """Whether clients may have profiles measured anew; a doubtful one is then measured again unasked.
 
     Whoever can reach the server can do that, unless ``server.admin_tokens`` asks for a token."""
 

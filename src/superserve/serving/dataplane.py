@@ -224,6 +224,11 @@ class ServedModel:
             raise UnsupportedError("no profiles are measured here: start the server with --reprofile (idle.reprofile)")
         return self._live_profile
 
+    def mend_profile(self) -> None:
+        """Have a doubtful profile measured again in idle time, if that is allowed; to be called once it is served."""
+        if self._live_profile is not None and self._live_profile.doubts:
+            self._live_profile.begin(self.router.wake_idle_work)
+
     def latest(self, count: int) -> list[Summary]:
         """What became of the latest requests, the latest first."""
         now_ns, date_ms = self.router.now_ns(), epoch_ms()

@@ -9,18 +9,16 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 import numpy as np
 from msgspec import Struct
-from msgspec.structs import replace
 
-from superserve.clock import NS_PER_US
 from superserve.errors import ConflictError, SuperServeError, UnavailableError, WorkerError
-from superserve.profile import LatencyTable, Profile, SubnetProfile
+from superserve.profile import LatencyTable, Profile
 from superserve.serving.idle_work import SLO_SHARE, IdleBatch, IdleLimit
 from superserve.serving.pool import BatchResult
+from superserve.serving.remeasured import Cell, Tails, profiled_us, ratios, remeasured
 
 _logger = logging.getLogger(__name__)
 
@@ -63,11 +61,6 @@ class ReprofileReport(Struct, frozen=True, kw_only=True):
     """Why it failed."""
 
 
-class _Cell(NamedTuple):
-    subnet: int
-    rows: int
-
-
 class LiveProfile:
     """Measures the cells of a profile again, one batch at a time; see `superserve.serving.idle_work.IdleSource`.
 
@@ -75,6 +68,7 @@ class LiveProfile:
     slow at first, so that a batch is run twice and the second time counts. A profile is measured beside a busy router,
     and idle time is quiet; so what is compared is the profile's medians on a machine at rest, and all of a cell's
     latencies are then multiplied by their ratio, those with shorter texts among them: the longest ones are measured.
+    Of a doubtful profile (`Profile.doubts`) the tails are measured anew as well; see `remeasured`.
 
     The table that the running server plans with is left alone: promises that were made, plans and explanations refer to
     it, and drift keeps its level true. What was measured is kept for the next start.
@@ -85,6 +79,7 @@ class LiveProfile:
         examples: makes rows to measure with, each as the bytes of its tensors; called in another thread.
         keep: keeps a profile of the model; called in another thread. None: it is not to be kept.
         rng: draws the order.
+        tails: quantiles from samples.
     """
 
     def __init__(
@@ -95,6 +90,7 @@ class LiveProfile:
         examples: Callable[[], Sequence[Sequence[bytes]]],
         keep: Callable[[Profile], Path] | None,
         rng: np.random.Generator,
+        tails: Tails,
     ) -> None:
         self._name = name
         self._profile = profile
@@ -102,11 +98,12 @@ class LiveProfile:
         self._examples = examples
         self._keep = keep
         self._rng = rng
-        self._cells = [_Cell(subnet, rows) for subnet in range(len(self._table)) for rows in profile.batches]
-        self._samples: dict[_Cell, list[int]] = {}
-        self._visits: deque[_Cell] = deque()
+        self._tails = tails
+        self._cells = [Cell(subnet, rows) for subnet in range(len(self._table)) for rows in profile.batches]
+        self._samples: dict[Cell, list[int]] = {}
+        self._visits: deque[Cell] = deque()
         self._rows: Sequence[Sequence[bytes]] = ()
-        self._now: _Cell = self._cells[0]
+        self._now: Cell = self._cells[0]
         self._warm = False
         self._wanted = 0
         self._state: State = "never measured"
@@ -129,6 +126,11 @@ class LiveProfile:
         self._wanted = SAMPLES * len(self._cells)
         self._task = asyncio.get_running_loop().create_task(self._measure(wake))
 
+    @property
+    def doubts(self) -> list[str]:
+        """Why what the server plans with is doubtful; none if it is not."""
+        return self._profile.doubts
+
     def close(self) -> None:
         """See `IdleSource.close`."""
         self._closed = True
@@ -136,7 +138,7 @@ class LiveProfile:
 
     def report(self) -> ReprofileReport:
         """How far it is."""
-        ratios = self._ratios()
+        found = ratios(self._profile, self._samples)
         subnets = self._profile.subnets
         return ReprofileReport(
             model=self._name,
@@ -147,15 +149,15 @@ class LiveProfile:
                 CellDrift(
                     subnet=subnets[cell.subnet].id,
                     batch=cell.rows,
-                    profiled_us=self._profiled_us(cell),
-                    measured_us=round(self._profiled_us(cell) * ratios[cell], 1),
-                    ratio=round(ratios[cell], 4),
+                    profiled_us=profiled_us(self._profile, cell),
+                    measured_us=round(profiled_us(self._profile, cell) * found[cell], 1),
+                    ratio=round(found[cell], 4),
                     samples=len(self._samples[cell]),
                 )
                 for cell in self._cells
-                if cell in ratios
+                if cell in found
             ],
-            cells_left_out=len(self._cells) - len(ratios) if self._state == "measured" else 0,
+            cells_left_out=len(self._cells) - len(found) if self._state == "measured" else 0,
             kept=self._kept,
             problem=self._problem,
         )
@@ -212,6 +214,8 @@ class LiveProfile:
             wake()
             await self._sampled
             measured = self._measured()
+            for doubt in measured.doubts:
+                _logger.warning("the profile of %s was measured again on a busy machine: %s", self._name, doubt)
             if self._keep is not None:
                 self._kept = str(await asyncio.to_thread(self._keep, measured))
             self._state = "measured"
@@ -231,53 +235,17 @@ class LiveProfile:
         if self._sampled is not None and not self._sampled.done():
             self._sampled.set_exception(error)
 
-    def _profiled_us(self, cell: _Cell) -> float:
-        subnet = self._profile.subnets[cell.subnet]
-        return (subnet.quiet_p50_us or subnet.p50_us)[self._profile.batches.index(cell.rows)]
-
-    def _ratios(self) -> dict[_Cell, float]:
-        """Of the cells that have been measured: what they take over what they took."""
-        return {
-            cell: median(self._samples[cell]) / NS_PER_US / self._profiled_us(cell)
-            for cell in self._cells
-            if cell in self._samples
-        }
-
     def _measured(self) -> Profile:
         """The profile as it is now.
 
         Raises:
             UnavailableError: if every cell takes longer than idle work may.
         """
-        ratios = self._ratios()
-        if not ratios:
+        if not self._samples:
             raise UnavailableError(
                 f"every batch takes longer than idle work may, which is {SLO_SHARE:.0%} of the shortest SLO"
             )
-
-        def ratio(cell: _Cell) -> float:
-            taken_us = self._profiled_us(cell)
-            return ratios.get(cell) or ratios[min(ratios, key=lambda other: abs(self._profiled_us(other) - taken_us))]
-
-        def scaled(number: int, subnet: SubnetProfile) -> SubnetProfile:
-            factors = [ratio(_Cell(number, rows)) for rows in self._profile.batches]
-
-            def times(row: Sequence[float]) -> tuple[float, ...]:
-                return tuple(round(value * factor, 1) for value, factor in zip(row, factors, strict=True))
-
-            return replace(
-                subnet,
-                p50_us=times(subnet.p50_us),
-                p95_us=times(subnet.p95_us),
-                p99_us=times(subnet.p99_us),
-                quiet_p50_us=times(subnet.quiet_p50_us or subnet.p50_us),
-            )
-
-        def all_scaled(subnets: Sequence[SubnetProfile]) -> tuple[SubnetProfile, ...]:
-            return tuple(scaled(number, subnet) for number, subnet in enumerate(subnets))
-
-        shorter = tuple(replace(bucket, subnets=all_scaled(bucket.subnets)) for bucket in self._profile.shorter)
-        return replace(self._profile, subnets=all_scaled(self._profile.subnets), shorter=shorter).repaired()
+        return remeasured(self._profile, self._samples, self._tails)
 
     def _log(self) -> None:
         cells = self.report().cells

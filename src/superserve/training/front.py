@@ -1,17 +1,16 @@
 """From a trained supernet to the Pareto front that a model folder serves."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from superserve.clock import NS_PER_MS, process_cpu_ns
 from superserve.engine import Engine
 from superserve.model_folder import TensorSpec
 from superserve.subnet import SubnetSpec
+from superserve.supernet.single_thread import single_thread
 
 Cost = Callable[[Engine, int], float]
 """What a subnet of an engine costs: a latency, or anything that ranks like one."""
@@ -70,17 +69,6 @@ def latency_ms(batch: np.ndarray[Any, Any], *, repeats: int = 7) -> Cost:
             return min(_cpu_ns(engine, subnet, [batch]) for _ in range(repeats)) / NS_PER_MS
 
     return cost
-
-
-@contextmanager
-def single_thread() -> Iterator[None]:
-    """Let torch use one thread inside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _cpu_ns(engine: Engine, subnet: int, batch: list[np.ndarray[Any, Any]]) -> int:

@@ -21,10 +21,10 @@ from superserve.errors import ConfigError
 from superserve.subnet import SubnetSpec
 from superserve.supernet.actuator import apply, bind
 from superserve.supernet.network import ElasticNetwork
+from superserve.supernet.single_thread import single_thread
 from superserve.supernet.tensor_files import read_tensors
 from superserve.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from superserve.training.data import Split
-from superserve.training.front import single_thread
 from superserve.training.parallel import Group, processes
 from superserve.training.sandwich import Inputs, accumulate_gradients, run
 from superserve.training.start import decaying, initial_network, one_cycle

@@ -1,0 +1,80 @@
+"""From a folder and its profile to the levers that pay, on a small network."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from superserve.errors import ConfigError
+from superserve.model_folder import ModelFolder
+from superserve.profile import Profile
+from superserve.profiler.levers import _step, measure_levers
+from superserve.serving.cores import available_cores
+from superserve.supernet.hub import save_supernet
+from support.profiles import guessed_profile
+from support.supernets import pixels, small_supernet
+
+
+def folder_with(path: Path, *, test: bool) -> ModelFolder:
+    examples = (pixels(40), np.arange(40) % 5)
+    return save_supernet(small_supernet(), path, test=examples if test else None)
+
+
+@pytest.mark.parametrize("test", [True, False])
+def test_every_lever_is_tried_from_the_ends_and_the_middle(tmp_path: Path, *, test: bool) -> None:
+    """At one row and at half of the largest batch; what it loses is known where there are examples."""
+    folder = folder_with(tmp_path, test=test)
+    profile = guessed_profile(folder)
+    cores = available_cores()
+    seen: list[str] = []
+    report = measure_levers(folder, profile, seconds=0.0, report=lambda _done, _total, what: seen.append(what))
+    assert available_cores() == cores
+    ids = [record.id for record in folder.front.subnets]
+    assert list(report.work) == ids
+    assert [(cell.subnet, cell.batch) for cell in report.cells] == [
+        (one, size) for one in ids for size in profile.batches
+    ]
+    whole = {"batch", "depth", "stem", "stage*", "stage*.block*"}
+    assert {step.lever for step in report.steps if step.subnet == ids[-1]} == whole
+    assert {step.lever for step in report.steps if step.subnet == ids[0]} == {"batch"}, "the smallest has no steps"
+    assert {step.batch for step in report.steps} == {1, profile.batches[-1] // 2}
+    assert report.examples == (20 if test else 0)
+    assert all((step.lost is not None) == (test or step.lever == "batch") for step in report.steps)
+    assert {"levers: calibrate", "levers: time"} <= set(seen)
+    kept = msgspec.structs.replace(profile, levers=report)
+    assert msgspec.json.decode(msgspec.json.encode(kept), type=Profile) == kept
+
+
+def test_a_model_that_takes_one_row_at_a_time_has_no_batch_to_double(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, test=True)
+    profile = guessed_profile(folder)
+    alone = msgspec.structs.replace(
+        profile,
+        batches=(1,),
+        subnets=tuple(
+            msgspec.structs.replace(one, p50_us=one.p50_us[:1], p95_us=one.p95_us[:1], p99_us=one.p99_us[:1])
+            for one in profile.subnets
+        ),
+    )
+    report = measure_levers(folder, alone, seconds=0.0)
+    assert "batch" not in {step.lever for step in report.steps}
+    assert {step.batch for step in report.steps} == {1}
+
+
+def test_a_step_is_told_from_pairs() -> None:
+    """A round that was slow for both is not in its error; examples that both get wrong are not in its loss."""
+    before, after = np.array([10.0, 12.0, 90.0, 11.0]), np.array([8.0, 10.0, 88.0, 9.0])
+    step = _step(("s", 4, "depth"), before, after, np.array([1.0, 0.0, 0.0, 0.0]))
+    assert (step.saved_us, step.error_us, step.saved_share) == (2.0, 0.0, round(2 / 11.5, 4))
+    assert (step.lost, step.lost_error) == (25.0, round(100 * np.sqrt(3 / 16) / 2, 2))
+    assert step.pays
+    assert step.price == 12.5
+
+
+def test_other_devices_are_refused(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, test=False)
+    profile = guessed_profile(folder)
+    cuda = msgspec.structs.replace(profile, device=msgspec.structs.replace(profile.device, kind="cuda"))
+    with pytest.raises(ConfigError, match="CPU only"):
+        measure_levers(folder, cuda)

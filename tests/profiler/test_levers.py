@@ -9,8 +9,9 @@ import pytest
 from superserve.errors import ConfigError
 from superserve.model_folder import ModelFolder
 from superserve.profile import Profile
-from superserve.profiler.levers import _step, measure_levers
+from superserve.profiler.levers import _plan, _step, measure_levers
 from superserve.serving.cores import available_cores
+from superserve.supernet import machine, probes
 from superserve.supernet.hub import save_supernet
 from support.profiles import guessed_profile
 from support.supernets import pixels, small_supernet
@@ -21,6 +22,13 @@ def folder_with(path: Path, *, test: bool) -> ModelFolder:
     return save_supernet(small_supernet(), path, test=examples if test else None)
 
 
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the machine sustains does not matter here, nor do small errors."""
+    monkeypatch.setattr(machine, "_LONG_NS", 1_000_000)
+    monkeypatch.setattr(probes, "_MOST_ROUNDS", 4)
+
+
 @pytest.mark.parametrize("test", [True, False])
 def test_every_lever_is_tried_from_the_ends_and_the_middle(tmp_path: Path, *, test: bool) -> None:
     """At one row and at half of the largest batch; what it loses is known where there are examples."""
@@ -28,7 +36,7 @@ def test_every_lever_is_tried_from_the_ends_and_the_middle(tmp_path: Path, *, te
     profile = guessed_profile(folder)
     cores = available_cores()
     seen: list[str] = []
-    report = measure_levers(folder, profile, seconds=0.0, report=lambda _done, _total, what: seen.append(what))
+    report = measure_levers(folder, profile, seconds=10.0, report=lambda _done, _total, what: seen.append(what))
     assert available_cores() == cores
     ids = [record.id for record in folder.front.subnets]
     assert list(report.work) == ids
@@ -60,6 +68,16 @@ def test_a_model_that_takes_one_row_at_a_time_has_no_batch_to_double(tmp_path: P
     report = measure_levers(folder, alone, seconds=0.0)
     assert "batch" not in {step.lever for step in report.steps}
     assert {step.batch for step in report.steps} == {1}
+
+
+def test_a_slow_model_gets_what_there_is_time_for(tmp_path: Path) -> None:
+    """Fewer rows to calibrate with, and no steps at large batches."""
+    folder = folder_with(tmp_path, test=True)
+    supernet, profile = small_supernet(), guessed_profile(folder)
+    quick, slow = (_plan(supernet, profile, seconds) for seconds in (100.0, 0.1))
+    assert (quick.rows, quick.sizes, quick.doubled) == (64, [1, 8], [1, 8])
+    assert (slow.rows, slow.sizes, slow.doubled) == (8, [1], [1])
+    assert quick.specs == slow.specs
 
 
 def test_a_step_is_told_from_pairs() -> None:

@@ -6,7 +6,7 @@ import torch
 
 from superserve.supernet.engine import EagerEngine
 from superserve.supernet.macs import count_macs
-from superserve.supernet.work import count_work
+from superserve.supernet.work import _Traffic, count_work
 from support.supernets import pixels, small_supernet
 
 
@@ -52,3 +52,12 @@ def test_counting_changes_nothing() -> None:
 def test_without_weights_everything_is_an_activation(parameters: list[torch.nn.Parameter]) -> None:
     supernet = small_supernet()
     assert count_work(EagerEngine(supernet), 0, [pixels(1)], parameters).weight_bytes == 0
+
+
+def test_of_an_embedding_the_rows_that_are_looked_up_are_read() -> None:
+    """Not the whole vocabulary."""
+    table, pieces = torch.nn.Embedding(1000, 4), torch.zeros(3, dtype=torch.int64)
+    with torch.no_grad(), _Traffic(table.parameters()) as traffic:
+        table(pieces)
+    assert traffic.weight_bytes == 3 * 4 * 4
+    assert traffic.activation_bytes == 3 * 8 + 3 * 4 * 4

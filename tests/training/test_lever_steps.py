@@ -58,7 +58,7 @@ def test_a_step_is_a_neighbour_of_the_front_that_was_not_measured() -> None:
     found = sampled(40)
     steps = LeverSteps(SPACE, np.random.default_rng(1))
     starts = [choice_of(SPACE, one.spec) for one in pareto(found.values())]
-    for _ in range(50):
+    for _ in range(20):
         proposed = steps.propose(found)
         assert proposed is not None
         assert proposed not in found
@@ -75,18 +75,18 @@ def test_what_pays_comes_first() -> None:
     """Steps up go along dimensions that gain more, steps down along those that lose less."""
     found = tuple(sampled(300).values())
     middle = [(values - 1) // 2 for values in dimensions(SPACE).values()]
-    middle[: len(SPACE.stages)] = [1, 1]  # with every block but one, whose dimensions have no part in it
+    middle[: len(SPACE.stages)] = [1, 1]  # two blocks of three, four of four
     start = measured(subnet(SPACE, middle))
     steps = LeverSteps(SPACE, np.random.default_rng(2))
     taken = dict.fromkeys([(0, 1), (0, -1), (1, 1), (1, -1)], 0)
-    for _ in range(400):
+    for _ in range(300):
         first = next(steps._neighbours(start, found))
         difference = np.array(choice_of(SPACE, first)) - np.array(choice_of(SPACE, start.spec))
         for number in PLAIN:
             if difference[number]:
                 taken[number % 2, int(difference[number])] += 1
-    assert taken[0, 1] > 2 * taken[1, 1] > 0
-    assert taken[1, -1] > 2 * taken[0, -1] > 0
+    assert taken[0, 1] > 1.5 * taken[1, 1] > 0
+    assert taken[1, -1] > 1.5 * taken[0, -1] > 0
 
 
 def test_where_everything_is_measured_there_is_no_step() -> None:

@@ -83,8 +83,8 @@ def test_steps_along_levers_find_a_better_front_with_the_same_budget(tmp_path: P
         costs = range(1, 30)
         return [sum(max(one.accuracy for one in front if one.cost <= cost) for cost in costs) for front in fronts]
 
-    without, along = (sum(values) for values in zip(*(areas(seed) for seed in range(4)), strict=True))
-    assert along > without + 4 * 10, "a third of a point on average"
+    without, along = (sum(values) for values in zip(*(areas(seed) for seed in range(3)), strict=True))
+    assert along > without + 3 * 10, "a third of a point on average"
 
 
 @pytest.mark.parametrize("stop", [5, 40, 90])

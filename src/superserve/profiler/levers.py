@@ -21,16 +21,16 @@ from superserve.subnet import SearchSpace, SubnetSpec
 from superserve.supernet.engine import EagerEngine
 from superserve.supernet.machine import measure_machine
 from superserve.supernet.network import Supernet
-from superserve.supernet.probes import Arrays, Examples, Probes, Report
+from superserve.supernet.probes import LEAST_ROUNDS, Arrays, Examples, Probes, Report
 from superserve.supernet.reduced import load_supernet_in
 from superserve.supernet.work import count_work
 
 #: Of wall time, for all probes; half of it to time them, half to try them on examples.
 SECONDS: Final = 20.0
 
-#: Rows that are timed, and that statistics come from: a few dozen images have thousands of values per channel. What is
-#: compared is calibrated alike. Test data beyond them is for accuracy.
-_ROWS: Final = 64
+#: Rows that are timed, and that statistics come from, of slow models fewer: a few images have thousands of values per
+#: channel, and what is compared is calibrated alike. Test data beyond them is for accuracy.
+_ROWS: Final = (8, 64)
 
 
 Samples = npt.NDArray[np.float64]
@@ -52,11 +52,18 @@ class _Step(NamedTuple):
 class _Plan(NamedTuple):
     """What is compared."""
 
+    rows: int
+    """To calibrate with."""
     bases: Mapping[str, SubnetSpec]
     steps: Sequence[_Step]
     sizes: Sequence[int]
     doubled: Sequence[int]
     """Those of ``sizes`` whose double is profiled as well."""
+
+    @property
+    def specs(self) -> dict[str, SubnetSpec]:
+        """Every subnet that takes part."""
+        return {**self.bases, **{step.name: step.spec for step in self.steps}}
 
     @property
     def runs(self) -> list[tuple[str, int]]:
@@ -75,15 +82,15 @@ def measure_levers(
 ) -> LeverReport:
     """Say where the time of each cell of a profile goes, and what a step of each lever saves and loses.
 
-    Steps are taken from the ends and the middle of the front, at one row and at half of the largest batch. They are
-    timed on the eager engine in this process, on a worker's core and one thread, whatever engine the profile is of.
-    What they lose is measured on the folder's test data, if it carries any: the first part of it, without labels, to
-    calibrate all subnets that are compared alike, the rest to compare them on.
+    Steps are taken from the ends and the middle of the front, at one row and, where the time allows it, at half of the
+    largest batch. They are timed on the eager engine in this process, on a worker's core and one thread, whatever
+    engine the profile is of. What they lose is measured on the folder's test data, if it carries any: the first part of
+    it, without labels, to calibrate all subnets that are compared alike, the rest to compare them on.
 
     Args:
         folder: the model.
         profile: of this machine.
-        seconds: of wall time, for timing and trying the probes; what has begun is ended.
+        seconds: of wall time, for timing and trying the probes; each is run a few times, whatever that takes.
         seed: of the order of samples.
         report: called with (done, total, what is done).
 
@@ -97,10 +104,9 @@ def measure_levers(
     with pinned(plan_cores(available_cores(), 1).workers[0]):
         supernet = load_supernet_in(folder, profile.device.dtype)
         machine = measure_machine(profile.device.dtype)
-        rows, examples = _rows(folder, rng)
-        plan = _plan(supernet, profile.batches)
-        specs = {**plan.bases, **{step.name: step.spec for step in plan.steps}}
-        probes = Probes(supernet.network, folder.config, specs, rows, dtype=profile.device.dtype, report=report)
+        plan = _plan(supernet, profile, seconds)
+        rows, examples = _rows(folder, plan.rows, rng)
+        probes = Probes(supernet.network, folder.config, plan.specs, rows, dtype=profile.device.dtype, report=report)
         work = _work(supernet, profile.device.dtype, probes.batch(1))
         times = probes.time_us(plan.runs, seconds=seconds / 2, rng=rng, report=report)
         hits = {} if examples is None else probes.hits(examples, seconds=seconds / 2, report=report)
@@ -113,13 +119,21 @@ def measure_levers(
     )
 
 
-def _plan(supernet: Supernet, batches: Sequence[int]) -> _Plan:
+def _plan(supernet: Supernet, profile: Profile, seconds: float) -> _Plan:
+    """What there is time for, if every row took what one alone takes on the largest subnet: nothing takes longer."""
     records = supernet.front.subnets
     chosen = [records[index] for index in sorted({0, len(records) // 2, len(records) - 1})]
     bases = {record.id: record.spec for record in chosen}
-    sizes = sorted({1, max(1, batches[-1] // 2)})
+    steps = _steps(supernet.network.space, bases)
+    affordable = seconds / (profile.subnets[-1].p50_us[0] / 1e6 * (len(bases) + len(steps)))
+    half, largest = max(1, profile.batches[-1] // 2), profile.batches[-1]
+    sizes = sorted({1, half}) if affordable >= LEAST_ROUNDS * (1 + half) else [1]
     return _Plan(
-        bases, _steps(supernet.network.space, bases), sizes, [size for size in sizes if 2 * size <= batches[-1]]
+        rows=int(np.clip(affordable, *_ROWS)),
+        bases=bases,
+        steps=steps,
+        sizes=sizes,
+        doubled=[size for size in sizes if 2 * size <= largest],
     )
 
 
@@ -131,12 +145,12 @@ def _steps(space: SearchSpace, bases: Mapping[str, SubnetSpec]) -> list[_Step]:
     return [step for step in steps if step.spec != bases[step.base]]
 
 
-def _rows(folder: ModelFolder, rng: np.random.Generator) -> tuple[Arrays, Examples | None]:
+def _rows(folder: ModelFolder, count: int, rng: np.random.Generator) -> tuple[Arrays, Examples | None]:
     """Rows to calibrate and time with, and examples to compare on: other ones, if there are any."""
     if not folder.carries_test_data or len(folder.config.inputs) > 1:
-        return folder.example_inputs(_ROWS, rng), None
+        return folder.example_inputs(count, rng), None
     inputs, labels = folder.test_data()
-    packed, first = folder.config.inputs[0].packed(inputs), min(_ROWS, len(labels) // 2)
+    packed, first = folder.config.inputs[0].packed(inputs), min(count, len(labels) // 2)
     return [packed[:first]], Examples([packed[first:]], labels[first:])
 
 

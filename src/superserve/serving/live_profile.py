@@ -36,7 +36,7 @@ class CellDrift(Struct, frozen=True, kw_only=True):
     subnet: str
     batch: int
     profiled_us: float
-    """Median on a machine at rest, when it was profiled."""
+    """Median on a machine at rest, when it was profiled; of a doubtful profile the one that is planned with."""
     measured_us: float
     """The same now."""
     ratio: float

@@ -22,7 +22,7 @@ _LAUNCHES: Final = 200
 
 @torch.inference_mode()
 def measure_machine(dtype: str) -> Machine:
-    """Measure, on the calling thread alone and by its processor time: about a third of a second."""
+    """Measure, on the calling thread alone and by its processor time: about half a second."""
     a, b = torch.rand(_MATRIX, _MATRIX), torch.rand(_MATRIX, _MATRIX)
     kind = TORCH_DTYPES[dtype]
     a, b = a.to(kind), b.to(kind)

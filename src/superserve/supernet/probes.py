@@ -21,10 +21,11 @@ from superserve.supernet.single_thread import single_thread
 Arrays = Sequence[np.ndarray[Any, Any]]
 Report = Callable[[float, float, str], None]
 
-#: Rounds of timing, whatever the time, and at most; the first one warms up and does not count.
-_ROUNDS: Final = (4, 16)
+#: Rounds of timing, whatever the time; the first one warms up and does not count.
+LEAST_ROUNDS: Final = 4
+_MOST_ROUNDS: Final = 16
 #: Examples that all subnets are tried on before the time is looked at.
-_CHUNK: Final = 50
+_CHUNK: Final = 10
 
 
 class Examples(NamedTuple):
@@ -88,15 +89,15 @@ class Probes:
         taken: dict[tuple[str, int], list[float]] = {run: [] for run in runs}
         end_ns = monotonic_ns() + round(seconds * NS_PER_S)
         with single_thread():
-            for number in range(_ROUNDS[1]):
-                if number >= _ROUNDS[0] and monotonic_ns() > end_ns:
+            for number in range(_MOST_ROUNDS):
+                if number >= LEAST_ROUNDS and monotonic_ns() > end_ns:
                     break
                 for index in rng.permutation(len(runs)).tolist():
                     name, rows = runs[index]
                     start_ns = process_cpu_ns()
                     self.engine.run(self.names.index(name), batches[rows])
                     taken[name, rows].append((process_cpu_ns() - start_ns) / NS_PER_US)
-                report(number + 1, _ROUNDS[1], "levers: time")
+                report(number + 1, _MOST_ROUNDS, "levers: time")
         return {run: np.array(times[1:]) for run, times in taken.items()}
 
     def hits(self, examples: Examples, *, seconds: float, report: Report) -> dict[str, npt.NDArray[np.float64]]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -18,8 +19,8 @@ def count_work(
 ) -> Work:
     """Count what one forward of a row does, preprocessing included.
 
-    Every operator but views is counted, with the tensors that it reads and writes as torch hands them over; what caches
-    save and what a kernel reads twice is not known here.
+    Every operator but views is counted, with the tensors that it reads and writes as torch hands them over; of
+    embeddings the rows that are looked up. What caches save and what a kernel reads twice is not known here.
 
     Args:
         engine: on the CPU.
@@ -56,6 +57,9 @@ class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **(kwargs or {}))
         if not getattr(func, "is_view", False):
             self.operators += 1
+            if func is torch.ops.aten.embedding.default:
+                self.weight_bytes += result.nbytes
+                args = args[1:]
             for leaf in tree_leaves((args, kwargs, result)):
                 if isinstance(leaf, Tensor):
                     self._count(leaf)

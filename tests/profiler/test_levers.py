@@ -9,8 +9,9 @@ import pytest
 from superserve.errors import ConfigError
 from superserve.model_folder import ModelFolder
 from superserve.profile import Profile
-from superserve.profiler.levers import _plan, _step, measure_levers
+from superserve.profiler.levers import _compared, _Plan, _plan, _Step, _step, measure_levers
 from superserve.serving.cores import available_cores
+from superserve.subnet import SubnetSpec
 from superserve.supernet import machine, probes
 from superserve.supernet.hub import save_supernet
 from support.profiles import guessed_profile
@@ -68,6 +69,25 @@ def test_a_model_that_takes_one_row_at_a_time_has_no_batch_to_double(tmp_path: P
     report = measure_levers(folder, alone, seconds=0.0)
     assert "batch" not in {step.lever for step in report.steps}
     assert {step.batch for step in report.steps} == {1}
+
+
+def test_each_step_is_held_against_its_own_base_at_its_own_size() -> None:
+    """Per row; a doubled batch against the same subnet."""
+    spec = SubnetSpec(((0,),), ())
+    step = _Step("b", "depth", spec)
+    plan = _Plan(rows=8, bases={"a": spec, "b": spec}, steps=[step], sizes=[1, 4], doubled=[4])
+    times = {
+        ("a", 1): 10.0, ("a", 4): 20.0, ("a", 8): 32.0, ("b", 1): 100.0, ("b", 4): 200.0, ("b", 8): 320.0,
+        (step.name, 1): 70.0, (step.name, 4): 80.0,
+    }  # fmt: skip
+    hits = {"a": np.zeros(4), "b": np.ones(4), step.name: np.array([1.0, 1.0, 0.0, 1.0])}
+    found = _compared(plan, {run: np.full(3, taken) for run, taken in times.items()}, hits)
+    assert [(one.subnet, one.batch, one.lever, one.saved_us, one.lost) for one in found] == [
+        ("a", 4, "batch", 1.0, 0.0),
+        ("b", 1, "depth", 30.0, 25.0),
+        ("b", 4, "batch", 10.0, 0.0),
+        ("b", 4, "depth", 30.0, 25.0),
+    ]
 
 
 def test_a_slow_model_gets_what_there_is_time_for(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 from superserve.clock import NS_PER_US
 from superserve.conditions import Conditions
 from superserve.errors import UnavailableError
+from superserve.levers import LeverReport, Machine, Stream
 from superserve.profile import Profile
 from superserve.profiler.estimate import cell_quantiles
 from superserve.serving.remeasured import Cell, ratios, remeasured
@@ -57,6 +58,15 @@ def test_what_a_second_busy_machine_did_is_doubtful_again() -> None:
     found = remeasured(profile_with(BUSY), samples, cell_quantiles)
     assert found.conditions == Conditions(spread=0.8)
     assert found.doubts
+
+
+@pytest.mark.parametrize(("conditions", "kept"), [(None, True), (BUSY, False)])
+def test_a_lever_report_of_doubtful_latencies_is_not_kept(conditions: Conditions | None, *, kept: bool) -> None:
+    machine = Machine(macs_per_s=1.0, launch_us=1.0, streams=(Stream(bytes=1, bytes_per_s=1.0),))
+    report = LeverReport(machine=machine, work={}, cells=(), steps=(), examples=0)
+    profile = msgspec.structs.replace(profile_with(conditions), levers=report)
+    found = remeasured(profile, {Cell(0, 1): taken(500)}, cell_quantiles)
+    assert found.levers == (report if kept else None)
 
 
 def test_shorter_texts_follow_the_longest() -> None:

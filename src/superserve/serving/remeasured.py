@@ -51,7 +51,7 @@ def remeasured(profile: Profile, samples: Mapping[Cell, Sequence[int]], tails: T
 
     Tails of a machine at rest are shorter than those beside a busy router, which a sound profile has; of a doubtful one
     they are another program's. Cells without samples get what the one with samples gets that is nearest in time, and
-    those with shorter texts what those with the longest get.
+    those with shorter texts what those with the longest get. A lever report of doubtful latencies is left out.
 
     Args:
         profile: as it was.
@@ -81,6 +81,7 @@ def remeasured(profile: Profile, samples: Mapping[Cell, Sequence[int]], tails: T
         subnets=all_changed(profile.subnets),
         shorter=tuple(replace(bucket, subnets=all_changed(bucket.subnets)) for bucket in profile.shorter),
         conditions=Conditions(spread=_spread(samples)),
+        levers=None if profile.doubts else profile.levers,
     ).repaired()
 
 

@@ -90,7 +90,7 @@ async def test_a_closed_connection_is_opened_again_and_refusals_keep_their_statu
 async def test_a_closed_loop_keeps_every_connection_busy_and_counts_what_is_answered() -> None:
     async with server(ok) as (port, seen):
         done = await asyncio.to_thread(run, OURS, port, REQUEST, None, connections=4, seconds=0.2)
-    assert len(seen) == len(done.records) > 4
+    assert 4 < done.ok.sum() <= len(seen) <= len(done.records)  # what is sent at the very end may never be read
     assert done.rate() > 0
 
 

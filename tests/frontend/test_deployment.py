@@ -218,6 +218,21 @@ def test_two_profiles_of_one_device_are_refused(folder: ModelFolder, tmp_path: P
         deploy(["digits"], resolve({}, {}).config, files)
 
 
+def test_each_kind_of_device_wants_a_profile(folder: ModelFolder, tmp_path: Path) -> None:
+    """What is on other nodes cannot be measured here; two GPUs of different names are of one kind."""
+    here = profile_of(folder)
+    files = [write(tmp_path / "cpu.json", here)]
+    for name in ("one GPU", "another GPU"):
+        device = msgspec.structs.replace(here.device, kind="cuda", name=name)
+        files.append(write(tmp_path / f"{name}.json", msgspec.structs.replace(here, device=device)))
+    config = resolve({"workers.device": "cuda,cpu", "workers.pool": "ray"}, {}).config
+    (model,) = deploy(["digits"], config, files)
+    assert model.devices == (cpu_name(), "one GPU", "another GPU")
+    for given, missing in (((), "cuda"), (files[:1], "cuda"), (files[1:], "cpu")):
+        with pytest.raises(ConfigError, match=f"no --profile is of '{missing}'.*profile MODEL --device {missing}"):
+            deploy(["digits"], config, given)
+
+
 def test_emulated_devices_have_the_profiles_that_workers_emulate(tmp_path: Path) -> None:
     """By the names that workers tell."""
     slow = write(tmp_path / "slow.json", Profile.load("r-profile"))

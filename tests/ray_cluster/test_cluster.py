@@ -66,11 +66,11 @@ def test_a_node_that_lacks_the_model_gets_it_once(nodes: Nodes, tmp_path: Path) 
     elsewhere = msgspec.structs.replace(source, path="/nowhere")
     request = encode(Load((Setup(0, spec),), {0: elsewhere}))
     with connected(nodes.address, "cpu") as cluster:
-        first = cluster.create()
+        first = cluster.create(0)
         assert LOAD_ANSWER.decode(first.call("load", request).result(120)) == Missing((0,))
         loaded = LOAD_ANSWER.decode(first.call("load", request, (0,), cluster.put(source)).result(120))
         assert isinstance(loaded, Loaded)
-        second = cluster.create()
+        second = cluster.create(0)
         assert isinstance(LOAD_ANSWER.decode(second.call("load", request).result(120)), Loaded)
         for actor in (first, second):
             actor.kill()
@@ -79,12 +79,12 @@ def test_a_node_that_lacks_the_model_gets_it_once(nodes: Nodes, tmp_path: Path) 
 def test_a_refused_node_is_left_out(nodes: Nodes) -> None:
     """What is created next is placed elsewhere."""
     with connected(nodes.address, "cpu") as cluster:
-        first = cluster.create()
+        first = cluster.create(0)
         refused = HELLO.decode(first.call("hello").result(60)).node
         first.kill()
-        cluster.refuse(refused)
+        cluster.refuse(refused, 0)
         for _ in range(2):
-            actor = cluster.create()
+            actor = cluster.create(0)
             assert HELLO.decode(actor.call("hello").result(60)).node != refused
             actor.kill()
 
@@ -172,7 +172,7 @@ async def test_a_gpu_where_there_is_none(nodes: Nodes) -> None:
     spec = workers_for(folder, choose_engine(folder, engine="eager"))
     with connected(nodes.address, "cuda") as cluster:
         pool = RayPool([spec], cluster, MonotonicClock(asyncio.get_running_loop()))
-        with pytest.raises(ConfigError, match=r"each needs CPU: 1, GPU: 1.*GPU: 0.*--device"):
+        with pytest.raises(ConfigError, match=r"on cuda needs CPU: 1, GPU: 1.*GPU: 0.*--device"):
             await pool.start(_nobody())
 
 

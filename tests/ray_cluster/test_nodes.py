@@ -1,33 +1,16 @@
 """Nodes that come and go under a server, with requests under way."""
 
-import contextlib
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
-import uvloop
 
-from superserve.client.replay import replay_trace
-from superserve.client.result import ReplayResult
 from superserve.clock import NS_PER_S
-from superserve.metrics import ResultRow, summarise
-from superserve.model_folder import write_json
-from superserve.profile import LatencyTable, Profile
 from superserve.serving.ray_cluster import connected
-from superserve.traces.arrivals import gamma
+from support.ray_load import SLO_MS, begin, best_rate, on_ray, row_of
 from support.ray_nodes import Nodes, says, wait_for
-from support.server_process import ServerProcess, serving
-
-DIGITS = "digits"
-SECONDS = 10.0
-SLOWER = 4.0
-#: Ray itself tells of a node that has died after more than three.
-SLO_MS = 2_000.0
 
 
 @pytest.fixture(scope="module")
@@ -36,68 +19,9 @@ def workers(nodes: Nodes) -> list[Any]:
     return [nodes.add() for _ in range(3)]
 
 
-@dataclass
-class Run:
-    """A load that runs in a thread of its own."""
-
-    thread: threading.Thread
-    results: list[ReplayResult]
-
-    def result(self) -> ReplayResult:
-        self.thread.join()
-        return self.results[0]
-
-
-def begin(server: ServerProcess, rate: float, slo_ms: float, seconds: float = SECONDS) -> Run:
-    trace = gamma(rate, 1.0, seconds, np.random.default_rng(3))
-    results: list[ReplayResult] = []
-
-    def run() -> None:
-        results.append(uvloop.run(replay_trace(trace, server.url, DIGITS, slo_ms=slo_ms, seed=0)))
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    return Run(thread, results)
-
-
-def row_of(result: ReplayResult, slo_ms: float) -> ResultRow:
-    return summarise(result.log, policy="live", trace="load", seed=0, workers=3, slo_ms=slo_ms)
-
-
-def slow_profile() -> Profile:
-    """So slow that workers are what there is little of, not the processors of a machine that others use, too."""
-    profile = Profile.load("r-profile")
-
-    def slower(row_us: Sequence[float]) -> tuple[float, ...]:
-        return tuple(SLOWER * each for each in row_us)
-
-    subnets = [
-        msgspec.structs.replace(
-            subnet, p50_us=slower(subnet.p50_us), p95_us=slower(subnet.p95_us), p99_us=slower(subnet.p99_us)
-        )
-        for subnet in profile.subnets
-    ]
-    return msgspec.structs.replace(profile, subnets=tuple(subnets))
-
-
-def best_rate() -> float:
-    """Requests of one row a second that a worker carries at the best subnet."""
-    table = LatencyTable(slow_profile())
-    return table.max_rows / (table.latency_ns[-1][table.max_rows] / NS_PER_S)
-
-
-@contextlib.contextmanager
-def on_ray(nodes: Nodes, scratch: Path, *arguments: str) -> Iterator[ServerProcess]:
-    profile = scratch / "profile.json"
-    write_json(profile, slow_profile())
-    options = ("--pool", "ray", "--ray-address", nodes.address, *arguments)
-    with serving(Path(DIGITS), *options, scratch=scratch, device=f"emulated:{profile}", start_s=240) as server:
-        yield server
-
-
 def test_a_killed_node_loses_no_request(nodes: Nodes, workers: list[Any], tmp_path: Path) -> None:
     """At 60 % of what three workers carry at the best subnet; and a node that takes its place gets a worker."""
-    with on_ray(nodes, tmp_path, "--workers", "3") as server:
+    with on_ray(nodes.address, tmp_path, "--workers", "3") as server:
         wait_for(says(server.log, "is ready on node", 3), "three workers")
         load = begin(server, 0.6 * 3 * best_rate(), SLO_MS)
         threading.Event().wait(3)
@@ -117,8 +41,8 @@ def test_a_node_that_joins_raises_accuracy(nodes: Nodes, workers: list[Any], tmp
     slo_ms = 500.0
     nodes.remove(workers.pop())
     with connected(nodes.address, "cpu") as cluster:
-        wait_for(lambda: cluster.room().total == len(workers), "Ray counts the processors of a node that has ended")
-    with on_ray(nodes, tmp_path) as server:
+        wait_for(lambda: cluster.rooms()[0].total == len(workers), "Ray counts the processors of a node that has ended")
+    with on_ray(nodes.address, tmp_path) as server:
         wait_for(says(server.log, "is ready on node"), "a worker")
         load = begin(server, 1.6 * best_rate(), slo_ms, 30.0)
         threading.Event().wait(3)
@@ -136,7 +60,7 @@ def test_a_node_that_joins_raises_accuracy(nodes: Nodes, workers: list[Any], tmp
 
 def test_a_node_that_is_drained_is_left_in_time(nodes: Nodes, workers: list[Any], tmp_path: Path) -> None:
     """Its worker moves to the node that is free, and nothing fails meanwhile."""
-    with on_ray(nodes, tmp_path, "--workers", "1") as server:
+    with on_ray(nodes.address, tmp_path, "--workers", "1") as server:
         load = begin(server, 50.0, SLO_MS)
         log = server.log.read_text()
         (busy,) = [node for node in workers if f"on node {node.node_id[:8]}" in log]

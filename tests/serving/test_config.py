@@ -257,6 +257,14 @@ def test_loading_models_takes_a_token_of_its_own(flags: dict[str, object], refus
         assert resolve(flags, {}).config.repository.folder == "/models"
 
 
+def test_only_nodes_of_a_cluster_are_of_several_real_devices() -> None:
+    """And emulated ones are of several anywhere."""
+    with pytest.raises(ConfigError, match=r"workers\.device = 'cuda,cpu'.*--pool ray"):
+        resolve({"workers.device": "cuda,cpu"}, {})
+    for device, pool in (("cuda,cpu", "ray"), ("emulated:a,b", "local")):
+        assert resolve({"workers.device": device, "workers.pool": pool}, {}).config.workers.device == device
+
+
 def test_workers_on_ray_hold_what_they_were_started_with() -> None:
     """Nobody can load a model into them: a repository would promise that."""
     with pytest.raises(ConfigError, match=r"repository\.folder.*--model-repository"):

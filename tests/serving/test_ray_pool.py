@@ -10,11 +10,16 @@ import pytest
 
 from superserve.clock import NS_PER_MS, NS_PER_S, ManualClock
 from superserve.errors import ConfigError, WorkerError
-from superserve.serving.ipc import Done
+from superserve.serving.devices import device_name
+from superserve.serving.ipc import Done, WorkerSpec
 from superserve.serving.pool import Batch, BatchResult
+from superserve.serving.ray_kinds import Room, kinds_of
 from superserve.serving.ray_messages import pack
 from superserve.serving.ray_pool import RayPool
 from support.fake_cluster import TOY, FakeActor, FakeCluster, Inline
+
+#: Workers that say which device they are for.
+ON_A_DEVICE = msgspec.structs.replace(TOY, options={"device": "cpu"})
 
 
 class Listener:
@@ -49,11 +54,11 @@ class Listener:
 class Bench:
     """A pool, the cluster that it runs on, and time."""
 
-    def __init__(self, cluster: FakeCluster, count: int | None) -> None:
+    def __init__(self, cluster: FakeCluster, count: int | None, spec: WorkerSpec = TOY) -> None:
         self.cluster = cluster
         self.clock = ManualClock()
         self.listener = Listener()
-        self.pool = RayPool([TOY], cluster, self.clock, count, blocking=Inline())
+        self.pool = RayPool([spec], cluster, self.clock, count, blocking=Inline())
         self.starting = asyncio.ensure_future(self.pool.start(self.listener))
 
     @property
@@ -90,9 +95,11 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench_of(count: int | None, cluster: FakeCluster | None = None) -> AsyncIterator[Bench]:
+async def bench_of(
+    count: int | None, cluster: FakeCluster | None = None, spec: WorkerSpec = TOY
+) -> AsyncIterator[Bench]:
     """A pool that is starting; stopped at the end, when nothing may be left of it."""
-    bench = Bench(cluster or FakeCluster(), count)
+    bench = Bench(cluster or FakeCluster(), count, spec)
     await bench.settle()
     yield bench
     if not bench.starting.done():
@@ -191,7 +198,7 @@ async def test_another_version_is_refused_and_the_rest_serves() -> None:
         await bench.place(1, "a")
         await bench.starting
         assert bench.listener.take() == ["ready 1"]
-        assert (bench.cluster.refused, bench.actors[0].killed) == (["old"], True)
+        assert (bench.cluster.refused, bench.actors[0].killed) == ([("old", 0)], True)
 
 
 async def test_when_none_can_start_the_reasons_are_told() -> None:
@@ -225,9 +232,10 @@ async def test_a_model_that_cannot_be_loaded_is_told() -> None:
 async def test_where_no_worker_fits_it_is_said_at_once() -> None:
     """What a worker needs, what there is, and what would help."""
     cluster = FakeCluster(total=0)
-    cluster.needs = {"CPU": 1, "GPU": 1}
+    cluster.kinds = kinds_of("cuda")
     bench = Bench(cluster, None)
-    with pytest.raises(ConfigError, match=r"each needs CPU: 1, GPU: 1, and all nodes together have CPU: 0.*--device"):
+    told = r"a worker on cuda needs CPU: 1, GPU: 1; and all nodes together have CPU: 0.*--device"
+    with pytest.raises(ConfigError, match=told):
         await bench.starting
 
 
@@ -237,10 +245,10 @@ async def test_as_many_workers_as_there_is_room_for() -> None:
         assert bench.pool.size == 3
         for actor in range(3):
             await bench.place(actor, "a")
-        bench.cluster.sized = bench.cluster.sized._replace(total=8, free=0)
+        bench.cluster.sized = [Room(8, 0)]
         await bench.pass_ms(1_001)
         assert bench.pool.size == 3
-        bench.cluster.sized = bench.cluster.sized._replace(total=8, free=2)
+        bench.cluster.sized = [Room(8, 2)]
         await bench.pass_ms(1_001)
         assert bench.pool.size == 5
         await bench.place(4, "b")
@@ -250,9 +258,62 @@ async def test_as_many_workers_as_there_is_room_for() -> None:
 async def test_the_router_takes_no_gpu() -> None:
     """Each of them gets a worker."""
     cluster = FakeCluster(total=2)
-    cluster.needs = {"CPU": 1, "GPU": 1}
+    cluster.kinds = kinds_of("cuda")
     async with bench_of(None, cluster) as bench:
         assert bench.pool.size == 2
+
+
+async def test_workers_of_two_devices(caplog: pytest.LogCaptureFixture) -> None:
+    """Each kind as many as it has room for; who is of which stays so when a worker is replaced, and when nodes join."""
+    cluster = FakeCluster()
+    cluster.kinds, cluster.sized = kinds_of("cuda,cpu"), [Room(1, 1), Room(3, 3)]
+    async with bench_of(None, cluster, ON_A_DEVICE) as bench:
+        assert cluster.created == [0, 1, 1]
+        for actor in range(3):
+            await bench.place(actor, "a")
+        assert [bench.pool.device(worker) for worker in range(3)] == [device_name(on) for on in ("cuda", "cpu", "cpu")]
+        cluster.sized = [Room(2, 1), Room(3, 0)]
+        await bench.pass_ms(1_001)
+        assert cluster.created == [0, 1, 1, 0]
+        bench.actors[0].die("the node is gone")
+        await bench.settle()
+        await bench.pass_ms(100)
+        assert cluster.created == [0, 1, 1, 0, 0]
+    assert caplog.text.count("until a node joins") == 0
+
+
+async def test_so_many_workers_of_two_devices_are_of_them_in_turns() -> None:
+    """Whether there is room for all of them or not."""
+    cluster = FakeCluster()
+    cluster.kinds, cluster.sized = kinds_of("cuda,cpu"), [Room(1, 1), Room(3, 3)]
+    async with bench_of(3, cluster):
+        assert cluster.created == [0, 1, 0]
+
+
+async def test_a_device_that_no_node_has_is_told_and_the_other_one_serves(caplog: pytest.LogCaptureFixture) -> None:
+    """With what it needs; it gets its worker when such a node joins."""
+    cluster = FakeCluster()
+    cluster.kinds, cluster.sized = kinds_of("cuda,cpu"), [Room(0, 0), Room(2, 2)]
+    async with bench_of(None, cluster) as bench:
+        assert cluster.created == [1]
+        assert "no worker on cuda, until a node joins that has what it needs: CPU: 1, GPU: 1" in caplog.text
+        await bench.place(0, "a")
+        cluster.sized = [Room(1, 1), Room(2, 0)]
+        await bench.pass_ms(1_001)
+        assert cluster.created == [1, 0]
+
+
+async def test_a_device_that_does_not_work_on_a_node_is_refused_there_alone() -> None:
+    """As where Ray counts a GPU that torch cannot use: workers on the processor of that node are none the worse."""
+    cluster = FakeCluster()
+    cluster.kinds, cluster.sized = kinds_of("cuda,cpu"), [Room(1, 1), Room(2, 2)]
+    broken = msgspec.structs.replace(TOY, options={"device": "cpu", "broken": "cuda"})
+    async with bench_of(None, cluster, broken) as bench:
+        assert cluster.created == [0, 1]
+        for actor in range(2):
+            await bench.place(actor, "a")
+        assert cluster.refused == [("a", 0)]
+        assert bench.listener.take() == ["ready 1"]
 
 
 async def test_a_worker_leaves_a_node_that_is_drained_between_two_batches() -> None:
@@ -276,10 +337,10 @@ async def test_a_cluster_that_cannot_be_asked_is_asked_again() -> None:
     """Its head may be restarting."""
     async with bench_of(None, FakeCluster(total=2)) as bench:
         await bench.place(0, "a")
-        room, bench.cluster.room = bench.cluster.room, lambda: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+        rooms, bench.cluster.rooms = bench.cluster.rooms, lambda: 1 / 0  # type: ignore[method-assign,assignment,return-value]
         await bench.pass_ms(1_001)
-        bench.cluster.room = room  # type: ignore[method-assign]
-        bench.cluster.sized = bench.cluster.sized._replace(total=3, free=1)
+        bench.cluster.rooms = rooms  # type: ignore[method-assign]
+        bench.cluster.sized = [Room(3, 1)]
         await bench.pass_ms(1_001)
         assert bench.pool.size == 2
 

@@ -9,9 +9,10 @@ import numpy as np
 from superserve import __version__
 from superserve.model_folder import TensorSpec
 from superserve.serving import ray_models
+from superserve.serving.devices import CPU
 from superserve.serving.ipc import Setup, WorkerSpec
 from superserve.serving.ray_actor import RayWorker
-from superserve.serving.ray_calls import Room
+from superserve.serving.ray_kinds import Kind, Room, kinds_of
 from superserve.serving.ray_messages import Hello, encode
 from superserve.serving.ray_models import ModelSource
 
@@ -71,33 +72,35 @@ class FakeCluster:
     """See `superserve.serving.ray_calls.Cluster`.
 
     Attributes:
-        actors: all that were made, in order.
-        refused: nodes, in order.
+        actors: all that were made, in order; ``created``: of which kind.
+        refused: nodes with the kind of worker, in order.
         puts: models whose files were put, in order.
     """
 
     def __init__(self, total: int = 3, free: int | None = None) -> None:
-        self.needs: Mapping[str, int] = {"CPU": 1}
+        self.kinds: Sequence[Kind] = kinds_of(CPU)
         self.actors: list[FakeActor] = []
-        self.refused: list[str] = []
+        self.created: list[int] = []
+        self.refused: list[tuple[str, int]] = []
         self.puts: list[str] = []
         self.going: set[str] = set()
-        self.sized = Room(total, total if free is None else free)
+        self.sized = [Room(total, total if free is None else free)]
 
-    def room(self) -> Room:
-        """See `Cluster.room`."""
+    def rooms(self) -> Sequence[Room]:
+        """See `Cluster.rooms`."""
         return self.sized
 
     def resources(self) -> Mapping[str, float]:
         """See `Cluster.resources`."""
-        return {"CPU": float(self.sized.total)}
+        return {"CPU": float(self.sized[0].total)}
 
     def draining(self) -> set[str]:
         """See `Cluster.draining`."""
         return self.going
 
-    def create(self) -> FakeActor:
+    def create(self, kind: int) -> FakeActor:
         """See `Cluster.create`."""
+        self.created.append(kind)
         self.actors.append(FakeActor(len(self.actors)))
         return self.actors[-1]
 
@@ -106,9 +109,9 @@ class FakeCluster:
         self.puts.append(source.name)
         return ray_models.read(source)
 
-    def refuse(self, node: str) -> None:
+    def refuse(self, node: str, kind: int) -> None:
         """See `Cluster.refuse`."""
-        self.refused.append(node)
+        self.refused.append((node, kind))
 
     def why(self, error: BaseException) -> str:
         """See `Cluster.why`."""
@@ -146,8 +149,11 @@ class ToyEngine:
 
 def create_toy(setup: Setup) -> ToyEngine:
     """The engine of `TOY`."""
-    if "message" in setup.spec.options:
-        raise ValueError(setup.spec.options["message"])
+    options = setup.spec.options
+    if "message" in options:
+        raise ValueError(options["message"])
+    if options.get("broken", "") == options.get("device"):
+        raise ValueError("no such device here")
     return ToyEngine()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 #: Ray's processes take long to start where others use the machine.
 _START_S = 120
 #: Shared memory of a node: all that crosses here is small.
-_STORE_BYTES = 80 * 2**20
+STORE_BYTES = 80 * 2**20
 
 os.environ["RAY_raylet_start_wait_time_s"] = str(_START_S)  # noqa: SIM112  (Ray spells it so)
 os.environ["RAY_AUTH_MODE"] = "disabled"  # else a token would be written into the home folder
@@ -19,30 +19,35 @@ from ray.cluster_utils import Cluster  # noqa: E402  (it reads its settings when
 
 
 class Nodes:
-    """A head on which servers run, and nodes with one processor each for workers."""
+    """A head on which servers run, and nodes with one processor each for workers.
 
-    def __init__(self) -> None:
-        self.cluster = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 0, "object_store_memory": _STORE_BYTES, "include_dashboard": False},
-        )
+    Args:
+        address: where others reach the head; None: as Ray finds it.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        head: dict[str, Any] = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+        if address is not None:
+            head["node_ip_address"] = address
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
 
     @property
     def address(self) -> str:
         """Of the head."""
         return str(self.cluster.address)
 
-    def add(self) -> Any:
-        """One more node."""
-        return self.cluster.add_node(num_cpus=1, object_store_memory=_STORE_BYTES)
+    def add(self, **resources: Any) -> Any:
+        """One more node; it may have more than a processor, as `ray.init` names that."""
+        return self.cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES, **resources)
 
     def remove(self, node: Any) -> None:
         """End a node, and wait until the cluster has noticed."""
-        alive = self._alive()
+        alive = self.alive()
         self.cluster.remove_node(node)
-        wait_for(lambda: self._alive() < alive, "a node that has ended is still counted")
+        wait_for(lambda: self.alive() < alive, "a node that has ended is still counted")
 
-    def _alive(self) -> int:
+    def alive(self) -> int:
+        """How many nodes Ray believes to be there, the head among them."""
         return sum(node["Alive"] for node in self.cluster.global_state.node_table())
 
     def kill(self, node: Any) -> None:

@@ -75,7 +75,10 @@ def serve(
         str | None, typer.Option(help="What becomes of hopeless requests: reject or delay.")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, or emulated:PROFILE[,PROFILE...], which workers have in turns.")
+        str | None,
+        typer.Option(
+            help="cpu, cuda, on Ray also cuda,cpu; or emulated:PROFILE[,PROFILE...], which workers have in turns."
+        ),
     ] = None,
     engine: Annotated[str | None, typer.Option(help="eager, compiled, graphs (on cuda), or auto.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, or auto.")] = None,

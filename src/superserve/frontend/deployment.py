@@ -19,7 +19,7 @@ from superserve.scheduling import SchedulerLimits, create_scheduler
 from superserve.serving.choice import choose_engine
 from superserve.serving.config import Config
 from superserve.serving.dataplane import ServedModel
-from superserve.serving.devices import CUDA, emulated_profile, emulated_sources, workers_for
+from superserve.serving.devices import CUDA, emulated_profile, emulated_sources, single_devices, workers_for
 from superserve.serving.idle_work import SLO_SHARE
 from superserve.serving.ipc import WorkerSpec
 from superserve.serving.ledger import Ledger
@@ -43,7 +43,7 @@ class Deployment(NamedTuple):
 
     folder: ModelFolder
     choice: EngineChoice
-    """What the workers run."""
+    """What the workers run; of several real devices, on the first."""
     profile: Profile
     """Its subnets are those of the workers, in the same order."""
     others: tuple[Profile, ...] = ()
@@ -172,10 +172,9 @@ def deploy(
         raise ConfigError("--profile is for one model: give each its models.NAME.profile in the configuration file")
     deployments = []
     for folder in folders:
-        choice = choose_engine(folder, config.workers.device, _engine_wish(config), config.workers.dtype)
         own = config.settings(folder.config.name).profile
         files = profile_files or ([Path(own)] if own else [])
-        deployments.append(_deployment(folder, choice, files, report))
+        deployments.append(_deployment(folder, _choices(folder, config), files, report))
     if any(deployment.others for deployment in deployments):
         _check_one_device(config)
     return deployments
@@ -188,18 +187,42 @@ def _check_one_device(config: Config) -> None:
             raise ConfigError(f"{key}: works where the workers are of one device; leave it out, or give one profile")
 
 
-def _deployment(folder: ModelFolder, choice: EngineChoice, files: Sequence[Path], report: Report | None) -> Deployment:
+def _choices(folder: ModelFolder, config: Config) -> list[EngineChoice]:
+    """What runs a model, on each of the devices that the configuration names; emulated ones are one choice."""
+    workers = config.workers
+    devices = [workers.device] if emulated_profile(workers.device) is not None else single_devices(workers.device)
+    return [choose_engine(folder, device, _engine_wish(config), workers.dtype) for device in devices]
+
+
+def _deployment(
+    folder: ModelFolder, choices: Sequence[EngineChoice], files: Sequence[Path], report: Report | None
+) -> Deployment:
+    choice = choices[0]
     emulated = emulated_sources(choice.device)
     if len(emulated) > 1:
         profiles = [Profile.load(source).longest for source in emulated]
         return Deployment(folder, choice, profiles[0], tuple(profiles[1:]), tuple(emulated))
-    if len(files) < 2:
+    if len(files) < 2 and len(choices) == 1:
         return Deployment(folder, choice, choose_profile(folder, choice, files[0] if files else None, report))
-    first, *others = (choose_profile(folder, choice, file) for file in files)
+    profiles = [choose_profile(folder, choice, file) for file in files]
+    if len(choices) > 1:
+        _check_each_has_one(choices, profiles)
+    first, *others = profiles
     names = tuple(profile.device.name for profile in (first, *others))
     if len(set(names)) < len(names):
         raise ConfigError(f"--profile: two are of the same device ({', '.join(names)}): give one for each")
     return Deployment(folder, choice, first, tuple(others), names)
+
+
+def _check_each_has_one(choices: Sequence[EngineChoice], profiles: Sequence[Profile]) -> None:
+    """That there is a profile of each kind of device: what runs elsewhere cannot be measured here."""
+    kinds = {profile.device.kind for profile in profiles}
+    without = [choice.device for choice in choices if choice.device not in kinds]
+    if without:
+        raise ConfigError(
+            f"--device {','.join(choice.device for choice in choices)}: no --profile is of {without[0]!r}: run "
+            f"`superserve profile MODEL --device {without[0]} --json FILE` where there is one, and give that FILE, too"
+        )
 
 
 def _engine_wish(config: Config) -> str:

@@ -219,7 +219,9 @@ def serve_models(deployments: Sequence[Deployment], config: Config, *, ready_fil
     """
     use_one_arena()
     for model in deployments:
-        _logger.info("workers run %s: %s", model.folder.config.name, model.choice)
+        _logger.info(
+            "workers run %s: %s", model.folder.config.name, model.choice._replace(device=config.workers.device)
+        )
     specs = [model.workers(config) for model in deployments]
 
     async def serve(make: MakePool) -> None:

@@ -18,7 +18,7 @@ from superserve.engine import Dtype, EngineName
 from superserve.errors import ConfigError
 from superserve.loopback import is_loopback
 from superserve.scheduling.policy import DEFAULT_POLICY, TimeoutAction, policy_names
-from superserve.serving.devices import CPU, CUDA, emulated_profile
+from superserve.serving.devices import CPU, emulated_profile, single_devices
 
 _ENVIRONMENT_PREFIX: Final = "SUPERSERVE_"
 
@@ -147,7 +147,9 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     device: str = CPU
     """``cpu``, ``cuda``, or ``emulated:PROFILE`` (a file or a bundled profile) for workers that only pretend.
 
-    Of several, ``emulated:PROFILE,PROFILE``, workers have them in turns.
+    Of several, ``emulated:PROFILE,PROFILE``, workers have them in turns. On a Ray cluster real ones may be several,
+    too, ``cuda,cpu``, and workers have what their nodes have, the first one first; an emulated device is a resource
+    there that is called like its profile.
     """
     engine: EngineName = "auto"
     """``eager`` (plain torch), ``compiled`` (what `superserve compile` built), ``graphs`` (on ``cuda``), or ``auto``:
@@ -326,7 +328,13 @@ def _check_access(config: Config) -> None:
 
 
 def _check_pool(config: Config) -> None:
-    if config.workers.pool == "ray" and config.repository.folder is not None:
+    workers = config.workers
+    if workers.pool != "ray" and emulated_profile(workers.device) is None and len(single_devices(workers.device)) > 1:
+        raise ConfigError(
+            f"workers.device = {workers.device!r}: the workers of one machine are of one device; several are for "
+            "workers.pool = 'ray' (--pool ray)"
+        )
+    if workers.pool == "ray" and config.repository.folder is not None:
         raise ConfigError(
             "repository.folder: the workers of workers.pool = 'ray' hold the models that they were started with: leave "
             "out --model-repository, and name the models"
@@ -438,8 +446,7 @@ def _check_policy(given: _Given, name: str) -> None:
 
 
 def _check_device(given: _Given, device: str) -> None:
-    if device not in {CPU, CUDA} and not emulated_profile(device):
-        raise ConfigError(
-            f"{given.source}: {given.key}: device {device!r} must be 'cpu', 'cuda' or 'emulated:PROFILE', "
-            "PROFILE being a profile's file or 'r-profile'"
-        )
+    try:
+        single_devices(device)
+    except ConfigError as error:
+        raise ConfigError(f"{given.source}: {given.key}: {error}") from None

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from superserve.engine import IN_FLIGHT, EngineChoice
 from superserve.errors import ConfigError
 from superserve.model_folder import ModelFolder
@@ -34,6 +36,33 @@ def emulated_sources(device: str) -> Sequence[str]:
     if len(set(sources)) != len(sources):
         raise ConfigError(f"device {device!r} names a profile twice: workers of one device need it once")
     return sources
+
+
+def single_devices(device: str) -> Sequence[str]:
+    """The devices that ``--device`` names, one by one: several have commas between them.
+
+    Raises:
+        ConfigError: if one is unknown, or named twice.
+    """
+    if emulated_profile(device):
+        return [f"{_EMULATED_PREFIX}{source}" for source in emulated_sources(device)]
+    devices = device.split(SEPARATOR)
+    if not set(devices) <= {CPU, CUDA}:
+        raise ConfigError(
+            f"device {device!r} must be 'cpu', 'cuda', 'cuda,cpu' or 'emulated:PROFILE', PROFILE being a profile's "
+            "file or 'r-profile'"
+        )
+    if len(set(devices)) < len(devices):
+        raise ConfigError(f"device {device!r} names one twice")
+    return devices
+
+
+def on_device(spec: WorkerSpec, device: str) -> WorkerSpec:
+    """The same workers on one of the devices that they may run on."""
+    emulated = emulated_profile(device)
+    key, value = ("device", device) if emulated is None else ("profiles", emulated)
+    options = {**spec.options, key: value} if key in spec.options else spec.options
+    return msgspec.structs.replace(spec, options=options)
 
 
 def device_of(setup: Setup) -> str:

@@ -1,18 +1,11 @@
 """What a pool of actors wants of Ray: ``ray_cluster.py`` does it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
+from superserve.serving.ray_kinds import Kind, Room
 from superserve.serving.ray_models import ModelSource
-
-
-class Room(NamedTuple):
-    """How many workers a cluster has the resources for."""
-
-    total: int
-    free: int
-    """Of these, how many nobody has taken."""
 
 
 class Actor(Protocol):
@@ -29,28 +22,28 @@ class Cluster(Protocol):
     """Nodes, and actors on them. Every method blocks unless it says otherwise; any thread may call them.
 
     Attributes:
-        needs: the resources of a worker, by Ray's names.
+        kinds: of the workers that it is for; they are named by their place in this sequence.
     """
 
-    needs: Mapping[str, int]
+    kinds: Sequence[Kind]
 
-    def room(self) -> Room:
-        """How many workers would fit in."""
+    def rooms(self) -> Sequence[Room]:
+        """How many workers of each kind would fit in, when all kinds before it have what they need."""
 
     def resources(self) -> Mapping[str, float]:
-        """What there is of what a worker needs."""
+        """What there is of what workers need."""
 
     def draining(self) -> set[str]:
         """The nodes that are about to go, by Ray's ids."""
 
-    def create(self) -> Actor:
-        """An actor, which Ray will start when and where there is room for it, but on no node that was refused."""
+    def create(self, kind: int) -> Actor:
+        """An actor, which Ray will start when and where there is room for it, but on no node that it was refused."""
 
     def put(self, source: ModelSource) -> object:
         """What stands for a model's files as an argument: made once, fetched once per node."""
 
-    def refuse(self, node: str) -> None:
-        """A worker cannot start on a node: leave it out for a while."""
+    def refuse(self, node: str, kind: int) -> None:
+        """A worker cannot start on a node: leave that out for a while, for workers of its kind."""
 
     def why(self, error: BaseException) -> str:
         """What an error of a call says, in a line. Does not block."""

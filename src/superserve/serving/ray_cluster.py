@@ -6,7 +6,7 @@ Everything here blocks: whoever has an event loop calls it in a thread, except f
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from threading import Event, Lock, Thread
@@ -19,9 +19,9 @@ from superserve import __version__
 from superserve.clock import NS_PER_S, monotonic_ns
 from superserve.errors import ConfigError
 from superserve.serving import ray_models
-from superserve.serving.devices import CUDA
 from superserve.serving.ray_actor import LIVE_GROUP, RayWorker
-from superserve.serving.ray_calls import Actor, Room
+from superserve.serving.ray_calls import Actor
+from superserve.serving.ray_kinds import Kind, Room, filled, kinds_of, rooms
 from superserve.serving.ray_models import ModelSource
 from superserve.serving.worker_environment import worker_environment
 
@@ -47,11 +47,12 @@ def connected(address: str | None, device: str) -> Iterator["RayCluster"]:
     Args:
         address: ``host:port`` of its head; None: what ``RAY_ADDRESS`` names, else the one that runs on this machine,
             else one that is started on this machine and ends with the block.
-        device: what each worker gets one of.
+        device: what workers run on; of several, each worker on one.
 
     Raises:
         ConfigError: if Ray is not installed, does not answer in time, or does not take us.
     """
+    kinds = kinds_of(device)
     ray = _import_ray()
     if address is not None:
         _check_reachable(address)
@@ -62,7 +63,7 @@ def connected(address: str | None, device: str) -> Iterator["RayCluster"]:
     connection = _Connection(ray, address)
     connection.open()
     try:
-        yield RayCluster(ray, {"CPU": 1, "GPU": 1} if device == CUDA else {"CPU": 1})
+        yield RayCluster(ray, kinds)
     finally:
         connection.close()
 
@@ -117,48 +118,51 @@ class RayCluster:
 
     Args:
         ray: the module.
-        needs: the resources of a worker, by Ray's names.
+        kinds: of the workers that it is for.
 
     Attributes:
-        needs: the same.
+        kinds: the same.
     """
 
-    def __init__(self, ray: ModuleType, needs: Mapping[str, int]) -> None:
-        self.needs = needs
+    def __init__(self, ray: ModuleType, kinds: Sequence[Kind]) -> None:
+        self.kinds = kinds
         self._ray = ray
         self._class = ray.remote(concurrency_groups={LIVE_GROUP: 1})(RayWorker)
-        self._refused: dict[str, int] = {}
-        """By node: until when."""
+        self._refused: dict[tuple[str, int], int] = {}
+        """By node and kind: until when."""
         self._put: dict[str, Any] = {}
         self._lock = Lock()
 
-    def room(self) -> Room:
-        """See `Cluster.room`."""
-        total, free = self._ray.cluster_resources(), self._ray.available_resources()
-        return Room(self._fits(total), self._fits(free))
+    def rooms(self) -> Sequence[Room]:
+        """See `Cluster.rooms`."""
+        return rooms(self.kinds, self._nodes().values(), self._ray.available_resources())
 
     def resources(self) -> Mapping[str, float]:
         """See `Cluster.resources`."""
         found = self._ray.cluster_resources()
-        return {name: found.get(name, 0) for name in self.needs}
+        return {name: found.get(name, 0) for kind in self.kinds for name in kind.needs}
 
     def draining(self) -> set[str]:
         """See `Cluster.draining`."""
         # Ray Serve and Ray Train ask the same; there is no public way.
         return set(self._ray._private.state.state.get_draining_nodes())  # noqa: SLF001
 
-    def create(self) -> Actor:
+    def create(self, kind: int) -> Actor:
         """See `Cluster.create`."""
+        special = dict(self.kinds[kind].needs)
         options: dict[str, Any] = {
-            "num_cpus": self.needs["CPU"],
-            "num_gpus": self.needs.get("GPU", 0),
+            "num_cpus": special.pop("CPU"),
+            "num_gpus": special.pop("GPU", 0),
+            "resources": special,
             "scheduling_strategy": "SPREAD",
             "max_restarts": 0,  # what comes in its place has to say who it is, and to load
             "runtime_env": {"env_vars": {**_ENVIRONMENT, **worker_environment()}},
         }
-        refused = self._still_refused()
-        if refused:
-            options["label_selector"] = {_NODE_LABEL: f"!in({','.join(refused)})"}
+        # Of two kinds that a node could run, Ray knows not which one the node should be kept for.
+        kept = {node for node, has in self._nodes().items() if not filled(self.kinds, has)[kind]}
+        left_out = sorted(kept.union(self._still_refused(kind)))
+        if left_out:
+            options["label_selector"] = {_NODE_LABEL: f"!in({','.join(left_out)})"}
         return _RayActor(self._ray, self._class.options(**options).remote())
 
     def put(self, source: ModelSource) -> object:
@@ -169,23 +173,24 @@ class RayCluster:
                 self._put[source.model_hash] = self._ray.put(files)
             return self._put[source.model_hash]
 
-    def refuse(self, node: str) -> None:
+    def refuse(self, node: str, kind: int) -> None:
         """See `Cluster.refuse`."""
         with self._lock:
-            self._refused[node] = monotonic_ns() + _REFUSED_NS
+            self._refused[node, kind] = monotonic_ns() + _REFUSED_NS
 
     def why(self, error: BaseException) -> str:
         """See `Cluster.why`."""
         return _line(error)
 
-    def _still_refused(self) -> list[str]:
+    def _still_refused(self, kind: int) -> list[str]:
         now_ns = monotonic_ns()
         with self._lock:
-            self._refused = {node: until_ns for node, until_ns in self._refused.items() if until_ns > now_ns}
-            return sorted(self._refused)
+            self._refused = {refused: until_ns for refused, until_ns in self._refused.items() if until_ns > now_ns}
+            return [node for node, of_kind in self._refused if of_kind == kind]
 
-    def _fits(self, resources: Mapping[str, float]) -> int:
-        return min(int(resources.get(name, 0) // need) for name, need in self.needs.items())
+    def _nodes(self) -> Mapping[str, Mapping[str, float]]:
+        """What each node has, taken or not."""
+        return {node["NodeID"]: node["Resources"] for node in self._ray.nodes() if node["Alive"]}
 
 
 class _RayActor:

@@ -44,6 +44,7 @@ class RayIncarnation:
         models: what it holds, by the pool's numbers.
         sources: where those that have a folder come from.
         owner: who hears of it.
+        kind: which of the cluster's kinds of workers it is of.
         cluster: where its actor is.
         clock: drives limits.
         blocking: threads for what blocks.
@@ -56,6 +57,7 @@ class RayIncarnation:
         sources: Mapping[int, ModelSource],
         owner: IncarnationOwner,
         *,
+        kind: int,
         cluster: Cluster,
         clock: Clock,
         blocking: Executor,
@@ -65,6 +67,7 @@ class RayIncarnation:
         self._models = models
         self._sources = {model: source for model, source in sources.items() if model in models}
         self._owner = owner
+        self._kind = kind
         self._cluster = cluster
         self._clock = clock
         self._blocking = blocking
@@ -134,7 +137,7 @@ class RayIncarnation:
 
     def _create(self) -> None:
         """In a thread; whatever happens meanwhile, no actor is forgotten."""
-        actor = self._actor = self._cluster.create()
+        actor = self._actor = self._cluster.create(self._kind)
         if self._over:
             actor.kill()
 
@@ -194,7 +197,7 @@ class RayIncarnation:
     def _fail(self, message: str) -> None:
         """It cannot start where it is; elsewhere it might."""
         assert self._hello is not None
-        self._blocking.submit(self._cluster.refuse, self._hello.node)
+        self._blocking.submit(self._cluster.refuse, self._hello.node, self._kind)
         self._owner.on_start_failed(self, f"{self.place}: {message}")
         self._end(message)
 

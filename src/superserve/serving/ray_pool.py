@@ -9,13 +9,15 @@ from typing import Any, Final, TypeVar
 
 from superserve.clock import NS_PER_S, Clock, wait_until_ns
 from superserve.errors import ConfigError, WorkerError
+from superserve.serving.devices import on_device
 from superserve.serving.emulated import ENGINE_NAME as EMULATED
 from superserve.serving.incarnation import IncarnationOwner
 from superserve.serving.ipc import Ready, WorkerSpec
 from superserve.serving.overdue import OverdueLimits
 from superserve.serving.pool import Batch, PoolListener
-from superserve.serving.ray_calls import Cluster, Room
+from superserve.serving.ray_calls import Cluster
 from superserve.serving.ray_incarnation import RayIncarnation
+from superserve.serving.ray_kinds import Kind, Room
 from superserve.serving.ray_models import ModelSource, source_of
 from superserve.serving.supervisor import PoolLimits, WorkerSupervisor
 
@@ -42,12 +44,14 @@ class RayPool:
     on a node that is being drained moves as soon as there is one. Each has one batch at a time, launched when it is
     idle: what it runs is decided as late as possible, and there is nothing to take back when it is lost.
 
+    Where there are several kinds of workers, each worker is of one for good, and runs the models on its device.
+
     Args:
         specs: the models that the workers run; numbered from 0 in this order.
-        cluster: where they run.
+        cluster: where they run, and on what.
         clock: drives restarts and limits.
-        count: how many; None: as many as the cluster has room for, less a processor for the router, and more as it
-            grows.
+        count: how many, of the kinds in turns; None: as many of each kind as the cluster has room for, less a processor
+            for the router, and more as it grows.
         limits: how patient to be with workers.
         blocking: threads for calls of Ray that block; shut down with the pool.
 
@@ -73,6 +77,8 @@ class RayPool:
         self._limits = limits
         self._sources: dict[int, ModelSource] = {}
         self._workers: list[WorkerSupervisor] = []
+        self._kinds: list[int] = []
+        """By worker."""
         self._lives: dict[int, RayIncarnation] = {}
         """By worker: the latest."""
         self._moving: dict[int, asyncio.Task[None]] = {}
@@ -99,11 +105,11 @@ class RayPool:
         assert not self._workers, "started twice"
         self._listener = listener
         self._sources = await self._in_thread(self._find_sources)
-        room = await self._in_thread(self._cluster.room)
-        if not room.total:
-            raise ConfigError(self._no_room(await self._in_thread(self._cluster.resources)))
+        rooms = await self._in_thread(self._cluster.rooms)
+        if not all(room.total for room in rooms):
+            self._tell_of_no_room(rooms, await self._in_thread(self._cluster.resources))
         try:
-            self.engines = await self._first([self._add() for _ in range(self._wanted(room))])
+            self.engines = await self._first([self._add(kind) for kind in self._missing(rooms)])
         except BaseException:
             await self._end(at_once=True)
             raise
@@ -141,21 +147,43 @@ class RayPool:
         found = {model: source_of(spec) for model, spec in self._models.items()}
         return {model: source for model, source in found.items() if source is not None}
 
-    def _wanted(self, room: Room) -> int:
-        """How many workers to have in a cluster like this."""
-        held = sum(life.node is not None for life in self._lives.values())
-        routers = 0 if "GPU" in self._cluster.needs else 1  # the router needs a processor of its own, but no GPU
-        return self._count or max(1, min(room.total - routers, held + room.free))
+    def _missing(self, rooms: Sequence[Room]) -> list[int]:
+        """The kinds of the workers that are to be started in a cluster like this, beside those that there are."""
+        kinds = self._cluster.kinds
+        if self._count is not None:
+            return [number % len(kinds) for number in range(self.size, self._count)]
+        found: list[int] = []
+        for number, (kind, room) in enumerate(zip(kinds, rooms, strict=True)):
+            held = sum(life.node is not None for worker, life in self._lives.items() if self._kinds[worker] == number)
+            routers = (
+                1 if kind.needs_only_processors else 0
+            )  # the router needs a processor of its own, and nothing else
+            wanted = min(room.total - routers, held + room.free)
+            found += [number] * (wanted - self._kinds.count(number))
+        if not found and not self._workers:
+            found = [next(number for number, room in enumerate(rooms) if room.total)]
+        return found
 
-    def _no_room(self, resources: Mapping[str, float]) -> str:
-        needs = ", ".join(f"{name}: {need}" for name, need in self._cluster.needs.items())
-        has = ", ".join(f"{name}: {have:g}" for name, have in resources.items())
-        return (
-            f"no worker fits into the Ray cluster: each needs {needs}, and all nodes together have {has}: add a node "
-            "that has them, or choose another --device (workers.device)"
+    def _tell_of_no_room(self, rooms: Sequence[Room], resources: Mapping[str, float]) -> None:
+        """Some kind of worker, or all, can start nowhere.
+
+        Raises:
+            ConfigError: if all.
+        """
+        without = [kind for kind, room in zip(self._cluster.kinds, rooms, strict=True) if not room.total]
+        has = _listed(resources)
+        if len(without) < len(rooms):
+            for kind in without:
+                _logger.warning("no worker on %s, until a node joins that has what it needs: %s", *_told(kind))
+            return
+        needs = "; ".join(f"a worker on {device} needs {needs}" for device, needs in map(_told, without))
+        raise ConfigError(
+            f"no worker fits into the Ray cluster: {needs}; and all nodes together have {has}: add a node that has "
+            "them, or choose another --device (workers.device)"
         )
 
-    def _add(self) -> "asyncio.Future[Mapping[int, Ready]]":
+    def _add(self, kind: int) -> "asyncio.Future[Mapping[int, Ready]]":
+        self._kinds.append(kind)
         worker = WorkerSupervisor(
             len(self._workers),
             self._models,
@@ -172,11 +200,14 @@ class RayPool:
     ) -> RayIncarnation:
         """See `Spawn`; where another one serves, this one is to have a place of its own."""
         del background
+        kind = self._kinds[worker]
+        device = self._cluster.kinds[kind].device
         life = self._lives[worker] = RayIncarnation(
             worker,
-            models,
+            {model: on_device(spec, device) for model, spec in models.items()},
             self._sources,
             owner,
+            kind=kind,
             cluster=self._cluster,
             clock=self._clock,
             blocking=self._blocking,
@@ -219,14 +250,14 @@ class RayPool:
         while True:
             await wait_until_ns(self._clock, self._clock.now_ns() + _LOOK_NS)
             try:
-                room = await self._in_thread(self._cluster.room)
+                rooms = await self._in_thread(self._cluster.rooms)
                 draining = await self._in_thread(self._cluster.draining)
             except Exception as error:  # noqa: BLE001  (whatever Ray raises: it may be back in a second)
                 _logger.warning("cannot look at the Ray cluster: %s", self._cluster.why(error))
                 continue
-            for _ in range(self.size, self._wanted(room)):
+            for kind in self._missing(rooms):
                 _logger.info("the Ray cluster has room for worker %d", self.size)
-                self._add().add_done_callback(_look_at)
+                self._add(kind).add_done_callback(_look_at)
             for number, life in list(self._lives.items()):
                 if life.node in draining and life.engines and number not in self._moving:
                     self._move(number, life)
@@ -259,6 +290,15 @@ class RayPool:
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._blocking, partial(work))
+
+
+def _told(kind: Kind) -> tuple[str, str]:
+    """Its device and its needs, in words."""
+    return kind.device, _listed(kind.needs)
+
+
+def _listed(resources: Mapping[str, float]) -> str:
+    return ", ".join(f"{name}: {amount:g}" for name, amount in resources.items())
 
 
 def _look_at(future: "asyncio.Future[Mapping[int, Ready]]") -> None:

@@ -161,7 +161,7 @@ def test_each_device_has_its_own_overhead() -> None:
     """What the batches of the slow one cost on the way does not make the other's plans worse."""
     scheduler = scheduler_of()
     for _ in range(500):
-        scheduler.observe_overhead(20 * NS_PER_MS, SECOND)
+        scheduler.observe_overhead(20 * NS_PER_MS, SECOND, SECOND)
     assert launched(scheduler.on_arrival(0, request_of(0, 2.5))) == [(FIRST, 1, [0])]
     assert not launched(scheduler.on_arrival(0, request_of(1, 20.0)))
     assert launched(scheduler.on_arrival(0, request_of(2, 30.0))) == [(SECOND, 1, [2])]

@@ -115,6 +115,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         if launch is not None:
             watched.check_loss(self.now_ns, launch)
 
+    @rule(worker=workers, overhead_ms=st.sampled_from([0.1, 0.1, 5.0, 30.0]), times=st.integers(1, 16))
+    def batches_cost(self, worker: int, overhead_ms: float, times: int) -> None:
+        scheduler = self.watched.scheduler
+        for _ in range(times):
+            scheduler.observe_overhead(round(overhead_ms * NS_PER_MS), worker, scheduler._workers.devices[worker])
+
     @rule(delta_ms=st.floats(0.0, 20.0))
     def time_passes(self, delta_ms: float) -> None:
         until_ns = self.now_ns + round(delta_ms * NS_PER_MS)
@@ -373,7 +379,7 @@ def test_a_machine_that_was_slow_is_not_refused_work_for_good(learned: str) -> N
         now_ns += 100 * NS_PER_MS
         scheduler.on_batch_done(now_ns, 0, 60 * planned_ns if learned == "drift" else planned_ns)
         if learned == "overhead":
-            scheduler.observe_overhead(100 * NS_PER_MS)
+            scheduler.observe_overhead(100 * NS_PER_MS, 0)
     asked = [
         scheduler.on_arrival(at_ns, request_of(number, at_ns / NS_PER_MS))
         for number, at_ns in enumerate(range(now_ns, now_ns + NS_PER_S, 10 * NS_PER_MS), 600)
@@ -382,11 +388,39 @@ def test_a_machine_that_was_slow_is_not_refused_work_for_good(learned: str) -> N
     assert any(isinstance(actions[0], Launch) for actions in asked if actions), "within a second"
 
 
+def test_a_far_worker_gets_what_it_can_bring_back_in_time() -> None:
+    """Its way takes 30 ms: what has less is left to the near one, which is planned as if the other were not there."""
+    scheduler = scheduler_of()
+    scheduler.on_worker_ready(0, near := 0)
+    scheduler.on_worker_ready(0, far := 1)
+    for _ in range(8):
+        for worker, overhead_ms in ((near, 0.2), (far, 30.0)):
+            scheduler.observe_overhead(round(overhead_ms * NS_PER_MS), worker)
+    assert scheduler.slow(far)
+    assert scheduler.planned_overhead_ns < NS_PER_MS
+    first, second, third = request_of(0, 0.0, 25.0), request_of(1, 0.0, 25.0), request_of(2, 0.0, 500.0)
+    scheduler.on_arrival(0, first)
+    to_near = scheduler.running(near)
+    assert to_near is not None
+    assert to_near.overhead_ns == scheduler.planned_overhead_ns
+    assert not scheduler.on_arrival(0, second), "it waits for the near one"
+    scheduler.on_batch_done(2 * NS_PER_MS, near, to_near.planned_ns)
+    to_near = scheduler.running(near)
+    assert to_near is not None
+    assert to_near.requests == [second]
+    scheduler.on_arrival(2 * NS_PER_MS, third)
+    to_far = scheduler.running(far)
+    assert to_far is not None
+    assert to_far.overhead_ns >= 30 * NS_PER_MS
+    scheduler.on_worker_lost(3 * NS_PER_MS, near)
+    assert scheduler.planned_overhead_ns >= 30 * NS_PER_MS
+
+
 def test_a_deadline_that_no_machine_could_meet_makes_nothing_forgotten() -> None:
     """Half a millisecond, where the fastest subnet is profiled with one."""
     scheduler = scheduler_of()
     scheduler.on_worker_ready(0, 0)
-    scheduler.observe_overhead(5 * NS_PER_MS)
+    scheduler.observe_overhead(5 * NS_PER_MS, 0)
     planned_ns = scheduler.planned_overhead_ns
     for number in range(100):
         now_ms = 1000.0 * number

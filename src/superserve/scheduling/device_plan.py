@@ -45,7 +45,11 @@ class DevicePlan:
 
     def alone_ns(self, subnet: int, rows: int, bucket: int, drift: float) -> int:
         """What a batch is expected to take at most, dispatch included."""
-        return self.overhead.planned_ns + round(self.tables[bucket].latency_ns[subnet][rows] * drift)
+        return self.overhead.planned_ns + self.run_ns(subnet, rows, bucket, drift)
+
+    def run_ns(self, subnet: int, rows: int, bucket: int, drift: float) -> int:
+        """The same in the worker alone."""
+        return round(self.tables[bucket].latency_ns[subnet][rows] * drift)
 
     def typical_ns(self, subnet: int, rows: int, bucket: int, drift: float) -> int:
         """What it typically takes, dispatch included."""

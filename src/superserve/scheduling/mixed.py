@@ -25,6 +25,14 @@ class Pairing(NamedTuple):
     decision: Decision
 
 
+class _Like(NamedTuple):
+    """What makes workers get the same answer."""
+
+    device: int
+    drift: float
+    overhead_ns: int
+
+
 class MixedScheduler(Scheduler):
     """A `Scheduler` for workers of several devices, each of which is planned with a profile of its own.
 
@@ -63,31 +71,35 @@ class MixedScheduler(Scheduler):
         self._fastest_ns = max(1, min(plan.tables[-1].latency_ns[longest.subnets[0]][1] for plan in self._plans))
         self._live: Sequence[int] = range(len(self._plans))
         """Devices that have a live worker; if none has, those that had."""
-        self._rest_ns: dict[tuple[int, float], int] = {}
-        """By device and drift of idle workers that can serve nothing of what waits: when to ask them again.
+        self._rest_ns: dict[_Like, int] = {}
+        """By what idle workers have in common that can serve nothing of what waits: when to ask them again.
 
         A little later, and when something comes that they can serve.
         """
-        self._waits_ns: dict[tuple[int, float], int] = {}
+        self._waits_ns: dict[_Like, int] = {}
         """The same of those that their policy lets wait, until anything changes."""
         self._admission = MixedAdmission(
             longest, self._queue, self._view, self._share, workers=self._workers, devices=self._plans
         )
         self._plan()
 
+    def slow(self, worker: int) -> bool:
+        """See `Scheduler.slow`: slower or farther than others on the same device."""
+        return self._drift.slow(worker) or self._plans[self._workers.devices.get(worker, 0)].overhead.far(worker)
+
     def preference(self, pairing: Pairing) -> tuple[float, ...]:
         """Of several idle workers, the one with the largest gets its batch."""
         decision = pairing.decision
         return (
             -decision.shed,
-            -self._drift.slow(pairing.worker),
+            -self.slow(pairing.worker),
             decision.subnet,
             self._plans[pairing.device].row_ns,
         )
 
-    def observe_overhead(self, overhead_ns: int, device: int = 0) -> None:
+    def observe_overhead(self, overhead_ns: int, worker: int, device: int = 0) -> None:
         """See `Scheduler.observe_overhead`."""
-        self._plans[device].overhead.observe(overhead_ns)
+        self._plans[device].overhead.observe(overhead_ns, worker)
         self._plan()
 
     def admit(self, now_ns: int, request: Request) -> Sequence[Action]:
@@ -98,9 +110,9 @@ class MixedScheduler(Scheduler):
             fastest, rows, bucket = self.policy.usable(request.min_accuracy)[0], request.rows, request.bucket
             left_ns = request.deadline_ns - now_ns
             self._rest_ns = {
-                (device, drift): until_ns
-                for (device, drift), until_ns in self._rest_ns.items()
-                if self._plans[device].alone_ns(fastest, rows, bucket, drift) >= left_ns
+                like: until_ns
+                for like, until_ns in self._rest_ns.items()
+                if like.overhead_ns + self._plans[like.device].run_ns(fastest, rows, bucket, like.drift) >= left_ns
             }
         return refused
 
@@ -143,9 +155,9 @@ class MixedScheduler(Scheduler):
             self._face(now_ns, worker, device)
             decision = self._plans[device].decide(self._view)
             if isinstance(decision, Wait):
-                self._waits_ns[device, self._drift.of(worker)] = decision.until_ns
+                self._waits_ns[self._like(worker)] = decision.until_ns
             elif not decision.rows:
-                self._rest_ns[device, self._drift.of(worker)] = now_ns + self._fastest_ns
+                self._rest_ns[self._like(worker)] = now_ns + self._fastest_ns
             else:
                 pairing = Pairing(worker, device, decision)
                 if best is None or self.preference(pairing) > self.preference(best):
@@ -156,18 +168,21 @@ class MixedScheduler(Scheduler):
         """Of idle workers that would all get the same answer, the longest idle one with its device, if it is time."""
         self._rest_ns = {like: until_ns for like, until_ns in self._rest_ns.items() if until_ns > now_ns}
         seen = {*self._rest_ns, *self._waits_ns}
-        devices, drift = self._workers.devices, self._drift
         for worker in tuple(self._idle):
-            like = (devices[worker], drift.of(worker))
+            like = self._like(worker)
             if like not in seen:
                 seen.add(like)
-                yield worker, like[0]
+                yield worker, like.device
+
+    def _like(self, worker: int) -> "_Like":
+        device = self._workers.devices[worker]
+        return _Like(device, self._drift.of(worker), self._plans[device].overhead.of(worker))
 
     def _face(self, now_ns: int, worker: int, device: int) -> None:
         """Have the view show what a worker sees."""
         view, plan, plans = self._view, self._plans[device], self._plans
         view.table = plan.tables[-1]
-        view.overhead_ns = plan.overhead.planned_ns
+        view.overhead_ns = plan.overhead.of(worker)
         view.worker_drift = self._drift.of(worker)
         view.workers_idle = len(self._idle)
         count, free_ns = 0.0, 0.0
@@ -209,6 +224,10 @@ class MixedScheduler(Scheduler):
     def _relax(self) -> None:
         for plan in self._plans:
             plan.overhead.relax()
+
+    def _forget_way(self, worker: int) -> None:
+        for plan in self._plans:
+            plan.overhead.forget(worker)
 
     @property
     def capacity(self) -> float:

@@ -195,8 +195,11 @@ class Scheduler:
         return self._view.drift
 
     def slow(self, worker: int) -> bool:
-        """Whether a worker runs this model's batches slower than the others do; it may be idle while work waits."""
-        return self._drift.slow(worker)
+        """Whether a worker runs this model's batches slower than the others do, or the way to it is longer.
+
+        It may be idle while work waits.
+        """
+        return self._drift.slow(worker) or self._overhead.far(worker)
 
     def head_slack_ns(self, now_ns: int) -> int:
         """Slack of the most urgent of the waiting requests, of which there is one.
@@ -256,9 +259,9 @@ class Scheduler:
             self._queue.remove(request)
         return (self._finish(request, Outcome.CANCELLED, Reason.CLIENT_GONE),)
 
-    def observe_overhead(self, overhead_ns: int, device: int = 0) -> None:  # noqa: ARG002  (of the only one)
-        """A batch took this much longer on a device, from its launch to its answers, than its time in the worker."""
-        self._overhead.observe(overhead_ns)
+    def observe_overhead(self, overhead_ns: int, worker: int, device: int = 0) -> None:  # noqa: ARG002  (the only one)
+        """A batch took this much longer, from its launch on a worker to its answers, than its time in the worker."""
+        self._overhead.observe(overhead_ns, worker)
         self._plan()
 
     def on_worker_ready(self, now_ns: int, worker: int, device: int = 0) -> Sequence[Action]:
@@ -346,6 +349,8 @@ class Scheduler:
         if self._shared is None:
             self._workers.leave(worker)
         self._drift.forget(worker)
+        self._forget_way(worker)
+        self._plan()
         overdue = self._overdue.get(worker)
         if overdue is None and worker not in self._running:
             return _NOTHING
@@ -446,9 +451,16 @@ class Scheduler:
     def _relax(self) -> None:
         self._overhead.relax()
 
+    def _least_overhead_ns(self) -> int:
+        """What to plan with for a worker that is not far."""
+        return self._overhead.planned_ns
+
+    def _forget_way(self, worker: int) -> None:
+        self._overhead.forget(worker)
+
     def _plan(self) -> None:
         """From now on plan with what is known of overhead and drift."""
-        self._view.overhead_ns = self._overhead.planned_ns
+        self._view.overhead_ns = self._least_overhead_ns()
         self._view.drift = self._drift.planned
         self._admission.price(self._overhead.typical_ns)
 
@@ -471,13 +483,12 @@ class Scheduler:
             if worker is None:
                 self._wake_ns = self._slow_after_ns
                 break
-            view.worker_drift = self._drift.of(worker)
-            view.workers_idle = len(self._idle)
+            self._show(worker)
             decision = self._decide(view)
             if isinstance(decision, Wait):
                 self._wake_ns = decision.until_ns
                 break
-            if (decision.shed or not decision.rows) and self._drift.slow(worker):
+            if (decision.shed or not decision.rows) and self.slow(worker):
                 # What a slow worker cannot do, another one may: it gives up nothing, and is asked again a little later.
                 self._slow_after_ns = now_ns + self._fastest_ns
                 continue
@@ -491,7 +502,16 @@ class Scheduler:
             if decision.rows:
                 actions.append(self._launch(now_ns, decision, self._claim(decision.worker, worker)))
                 batches -= 1
+        view.overhead_ns = self._least_overhead_ns()
         return actions
+
+    def _show(self, worker: int) -> None:
+        """Have the view show what a worker sees."""
+        view = self._view
+        view.worker_drift = self._drift.of(worker)
+        if self._overhead.uneven:
+            view.overhead_ns = self._overhead.of(worker)
+        view.workers_idle = len(self._idle)
 
     def _look(self, now_ns: int) -> SchedulerView:
         """What all decisions of an instant have in common."""
@@ -515,7 +535,7 @@ class Scheduler:
             return []
         view = self._view
         first_ns = view.free_sum_ns / max(1, view.workers_total)
-        batch_ns = self._expected_ns(self.policy.subnets[0], self.policy.table.max_rows) + view.overhead_ns
+        batch_ns = self._expected_ns(self.policy.subnets[0], self.policy.table.max_rows) + self._least_overhead_ns()
         rows_at_once = self.policy.table.max_rows * (self.capacity or 1.0) * view.share
         found = victims(self._queue, first_ns, batch_ns, rows_at_once)
         for request in found:
@@ -524,12 +544,15 @@ class Scheduler:
 
     def _at_hand(self, now_ns: int) -> int | None:
         """The longest idle worker that is not slow, else the least slow one; None if it is too early for that."""
-        if not self._drift.uneven:
+        if not (self._drift.uneven or self._overhead.uneven):
             return self._idle[0]
         for worker in self._idle:
-            if not self._drift.slow(worker):
+            if not self.slow(worker):
                 return worker
-        return None if now_ns < self._slow_after_ns else min(self._idle, key=self._drift.of)
+        return None if now_ns < self._slow_after_ns else min(self._idle, key=self._slowness)
+
+    def _slowness(self, worker: int) -> tuple[float, int]:
+        return self._drift.of(worker), self._overhead.of(worker)
 
     def _claim(self, chosen: int | None, at_hand: int) -> int:
         worker = at_hand if chosen is None else chosen

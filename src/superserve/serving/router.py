@@ -365,7 +365,7 @@ class Router:
         """Learn and count where the time of a batch went; its answers have been given since ``began_ns``."""
         now_ns, count = self._clock.now_ns(), len(answered)
         overhead_ns = now_ns - launch.launched_ns - times.infer_ns
-        self._scheduler.observe_overhead(overhead_ns, launch.device)
+        self._scheduler.observe_overhead(overhead_ns, launch.worker, launch.device)
         if self.recorder is not None:
             self.recorder.answered(launch, answered)
         if self._tracer is not None:

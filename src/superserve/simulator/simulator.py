@@ -170,7 +170,7 @@ class Simulation:
                 del self._running[what]
                 self._apply(now_ns, self._scheduler.on_batch_done(now_ns, what, running[1]))
                 if self._tells_overhead:
-                    self._scheduler.observe_overhead(running[2], self._device(what))
+                    self._scheduler.observe_overhead(running[2], what, self._device(what))
         elif isinstance(what, WorkerEvent):
             self._change(what)
         else:

@@ -164,9 +164,10 @@ def servers(plan: Plan) -> list[Rates]:
     """The second part."""
     measured = (OURS, OURS_RAY, PEERS["ray"])
     found = []
-    with one_cluster() as parent, tempfile.TemporaryDirectory(prefix="ray-pool-") as folder:
+    with tempfile.TemporaryDirectory(prefix="ray-pool-") as folder:
         for job in (JOBS[name] for name in plan.jobs):
-            with paused(measured, job, Path(folder)) as running:
+            # Ray Serve's controller outlives whoever started it: the next one would find it, with its port.
+            with one_cluster() as parent, paused(measured, job, Path(folder)) as running:
                 rates = saturations(running, plan, print, lambda _: _cpu_s(parent))
             by_name = dict(zip([peer.name for peer in measured], rates, strict=True))
             found.append(

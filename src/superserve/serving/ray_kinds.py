@@ -20,9 +20,9 @@ class Kind(NamedTuple):
     """The resources of a worker, by Ray's names."""
 
     @property
-    def needs_only_processors(self) -> bool:
-        """Whether it could run wherever a router can."""
-        return self.needs.keys() == {_CPU}
+    def told(self) -> str:
+        """Its needs, in words."""
+        return _listed(self.needs)
 
     def fits(self, resources: Mapping[str, float]) -> int:
         """How many workers of it so much is enough for."""
@@ -62,6 +62,24 @@ def rooms(kinds: Sequence[Kind], nodes: Iterable[Mapping[str, float]], free: Map
     return [Room(*counts) for counts in zip(total, filled(kinds, free), strict=True)]
 
 
+def wanted(kind: Kind, room: Room, held: int) -> int:
+    """How many workers of a kind to have where so many have a place.
+
+    The router needs a processor of its own, and nothing else that workers need.
+    """
+    routers = 1 if kind.needs.keys() == {_CPU} else 0
+    return min(room.total - routers, held + room.free)
+
+
+def no_room(kinds: Sequence[Kind], resources: Mapping[str, float]) -> str:
+    """What to say where no worker of any kind fits into what all nodes together have."""
+    needs = "; ".join(f"a worker on {kind.device} needs {kind.told}" for kind in kinds)
+    return (
+        f"no worker fits into the Ray cluster: {needs}; and all nodes together have {_listed(resources)}: add a node "
+        "that has them, or choose another --device (workers.device)"
+    )
+
+
 def filled(kinds: Sequence[Kind], resources: Mapping[str, float]) -> Sequence[int]:
     """How many workers of each kind so much is enough for, when all kinds before it have taken theirs."""
     left = dict(resources)
@@ -79,3 +97,7 @@ def _special(device: str, *, alone: bool) -> Mapping[str, int]:
     if emulated is None:
         return {_GPU: 1} if device == CUDA else {}
     return {} if alone else {Path(emulated).stem: 1}
+
+
+def _listed(resources: Mapping[str, float]) -> str:
+    return ", ".join(f"{name}: {amount:g}" for name, amount in resources.items())

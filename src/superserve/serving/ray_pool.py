@@ -17,7 +17,7 @@ from superserve.serving.overdue import OverdueLimits
 from superserve.serving.pool import Batch, PoolListener
 from superserve.serving.ray_calls import Cluster
 from superserve.serving.ray_incarnation import RayIncarnation
-from superserve.serving.ray_kinds import Kind, Room
+from superserve.serving.ray_kinds import Room, no_room, wanted
 from superserve.serving.ray_models import ModelSource, source_of
 from superserve.serving.supervisor import PoolLimits, WorkerSupervisor
 
@@ -107,7 +107,7 @@ class RayPool:
         self._sources = await self._in_thread(self._find_sources)
         rooms = await self._in_thread(self._cluster.rooms)
         if not all(room.total for room in rooms):
-            self._tell_of_no_room(rooms, await self._in_thread(self._cluster.resources))
+            await self._tell_of_lack(rooms)
         try:
             self.engines = await self._first([self._add(kind) for kind in self._missing(rooms)])
         except BaseException:
@@ -155,32 +155,22 @@ class RayPool:
         found: list[int] = []
         for number, (kind, room) in enumerate(zip(kinds, rooms, strict=True)):
             held = sum(life.node is not None for worker, life in self._lives.items() if self._kinds[worker] == number)
-            routers = (
-                1 if kind.needs_only_processors else 0
-            )  # the router needs a processor of its own, and nothing else
-            wanted = min(room.total - routers, held + room.free)
-            found += [number] * (wanted - self._kinds.count(number))
+            found += [number] * (wanted(kind, room, held) - self._kinds.count(number))
         if not found and not self._workers:
             found = [next(number for number, room in enumerate(rooms) if room.total)]
         return found
 
-    def _tell_of_no_room(self, rooms: Sequence[Room], resources: Mapping[str, float]) -> None:
-        """Some kind of worker, or all, can start nowhere.
+    async def _tell_of_lack(self, rooms: Sequence[Room]) -> None:
+        """Some kinds of workers, or all, can start nowhere.
 
         Raises:
             ConfigError: if all.
         """
-        without = [kind for kind, room in zip(self._cluster.kinds, rooms, strict=True) if not room.total]
-        has = _listed(resources)
-        if len(without) < len(rooms):
-            for kind in without:
-                _logger.warning("no worker on %s, until a node joins that has what it needs: %s", *_told(kind))
-            return
-        needs = "; ".join(f"a worker on {device} needs {needs}" for device, needs in map(_told, without))
-        raise ConfigError(
-            f"no worker fits into the Ray cluster: {needs}; and all nodes together have {has}: add a node that has "
-            "them, or choose another --device (workers.device)"
-        )
+        kinds = [kind for kind, room in zip(self._cluster.kinds, rooms, strict=True) if not room.total]
+        if len(kinds) == len(rooms):
+            raise ConfigError(no_room(kinds, await self._in_thread(self._cluster.resources)))
+        for kind in kinds:
+            _logger.warning("no worker on %s, until a node joins that has what it needs: %s", kind.device, kind.told)
 
     def _add(self, kind: int) -> "asyncio.Future[Mapping[int, Ready]]":
         self._kinds.append(kind)
@@ -290,15 +280,6 @@ class RayPool:
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._blocking, partial(work))
-
-
-def _told(kind: Kind) -> tuple[str, str]:
-    """Its device and its needs, in words."""
-    return kind.device, _listed(kind.needs)
-
-
-def _listed(resources: Mapping[str, float]) -> str:
-    return ", ".join(f"{name}: {amount:g}" for name, amount in resources.items())
 
 
 def _look_at(future: "asyncio.Future[Mapping[int, Ready]]") -> None:

@@ -1,11 +1,8 @@
 """Nodes that have different devices: each gets workers on what it has, and each worker is planned with that."""
 
-import http.client
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,11 +17,11 @@ from superserve.processor import cpu_name
 from superserve.profile import Profile
 from superserve.serving.devices import CPU, CUDA, device_name
 from support.profiles import guessed_profile, with_factors
+from support.ray_load import asked, attempts_of, places
 from support.ray_nodes import Nodes, says, wait_for
 from support.server_process import ServerProcess, serving
 
 DIGITS = Path("digits")
-TENSOR = {"name": "image", "shape": [1, 8, 8], "datatype": "UINT8", "data": [0] * 64}
 SLOWER = 10.0
 
 
@@ -37,34 +34,6 @@ def having(nodes: Nodes, *resources: dict[str, Any]) -> Iterator[list[str]]:
     finally:
         for node in added:
             nodes.remove(node)
-
-
-def asked(port: int, method: str, path: str, body: Any = None, **headers: str) -> bytes:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request(method, path, None if body is None else json.dumps(body), headers)
-    response = connection.getresponse()
-    found = response.read()
-    connection.close()
-    assert response.status == 200, found
-    return found
-
-
-def devices_told(server: ServerProcess, requests: int) -> list[dict[str, Any]]:
-    """What `why` tells of the batch of each of so many requests that come at once."""
-
-    def told(number: int) -> dict[str, Any]:
-        asked(server.port, "POST", "/v2/models/digits/infer", {"inputs": [TENSOR]}, **{"x-request-id": f"r{number}"})
-        attempt: dict[str, Any] = json.loads(asked(server.port, "GET", f"/v2/decisions/r{number}"))["attempts"][-1]
-        return attempt
-
-    with ThreadPoolExecutor(8) as clients:
-        return list(clients.map(told, range(requests)))
-
-
-def places(log: Path) -> dict[int, str]:
-    """By worker: the first characters of the id of the node where it is."""
-    found = re.findall(r"worker (\d+) is ready on node (\w+)", log.read_text())
-    return {int(worker): node for worker, node in found}
 
 
 def test_a_node_has_workers_on_the_devices_that_it_has(nodes: Nodes, tmp_path: Path) -> None:
@@ -84,8 +53,8 @@ def test_a_node_has_workers_on_the_devices_that_it_has(nodes: Nodes, tmp_path: P
         device = f"emulated:r-profile,{file}"
         with serving(DIGITS, *options, scratch=tmp_path, device=device, start_s=240) as server:
             wait_for(says(server.log, "is ready on node", 3), "a worker for each device")
-            told = devices_told(server, 60)
-            where = places(server.log)
+            told = attempts_of(server, 60)
+            where = {worker: node for worker, (node, _) in places(server.log).items()}
             assert server.stop(60) == 0
     assert sorted(where.values()) == sorted(node[:8] for node in ids[:3]), "who has no device gets no worker"
     planned = {"r-profile": fast.subnets[0].p99_us, str(file): slow.subnets[0].p99_us}
@@ -115,7 +84,7 @@ def test_a_gpu_that_torch_cannot_use_leaves_the_processors(nodes: Nodes, tmp_pat
         assert server.stop(60) == 0
     told = next(line for line in server.log.read_text().splitlines() if "no GPU here" in line)
     assert f"node {with_gpu[:8]}" in told
-    assert {node in {each[:8] for each in without} for node in places(server.log).values()} == {True}
+    assert {node for node, _ in places(server.log).values()} <= {each[:8] for each in without}
 
 
 def test_both_devices_want_a_profile(nodes: Nodes, tmp_path: Path) -> None:

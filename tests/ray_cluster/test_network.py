@@ -1,6 +1,5 @@
 """Nodes that are hosts of their own, on a network that is slow, loses packets, and falls apart under a load."""
 
-import http.client
 import json
 import os
 import threading
@@ -22,7 +21,7 @@ from superserve.model_folder import ModelFolder, bundled_models
 from superserve.serving.ray_cluster import connected
 from support.network import Link, NoNetworkError, Relay
 from support.ray_hosts import CLOCK_AHEAD_S, RayHosts
-from support.ray_load import DIGITS, SLO_MS, begin, best_rate, on_ray, row_of
+from support.ray_load import DIGITS, SLO_MS, asked, attempts_of, begin, best_rate, on_ray, places, row_of
 from support.ray_nodes import says, wait_for
 from support.server_process import ServerProcess
 
@@ -64,10 +63,7 @@ def three_workers(hosts: RayHosts, scratch: Path) -> Iterator[ServerProcess]:
 def assert_each_answered_once(row: ResultRow, server: ServerProcess) -> None:
     """In time, says the client; and the server counts no more answers than that."""
     assert (row.served, row.failed) == (row.offered, 0)
-    connection = http.client.HTTPConnection("127.0.0.1", server.port)
-    connection.request("GET", f"/v2/models/{DIGITS}/stats")
-    (model,) = json.load(connection.getresponse())["model_stats"]
-    connection.close()
+    (model,) = json.loads(asked(server.port, "GET", f"/v2/models/{DIGITS}/stats"))["model_stats"]
     assert model["inference_stats"]["success"]["count"] == row.offered
     assert model["inference_stats"]["fail"]["count"] == 0
 
@@ -111,6 +107,20 @@ def test_a_slow_network_that_loses_packets(hosts: RayHosts, tmp_path: Path) -> N
         assert row.p50_ms > 30.0, "nobody was near"
         for host in range(1, HOSTS + 1):
             hosts.network.link(host)
+
+
+def test_what_a_far_host_costs_is_planned_for_it_alone(hosts: RayHosts, tmp_path: Path) -> None:
+    """80 ms there and back; the others are as near as before."""
+    with three_workers(hosts, tmp_path) as server:
+        hosts.network.link(1, delay_ms=40.0)
+        attempts_of(server, 300)
+        planned_ms: dict[int, float] = {
+            told["worker"]: told["planned_overhead_ms"] for told in attempts_of(server, 100)
+        }
+        hosts.network.link(1)
+        (far,) = [worker for worker, (_, host) in places(server.log).items() if host == hosts.name(1)]
+    assert planned_ms.pop(far) >= 80.0
+    assert max(planned_ms.values()) < 40.0
 
 
 def test_a_partition_under_load_and_its_healing(hosts: RayHosts, tmp_path: Path) -> None:

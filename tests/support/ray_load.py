@@ -1,10 +1,15 @@
 """Servers on a Ray cluster, and loads that run beside what happens to it."""
 
 import contextlib
+import http.client
+import json
+import re
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -87,3 +92,34 @@ def on_ray(address: str, scratch: Path, *arguments: str) -> Iterator[ServerProce
     options = ("--pool", "ray", "--ray-address", address, *arguments)
     with serving(Path(DIGITS), *options, scratch=scratch, device=f"emulated:{profile}", start_s=240) as server:
         yield server
+
+
+def asked(port: int, method: str, path: str, body: Any = None, **headers: str) -> bytes:
+    """The body of an answer with status 200."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request(method, path, None if body is None else json.dumps(body), headers)
+    response = connection.getresponse()
+    found = response.read()
+    connection.close()
+    assert response.status == 200, found
+    return found
+
+
+def attempts_of(server: ServerProcess, requests: int) -> list[dict[str, Any]]:
+    """What `superserve why` tells of the batch that answered each of so many requests, of which eight come at once."""
+    tensor = {"name": "image", "shape": [1, 8, 8], "datatype": "UINT8", "data": [0] * 64}
+
+    def attempt(number: int) -> dict[str, Any]:
+        sent = {"inputs": [tensor]}
+        asked(server.port, "POST", f"/v2/models/{DIGITS}/infer", sent, **{"x-request-id": f"r{number}"})
+        told: dict[str, Any] = json.loads(asked(server.port, "GET", f"/v2/decisions/r{number}"))["attempts"][-1]
+        return told
+
+    with ThreadPoolExecutor(8) as clients:
+        return list(clients.map(attempt, range(requests)))
+
+
+def places(log: Path) -> dict[int, tuple[str, str]]:
+    """By worker: the first characters of the id of the node where it is, and what that calls itself."""
+    found = re.findall(r"worker (\d+) is ready on node (\w+) \((.*?)\)", log.read_text())
+    return {int(worker): (node, host) for worker, node, host in found}

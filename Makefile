@@ -97,7 +97,7 @@ $(VENV)/.installed-ray: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP_INSTALL) --editable '.[ray,test]' 'ray[serve]'
 	@touch $@
 
-test-ray:  ## Clusters of Ray nodes that are killed, drained and added, in an environment of their own (5 minutes)
+test-ray:  ## Clusters of Ray nodes that are killed, drained, added and cut off, in an environment of their own (6 minutes)
 	@$(MAKE) --no-print-directory VENV=$(RAY_VENV) $(RAY_VENV)/.installed-ray
 	$(RAY_VENV)/bin/python -m pytest tests/ray_cluster $(TEST_ARGS)
 

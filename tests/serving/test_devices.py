@@ -11,7 +11,17 @@ from superserve.errors import ConfigError
 from superserve.model_folder import ModelFolder, write_json
 from superserve.processor import cpu_name
 from superserve.serving.choice import choose_engine
-from superserve.serving.devices import CPU, batch_grid, device_of, emulated_profile, emulated_sources, workers_for
+from superserve.serving.devices import (
+    CPU,
+    CUDA,
+    batch_grid,
+    device_of,
+    emulated_profile,
+    emulated_sources,
+    on_device,
+    single_devices,
+    workers_for,
+)
 from superserve.serving.emulated import SEPARATOR
 from superserve.serving.ipc import Setup, WorkerSpec
 from support.serving import MODEL
@@ -61,6 +71,19 @@ def test_workers_emulate_several_devices_in_turns(folder: ModelFolder) -> None:
     assert [device_of(setup) for setup in setups] == ["r-profile", "/p/slow.json", "r-profile"]
     with pytest.raises(ConfigError, match="twice"):
         emulated_sources("emulated:r-profile,r-profile")
+
+
+def test_workers_of_several_devices_are_each_on_one(folder: ModelFolder) -> None:
+    """In the order of ``--device``; nothing else of what they run changes, and what has no device stays as it is."""
+    assert single_devices("cuda,cpu") == ["cuda", "cpu"]
+    assert single_devices("emulated:r-profile,/p/slow.json") == ["emulated:r-profile", "emulated:/p/slow.json"]
+    real = workers_for(folder, EngineChoice(CPU, "eager", "float32"))
+    assert on_device(real, CUDA).options == {**real.options, "device": CUDA}
+    emulated = emulated_spec(folder, ["r-profile", "/p/slow.json"])
+    one = on_device(emulated, "emulated:/p/slow.json")
+    assert [device_of(Setup(worker, one)) for worker in range(2)] == ["/p/slow.json"] * 2
+    plain = msgspec.structs.replace(real, options={})
+    assert on_device(plain, CUDA) == plain
 
 
 def emulated_spec(folder: ModelFolder, sources: Sequence[str]) -> WorkerSpec:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from support.network import Network
+from support.network import Network, NoNetworkError
 from support.ray_nodes import STORE_BYTES, Nodes, wait_for
 
 #: How far a host's clock is ahead of that of the host before: eleven days. It starts with a machine.
@@ -53,6 +53,7 @@ class RayHosts:
             self._stack.enter_context(self.network)
             self.nodes = Nodes(self.network.addresses[0])
             self._stack.callback(self.nodes.cluster.shutdown)
+            self._try()
             for host in self.network.namespaces:
                 self._start(host)
             wait_for(lambda: len(self.node_ids()) == len(self.network.namespaces), "the hosts have joined", 120.0)
@@ -81,6 +82,12 @@ class RayHosts:
         wait_for(lambda: not self.network.processes(host), "Ray's processes of a host that was given up end")
         self._start(host)
         wait_for(lambda: len(self.node_ids()) > before, "the host has joined", 120.0)
+
+    def _try(self) -> None:
+        """See to it that processes can be hosts."""
+        tried = subprocess.run([*self._inside(1), "true"], capture_output=True, text=True, check=False)
+        if tried.returncode:
+            raise NoNetworkError(f"no namespaces of mounts, names or clocks: {tried.stderr.strip()}")
 
     def _start(self, host: int) -> None:
         command, none = [*self._inside(host), *self._ray(host)], subprocess.DEVNULL

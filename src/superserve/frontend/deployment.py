@@ -221,7 +221,8 @@ def _check_each_has_one(choices: Sequence[EngineChoice], profiles: Sequence[Prof
     if without:
         raise ConfigError(
             f"--device {','.join(choice.device for choice in choices)}: no --profile is of {without[0]!r}: run "
-            f"`superserve profile MODEL --device {without[0]} --json FILE` where there is one, and give that FILE, too"
+            f"`superserve profile MODEL --device {without[0]} --engine {choices[0].engine} --json FILE` where there is "
+            "one, and give that FILE, too"
         )
 
 

@@ -109,6 +109,11 @@ def test_write_a_policy(tmp_path: Path) -> None:
     assert (tmp_path / "decisions.jsonl").read_text().count("\n") > 100
 
 
+def test_write_an_adapter(tmp_path: Path) -> None:
+    """Adapters that a package brings are found."""
+    work_through("write-an-adapter.md", tmp_path)
+
+
 def test_explain_a_request(tmp_path: Path) -> None:
     """Three requests that end differently, each explained."""
     reader = work_through("explain-a-request.md", tmp_path)

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from superserve.supernet.conversion import convert, reorder_by_importance
-from superserve.supernet.conversion.tracer import tensors
+from superserve.supernet.conversion.arguments import tensors
 from superserve.supernet.network import ElasticNetwork
 from support.peers import import_torchvision
 from support.plain_models import randomised

@@ -89,4 +89,3 @@ def test_the_page_works_as_written(tmp_path: Path) -> None:
     assert all(text in reader.said for text in reader.promised), reader.said
     assert re.search(r"\d subnets, [\d.]+ to [\d.]+ % on validation images", reader.said)
     assert re.search(r"\[0 1\] labels \[0 1\] by subnet s\d", reader.said)
-    assert "kind='heads', units=4, kept=(2, 3, 4)" in reader.said

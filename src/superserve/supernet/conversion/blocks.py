@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from torch import nn
 
 from superserve.subnet import KeepRule
+from superserve.supernet.conversion.groups import Join
 from superserve.supernet.conversion.plan import BlockPlan, StagePlan
-from superserve.supernet.conversion.tracer import Candidate, Trace, repeated_calls
+from superserve.supernet.conversion.trace import Candidate, Trace, repeated_calls
 
 
 def choose_blocks(found: Trace) -> list[Candidate]:
@@ -14,7 +15,7 @@ def choose_blocks(found: Trace) -> list[Candidate]:
 
     Residual modules nest: an encoder whose output is its input plus what its layers added is one itself, and so is
     the attention in a layer. A block is a candidate with at most one candidate directly inside; what has more is a
-    row of blocks, and its parts are looked at instead.
+    row of blocks, and its parts are looked at instead. So is what holds nothing but a row.
     """
     repeated = repeated_calls(found)
     candidates = {c.module: c for c in found.candidates if c.module not in repeated}
@@ -39,11 +40,16 @@ def _nearest(name: str, candidates: dict[str, Candidate]) -> str | None:
 
 def _descend(name: str, inside: dict[str, list[str]]) -> list[str]:
     """A candidate itself, or the blocks of the row that it is."""
-    parts = inside[name]
-    row_of_one = len(parts) == 1 and parts[0].rpartition(".")[2].isdigit()
-    if len(parts) < 2 and not row_of_one:
+    if not _is_row(name, inside):
         return [name]
-    return [block for part in parts for block in _descend(part, inside)]
+    return [block for part in inside[name] for block in _descend(part, inside)]
+
+
+def _is_row(name: str, inside: dict[str, list[str]]) -> bool:
+    parts = inside[name]
+    if len(parts) == 1:
+        return parts[0].rpartition(".")[2].isdigit() or _is_row(parts[0], inside)
+    return len(parts) > 1
 
 
 def make_stages(
@@ -83,15 +89,22 @@ def _stage(
     head = _head(model, found, row[0].module)
     if head is not None:
         plans.insert(0, BlockPlan(module=head, skippable=False))
-    total = len(plans)
-    # A row without a leading block keeps one; a single block on its own may go.
-    depths = {max(1, int(total * ratio + 0.5)) for ratio in depth_ratios} | {total}
-    if total == 1:
-        depths |= {0}
     parts = model.get_submodule(row[0].module).modules()
     convolutional = any(isinstance(part, nn.modules.conv._ConvNd) for part in parts)  # noqa: SLF001 (the common base)
     chosen: KeepRule = rule or ("first" if convolutional else "spread")
-    return StagePlan(blocks=tuple(plans), depths=tuple(sorted(depths)), rule=chosen)
+    return StagePlan(blocks=tuple(plans), depths=_depths(len(plans), depth_ratios), rule=chosen)
+
+
+def join_stage(join: Join, depth_ratios: tuple[float, ...]) -> StagePlan:
+    """The parts of a concatenation, of which the last ones can be left out: what is left is then a leading part."""
+    blocks = tuple(BlockPlan(module=part, skippable=True, joins=join.dim) for part in join.parts)
+    return StagePlan(blocks=blocks, depths=_depths(len(blocks), depth_ratios), rule="first")
+
+
+def _depths(blocks: int, ratios: tuple[float, ...]) -> tuple[int, ...]:
+    """How many blocks may be kept: at least one of a row; a single block on its own may go."""
+    depths = {max(1, int(blocks * ratio + 0.5)) for ratio in ratios} | {blocks}
+    return tuple(sorted(depths | {0} if blocks == 1 else depths))
 
 
 def _head(model: nn.Module, found: Trace, first: str) -> str | None:

@@ -12,12 +12,15 @@ from torch import Tensor, nn
 
 from superserve.errors import ConversionError
 from superserve.supernet.actuator import apply
-from superserve.supernet.conversion.build import Findings, find, guess_followers, make_plan
+from superserve.supernet.conversion.arguments import tensors
+from superserve.supernet.conversion.build import make_plan
 from superserve.supernet.conversion.conversion import Conversion
+from superserve.supernet.conversion.findings import Findings, find, guess_followers
 from superserve.supernet.conversion.network import ConvertedNetwork, insert, remove
 from superserve.supernet.conversion.options import Options
 from superserve.supernet.conversion.report import make_report
-from superserve.supernet.conversion.tracer import Trace, evaluation, tensors, trace
+from superserve.supernet.conversion.trace import Trace
+from superserve.supernet.conversion.tracer import evaluation, trace
 from superserve.supernet.conversion.verify import (
     bind_geometry,
     failing_blocks,
@@ -181,7 +184,10 @@ def _insert_what_works(
     model: nn.Module, found: Trace, findings: Findings, options: Options, run: Callable[[], Any]
 ) -> ConvertedNetwork:
     """Insert the operators; leave out what turns out not to work when it is tried."""
-    guesses = {name: guess_followers(model, found, group) for name, group in findings.groups.items()}
+    guesses = {
+        name: [] if name in findings.joins else guess_followers(model, found, group)
+        for name, group in findings.groups.items()
+    }
     while findings.groups or findings.blocks:
         network = insert(model, make_plan(model, found, findings, options))
         try:

@@ -22,6 +22,7 @@ class Member:
     module: str
     parameter: str
     dim: int
+    """As torch lays layers out: 0 are the outputs, 1 the inputs, also of a layer whose weight is transposed."""
     size: int
     role: Role
     copies: int = 1
@@ -79,6 +80,18 @@ class Group:
         root.divide(member.size // member.copies)
         if member not in root.members:
             root.members.append(member)
+
+
+@dataclass(frozen=True, eq=False)
+class Join:
+    """What a module has concatenated: something of its own, then the outputs of its parts."""
+
+    group: Group
+    """Of the concatenated dimension."""
+    dim: int
+    size: int
+    parts: dict[str, int]
+    """How much each part adds, by its module, in order."""
 
 
 def union(first: Group, second: Group) -> Group:

@@ -1,11 +1,16 @@
-"""Rules for functions that take a layer's parameters: where channels are made and used."""
+"""Rules for functions and modules that own parameters: where channels are made and used."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from superserve.supernet.conversion.groups import Follower, Group, Member, union
-from superserve.supernet.conversion.operand import Call, Dims, Operand
+from torch import nn
+
+from superserve.errors import ConversionError
+from superserve.supernet.conversion.adaptations import Concatenation, Projection
+from superserve.supernet.conversion.groups import Follower, Group, Join, Member, union
+from superserve.supernet.conversion.operand import Call, Dims, Operand, index
+from superserve.supernet.conversion.sizes import input_member, layer_sizes, output_members
 
 
 @dataclass
@@ -194,3 +199,47 @@ def _embedding(_layers: Layers, call: Call) -> Dims:
     for operand in call.operands:
         operand.claimed = True
     return [None] * len(call.shape)
+
+
+def projected(layers: Layers, call: Call, module: nn.Module, said: Projection) -> Dims:
+    """The groups of a projection's output; ``call`` is that of the module.
+
+    Raises:
+        ConversionError: if the module has not done what its adapter says.
+    """
+    name, x = call.where, call.first
+    outputs, inputs, _ = layer_sizes(module, said)
+    if (x.shape[-1:], call.shape) != ((inputs,), (*x.shape[:-1], outputs)):
+        raise ConversionError(
+            f"the adapter of {name} says that it maps a last dimension of {inputs} to {outputs}, but it made "
+            f"{call.shape} of {x.shape}"
+        )
+    _takes(layers, name, x.dims[-1], input_member(name, module, said))
+    group = layers.outputs.setdefault(name, Group(outputs)).find()
+    for member in output_members(name, module, said):
+        group.add(member)
+    return [*x.dims[:-1], group]
+
+
+def joined(name: str, said: Concatenation, sizes: Mapping[str, tuple[int, ...]], shape: tuple[int, ...]) -> Join:
+    """What a module has concatenated, from the shapes of its parts' outputs and of its own.
+
+    Raises:
+        ConversionError: if the module has not done what its adapter says.
+    """
+    dim = index(said.dim, len(shape))
+    parts: dict[str, int] = {}
+    for part in (f"{name}.{part}" if name else part for part in said.parts):
+        own = sizes.get(part)
+        if own is None or (*own[:dim], *own[dim + 1 :]) != (*shape[:dim], *shape[dim + 1 :]):
+            raise ConversionError(
+                f"the adapter of {name} says that it joins what {part} answers along dimension {dim}, but that is "
+                f"{own or 'no tensor'}, and the whole is {shape}"
+            )
+        parts[part] = own[dim]
+    if sum(parts.values()) > shape[dim]:
+        raise ConversionError(
+            f"the adapter of {name} says that it joins its parts along dimension {dim}, but they are "
+            f"{sum(parts.values())} there together, and the whole is {shape}"
+        )
+    return Join(Group(shape[dim]), dim, shape[dim], parts)

@@ -7,16 +7,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from superserve.errors import ConversionError
 from superserve.subnet import SearchSpace, SubnetSpec
-from superserve.supernet.conversion.build import layer_sizes
 from superserve.supernet.conversion.operators import (
-    adopt_block,
     adopt_counter,
-    adopt_fused,
     adopt_layer,
     adopt_norm,
+    adopt_projection,
     original,
 )
 from superserve.supernet.conversion.plan import LayerPlan, Plan
+from superserve.supernet.conversion.sizes import layer_sizes
+from superserve.supernet.conversion.switches import adopt_block
 from superserve.supernet.network import ElasticNetwork
 from superserve.supernet.operators import Geometry, NormStatistics, Statistics, adopt, obstacle
 
@@ -85,8 +85,7 @@ def insert(model: nn.Module, plan: Plan) -> ConvertedNetwork:
     for stage in plan.stages:
         for block in stage.blocks:
             if block.skippable:
-                module = model.get_submodule(block.module)
-                adopt_block(module, block.keyword, answers=block.answers, alone=block.alone)
+                adopt_block(model.get_submodule(block.module), block)
     model.__class__ = _network_class(type(model))
     assert isinstance(model, ConvertedNetwork)
     model.superserve_plan = plan
@@ -111,9 +110,8 @@ def _torch_class(module: nn.Module) -> type[nn.Module]:
 
 
 def _insert_layer(module: nn.Module, layer: LayerPlan) -> None:
-    if layer.copies > 1:
-        assert isinstance(module, nn.Linear)
-        adopt_fused(module, layer.copies)
+    if layer.copies > 1 or layer.projection is not None:
+        adopt_projection(module, layer.projection, layer.copies)
     elif obstacle(module) is None:
         adopt(module)
     else:
@@ -133,7 +131,7 @@ def check(model: nn.Module, plan: Plan) -> None:
         if name not in modules:
             raise ConversionError(f"the model has no module {name!r}: it is not the one that was converted")
     for layer in plan.layers:
-        outputs, inputs, _ = layer_sizes(modules[layer.module])
+        outputs, inputs, _ = layer_sizes(modules[layer.module], layer.projection)
         if (outputs, inputs) != (layer.outputs, layer.inputs):
             raise ConversionError(
                 f"module {layer.module!r} is {outputs} x {inputs}, not {layer.outputs} x {layer.inputs}: the model is "

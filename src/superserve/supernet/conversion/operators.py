@@ -6,7 +6,6 @@ pads its input, or applies its activation, or an attention that reshapes by its 
 it is narrower. Without a content of the slot it runs at full size.
 """
 
-import functools
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -15,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from superserve.supernet.conversion.adaptations import Projection
 from superserve.supernet.operators import (
     HalfStatistics,
-    KeepSet,
     NormSlice,
     NormStatistics,
     SlicedWeight,
@@ -71,28 +70,29 @@ def _subclass(kind: type[nn.Module], mixin: type, names: tuple[str, ...]) -> typ
     return made
 
 
-def _adopt(module: nn.Module, mixin: type, names: tuple[str, ...]) -> None:
+def become(module: nn.Module, mixin: type, names: tuple[str, ...]) -> None:
+    """Give a module, in place, a class that is its own and the mixin; it finds these attributes in its slot."""
     module.__class__ = _subclass(type(module), mixin, names)
     module.slot = Slot()  # type: ignore[assignment]  # a plain attribute, as in the operators' constructors
 
 
-class _Original:
+class Original:
     """Part of every class made here: how to get back a module of the original class."""
 
     original_class: type[nn.Module]
 
-    def _restored(self: Any) -> nn.Module:
+    def restored(self: Any) -> nn.Module:
         """A module of the original class with the same parts; its dictionaries are its own."""
         plain: nn.Module = object.__new__(self.original_class)
         plain.__dict__ = {
             key: value.copy() if isinstance(value, dict) else value
             for key, value in self.__dict__.items()
-            if key != "slot"
+            if key != "slot" and not key.startswith("superserve_")
         }
         return plain
 
 
-class ViewedLayer(_Original, WeightSlice[Content]):
+class ViewedLayer(Original, WeightSlice[Content]):
     """WeightSlice for a layer with a ``forward`` of its own: a subclass of a torch layer, or one of no operator."""
 
     def bind(self: Any, outputs: int, inputs: int) -> Content:
@@ -117,12 +117,7 @@ class ViewedLayer(_Original, WeightSlice[Content]):
 
     def extract(self: Any, outputs: int, inputs: int) -> nn.Module:
         """See `WeightSlice.extract`; of the original class."""
-        plain: nn.Module = self._restored()
-        for name, value in self.bind(outputs, inputs).items():
-            if isinstance(value, Tensor):
-                plain._parameters[name] = owned(value)  # noqa: SLF001 (as torch's own setters do)
-            elif name in plain.__dict__:
-                plain.__dict__[name] = value
+        plain = _with_content(self.restored(), self.bind(outputs, inputs))
         for name in _SIZES:
             if name in plain.__dict__:
                 plain.__dict__[name] = outputs
@@ -132,7 +127,7 @@ class ViewedLayer(_Original, WeightSlice[Content]):
         return plain
 
 
-class ViewedNorm(_Original, NormSlice[Content]):
+class ViewedNorm(Original, NormSlice[Content]):
     """SubnetNorm for a batch normalisation with a ``forward`` of its own, such as one with its activation built in."""
 
     def bind(self, channels: int, statistics: NormStatistics | HalfStatistics | None) -> Content:
@@ -151,7 +146,7 @@ class ViewedNorm(_Original, NormSlice[Content]):
 
     def extract(self: Any, channels: int, statistics: NormStatistics | HalfStatistics) -> nn.Module:
         """See `NormSlice.extract`; of the original class."""
-        plain: nn.Module = self._restored()
+        plain: nn.Module = self.restored()
         content = self.bind(channels, None)
         for name in ("weight", "bias"):
             if content[name] is not None:
@@ -162,47 +157,81 @@ class ViewedNorm(_Original, NormSlice[Content]):
         return plain
 
 
-class FusedLinear(nn.Linear, WeightSlice[SlicedWeight | tuple[SlicedWeight, ...]]):
-    """WeightSlice for a linear layer that holds several projections one after the other, each of which is narrowed.
+class ViewedProjection(Original, WeightSlice[Content]):
+    """WeightSlice for a layer that an adapter describes as a projection; its own ``forward`` runs on views."""
 
-    The kept rows are not next to each other, so a narrowed one runs as one product per projection, on views.
+    superserve_projection: Projection
+
+    def bind(self: Any, outputs: int, inputs: int) -> Content:
+        """Views of the leading part of weight and bias, and the counts that go with them."""
+        said: Projection = self.superserve_projection
+        weight, bias = original(self, "weight"), original(self, "bias") if hasattr(self, "bias") else None
+        content: dict[str, Any] = {
+            "weight": weight[:inputs, :outputs] if said.transposed else weight[:outputs, :inputs],
+            "bias": None if bias is None else bias[:outputs],
+        }
+        return content | dict.fromkeys(said.counts_outputs, outputs) | dict.fromkeys(said.counts_inputs, inputs)
+
+    def extract(self: Any, outputs: int, inputs: int) -> nn.Module:
+        """See `WeightSlice.extract`; of the original class."""
+        return _with_content(self.restored(), self.bind(outputs, inputs))
+
+
+class FusedProjection(Original, WeightSlice[tuple[SlicedWeight, ...] | None]):
+    """WeightSlice for a layer that holds several projections one after the other, each of which is narrowed.
+
+    The kept outputs are not next to each other, so a narrowed one runs as one product per projection, on views; a whole
+    one runs its own ``forward``.
     """
 
+    superserve_projection: Projection
     superserve_copies: int
 
-    def bind(self, outputs: int, inputs: int) -> SlicedWeight | tuple[SlicedWeight, ...]:
-        """Views of the leading rows of each projection; of the whole matrix at full size."""
-        bias: Tensor | None = self.bias
-        if outputs == self.out_features:
-            return SlicedWeight(self.weight[:, :inputs], bias)
-        full, part = self.out_features // self.superserve_copies, outputs // self.superserve_copies
-        starts = range(0, self.out_features, full)
+    def bind(self: Any, outputs: int, inputs: int) -> tuple[SlicedWeight, ...] | None:
+        """Views of the leading outputs of each projection, as (outputs, inputs); None for the whole layer."""
+        weight, bias = self._whole()
+        if (outputs, inputs) == tuple(weight.shape):
+            return None
+        full, part = len(weight) // self.superserve_copies, outputs // self.superserve_copies
         return tuple(
-            SlicedWeight(self.weight[at : at + part, :inputs], None if bias is None else bias[at : at + part])
-            for at in starts
+            SlicedWeight(weight[at : at + part, :inputs], None if bias is None else bias[at : at + part])
+            for at in range(0, len(weight), full)
         )
 
-    def extract(self, outputs: int, inputs: int) -> nn.Linear:
-        """See `WeightSlice.extract`."""
-        rows = self.out_features // self.superserve_copies
-        part = outputs // self.superserve_copies
-        plain = nn.Linear(inputs, outputs, bias=self.bias is not None, device="meta")
-        plain.weight = owned(
-            self.weight.view(self.superserve_copies, rows, -1)[:, :part, :inputs].reshape(outputs, inputs)
-        )
-        if self.bias is not None:
-            plain.bias = owned(self.bias.view(self.superserve_copies, rows)[:, :part].reshape(outputs))
-        return plain
+    def extract(self: Any, outputs: int, inputs: int) -> nn.Module:
+        """See `WeightSlice.extract`; of the original class."""
+        said: Projection = self.superserve_projection
+        parts = self.bind(outputs, inputs) or (SlicedWeight(*self._whole()),)
+        weight = torch.cat([part.weight for part in parts])
+        biases = [part.bias for part in parts if part.bias is not None]
+        content: dict[str, Any] = {"weight": weight.t() if said.transposed else weight}
+        content["bias"] = torch.cat(biases) if biases else None
+        content |= dict.fromkeys(said.counts_outputs, outputs) | dict.fromkeys(said.counts_inputs, inputs)
+        return _with_content(self.restored(), content)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self: Any, x: Tensor) -> Tensor:
         """(..., inputs) to (..., outputs)."""
-        content = self.slot.value
-        if isinstance(content, SlicedWeight):
-            return functional.linear(x, *content)
-        return torch.cat([functional.linear(x, weight, bias) for weight, bias in content], dim=-1)
+        parts = getattr(self.slot, "value", None)
+        if parts is None:
+            whole: Tensor = self.original_class.forward(self, x)
+            return whole
+        return torch.cat([functional.linear(x, weight, bias) for weight, bias in parts], dim=-1)
+
+    def _whole(self: Any) -> tuple[Tensor, Tensor | None]:
+        return self.weight.t() if self.superserve_projection.transposed else self.weight, self.bias
 
 
-class Counter(_Original, WeightSlice[Content]):
+def _with_content(plain: nn.Module, content: Content) -> nn.Module:
+    """A restored module with weights of its own, and other attributes, in place of what it had."""
+    for name, value in content.items():
+        if isinstance(value, Tensor):
+            plain._parameters[name] = owned(value)  # noqa: SLF001 (as torch's own setters do)
+        elif name in plain.__dict__:
+            plain.__dict__[name] = value
+    return plain
+
+
+class Counter(Original, WeightSlice[Content]):
     """A module whose forward computes shapes from attributes that count units: an attention's number of heads."""
 
     superserve_counts: Mapping[str, int]
@@ -213,99 +242,45 @@ class Counter(_Original, WeightSlice[Content]):
 
     def extract(self, outputs: int, inputs: int) -> nn.Module:
         """The module itself with the attributes set; made of the operator's own parts, not of copies."""
-        plain = self._restored()
+        plain = self.restored()
         plain.__dict__.update(self.bind(outputs, inputs))
-        del plain.__dict__["superserve_counts"]
         return plain
-
-
-class SwitchedBlock(_Original, KeepSet[bool]):
-    """A residual block that passes its input on when it is not kept."""
-
-    superserve_stream: tuple[str | None, int]
-    superserve_alone: bool
-
-    def bind(self, keep: tuple[int, ...]) -> bool:
-        """Whether it runs."""
-        return bool(keep)
-
-    def extract(self, keep: tuple[int, ...]) -> nn.Module:
-        """The block as it was, or what takes its place: an `nn.Identity`, unless it is called with more arguments."""
-        if keep:
-            plain = self._restored()
-            del plain.__dict__["superserve_stream"], plain.__dict__["superserve_alone"]
-            return plain
-        return nn.Identity() if self.superserve_alone else PassThrough(*self.superserve_stream)
-
-
-def _switched_forward(kind: type[nn.Module]) -> Any:  # noqa: ANN401 (any forward)
-    @functools.wraps(kind.forward)
-    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        if getattr(self.slot, "value", True):
-            return kind.forward(self, *args, **kwargs)
-        return passed_on(self.superserve_stream, args, kwargs)
-
-    return forward
-
-
-def passed_on(stream: tuple[str | None, int], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """A block's input in the form of its output; ``stream`` has the argument's name and the tuple's length."""
-    keyword, answers = stream
-    x = kwargs[keyword] if keyword is not None and keyword in kwargs else args[0]
-    return (x, *[None] * (answers - 1)) if answers else x
-
-
-class PassThrough(nn.Module):
-    """Takes the place of a dropped block that is called with more than one argument, or answers with a tuple.
-
-    Args:
-        keyword: name of the argument that holds the input; None if it is the first.
-        answers: length of the tuple that is due, the rest None; 0 for the input alone.
-    """
-
-    def __init__(self, keyword: str | None, answers: int) -> None:
-        super().__init__()
-        self.stream = (keyword, answers)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """Give back the input."""
-        return passed_on(self.stream, args, kwargs)
-
-
-#: `SwitchedBlock` with the forward of each class.
-_SWITCHES: dict[type[nn.Module], type] = {}
 
 
 def adopt_layer(module: nn.Module) -> None:
     """Make a layer with a forward of its own a WeightSlice, in place."""
     names = [name for name in ("weight", "bias") if name in module._parameters]  # noqa: SLF001
     counts = [name for name in ("groups", "num_groups", "num_channels", "num_features") if name in module.__dict__]
-    _adopt(module, ViewedLayer, (*names, *counts))
+    become(module, ViewedLayer, (*names, *counts))
 
 
 def adopt_norm(module: _BatchNorm) -> None:
     """Make a batch normalisation with a forward of its own a SubnetNorm, in place."""
-    _adopt(module, ViewedNorm, ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"))
+    become(module, ViewedNorm, ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"))
 
 
-def adopt_fused(module: nn.Linear, copies: int) -> None:
-    """Make a linear layer that holds several projections elastic, in place."""
-    module.__class__ = FusedLinear
-    module.slot = Slot()  # type: ignore[assignment]
-    module.superserve_copies = copies  # type: ignore[assignment]
+#: How torch's own linear layer would be described.
+_TORCH_LINEAR: Final = Projection(counts_outputs=("out_features",), counts_inputs=("in_features",))
+
+
+def adopt_projection(module: nn.Module, projection: Projection | None, copies: int) -> None:
+    """Make a layer that is a projection, or several one after the other, elastic, in place.
+
+    Args:
+        module: the layer.
+        projection: what an adapter says of it; None of an `nn.Linear`.
+        copies: how many projections it holds.
+    """
+    said = projection or _TORCH_LINEAR
+    if copies > 1:
+        become(module, FusedProjection, ())
+        module.superserve_copies = copies  # type: ignore[assignment]
+    else:
+        become(module, ViewedProjection, ("weight", "bias", *said.counts_outputs, *said.counts_inputs))
+    module.superserve_projection = said  # type: ignore[assignment]
 
 
 def adopt_counter(module: nn.Module, counts: Mapping[str, int]) -> None:
     """Make attributes of a module follow its units, in place."""
-    _adopt(module, Counter, tuple(counts))
+    become(module, Counter, tuple(counts))
     module.superserve_counts = dict(counts)  # type: ignore[assignment]
-
-
-def adopt_block(module: nn.Module, keyword: str | None, *, answers: int, alone: bool) -> None:
-    """Make a residual block one that can be skipped, in place."""
-    kind = type(module)
-    if kind not in _SWITCHES:
-        _SWITCHES[kind] = type("SwitchedBlock", (SwitchedBlock,), {"forward": _switched_forward(kind)})
-    _adopt(module, _SWITCHES[kind], ())
-    module.superserve_stream = (keyword, answers)  # type: ignore[assignment]
-    module.superserve_alone = alone  # type: ignore[assignment]

@@ -4,7 +4,7 @@ A plan is a plain value. It is what a model folder keeps of a conversion, so tha
 example input nor a trace.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from math import ceil
 from typing import Literal
@@ -12,22 +12,25 @@ from typing import Literal
 import msgspec
 
 from superserve.subnet import KeepRule, SearchSpace, Stage, SubnetSpec, Width
+from superserve.supernet.conversion.adaptations import Projection
 from superserve.supernet.operators import Geometry
 
 Kind = Literal["channels", "neurons", "heads"]
 
 
 class GroupPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An elastic width: units that are kept from the first on."""
+    """Units that are kept from the first on: an elastic width, or what is left of a concatenation."""
 
     name: str
-    """Of the width in the search space: the first module that produces its channels."""
+    """Of the width in the search space: the first module that produces its channels; of a concatenation, its module."""
     kind: Kind
     units: int
     choices: tuple[tuple[float, int], ...]
     """Ratio and number of units kept, in rising order; the last keeps all."""
     stage: int | None = None
     block: int | None = None
+    parts: dict[str, int] = {}
+    """Of a concatenation: how many units each block adds. Which of them run says how many units there are."""
 
     def kept(self, ratio: float) -> int:
         """The number of units kept at a ratio."""
@@ -44,6 +47,13 @@ class LayerPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     in_group: int | None
     copies: int = 1
     """How many projections its outputs consist of."""
+    projection: Projection | None = None
+    """What an adapter says of a layer that torch does not know."""
+
+    @property
+    def weight_dims(self) -> tuple[int, int]:
+        """The dimensions of the weight that count outputs and inputs."""
+        return (1, 0) if self.projection is not None and self.projection.transposed else (0, 1)
 
 
 class NormPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,6 +83,8 @@ class BlockPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Length of the tuple that it answers with, of which the first is the output; 0 for a tensor alone."""
     alone: bool = True
     """Whether it is called with its input and nothing else, and answers with a tensor."""
+    joins: int | None = None
+    """Dimension along which its output is concatenated with others'; None if it is a residual block."""
 
 
 class StagePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,6 +93,11 @@ class StagePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     blocks: tuple[BlockPlan, ...]
     depths: tuple[int, ...]
     rule: KeepRule
+
+    @property
+    def choice(self) -> Stage:
+        """The stage of the search space."""
+        return Stage(len(self.blocks), self.depths, self.rule)
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
@@ -95,10 +112,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     @cached_property
     def space(self) -> SearchSpace:
         """The search space that the plan offers."""
-        stages = tuple(Stage(len(stage.blocks), stage.depths, stage.rule) for stage in self.stages)
+        stages = tuple(stage.choice for stage in self.stages)
         widths = tuple(
             Width(group.name, tuple(ratio for ratio, _ in group.choices), stage=group.stage, block=group.block)
             for group in self.groups
+            if not group.parts
         )
         return SearchSpace(stages, widths)
 
@@ -109,8 +127,27 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         kept = [group.kept(ratios.get(group.name, group.choices[-1][0])) for group in self.groups]
         return self.geometry_of(kept, set(self._dropped(spec)))
 
-    def geometry_of(self, kept: list[int], dropped: set[str]) -> Geometry:
+    def least(self, number: int) -> tuple[int, set[str]]:
+        """How few units of a group may be kept, and, of a concatenation, the blocks that do not run then."""
+        group = self.groups[number]
+        dropped = {
+            block.module
+            for stage in self.stages
+            for place, block in enumerate(stage.blocks)
+            if block.module in group.parts and place not in stage.choice.keep(stage.depths[0])
+        }
+        return group.choices[0][1], dropped
+
+    def left(self, kept: Sequence[int], dropped: Collection[str]) -> list[int]:
+        """How many units of each group there are without these blocks, of those to keep where blocks add none."""
+        return [
+            group.units - sum(size for block, size in group.parts.items() if block in dropped) if group.parts else count
+            for group, count in zip(self.groups, kept, strict=True)
+        ]
+
+    def geometry_of(self, kept: Sequence[int], dropped: Collection[str]) -> Geometry:
         """What it means to keep so many units of each group and to drop these blocks."""
+        kept = self.left(kept, dropped)
 
         def size(full: int, group: int | None) -> int:
             return full if group is None else full * kept[group] // self.groups[group].units

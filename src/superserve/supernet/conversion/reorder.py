@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from superserve.errors import ConversionError
 from superserve.supernet.actuator import apply
-from superserve.supernet.conversion.build import layer_sizes
+from superserve.supernet.conversion.arguments import tensors
 from superserve.supernet.conversion.conversion import Conversion
 from superserve.supernet.conversion.operators import original
 from superserve.supernet.conversion.plan import GroupPlan, Plan
-from superserve.supernet.conversion.tracer import evaluation, tensors
+from superserve.supernet.conversion.sizes import layer_sizes
+from superserve.supernet.conversion.tracer import evaluation
 from superserve.supernet.conversion.verify import bind_geometry, full_geometry
 
 #: Largest allowed change of the full network's output, relative to its largest value: rounding, nothing else.
@@ -47,13 +48,15 @@ def reorder_by_importance(conversion: Conversion) -> dict[str, tuple[int, ...]]:
             return [tensor.clone() for tensor in tensors(network(*args, **kwargs))]
 
     before = outputs()
-    orders = {group.name: _order(network, plan, number) for number, group in enumerate(plan.groups)}
-    for number, group in enumerate(plan.groups):
-        _permute(network, plan, number, orders[group.name])
+    # What is left of a concatenation is said by the blocks that run: its channels have to stay in their order.
+    widths = {number: group.name for number, group in enumerate(plan.groups) if not group.parts}
+    orders = {name: _order(network, plan, number) for number, name in widths.items()}
+    for number, name in widths.items():
+        _permute(network, plan, number, orders[name])
     conversion.forget_statistics()
     if not all(map(_close, before, outputs())):
-        for number, group in enumerate(plan.groups):
-            _permute(network, plan, number, torch.argsort(orders[group.name]))
+        for number, name in widths.items():
+            _permute(network, plan, number, torch.argsort(orders[name]))
         outputs()
         raise ConversionError(
             "reordering would change the model's output: a width is not as interchangeable as it seemed; "
@@ -76,14 +79,14 @@ def _order(network: nn.Module, plan: Plan, number: int) -> Tensor:
     importance = torch.zeros(group.units, dtype=torch.float64)
     for layer in plan.layers:
         module = network.get_submodule(layer.module)
-        if layer.in_group == number and not layer_sizes(module)[2]:
-            importance += _read_norm(original(module, "weight"), group)
+        if layer.in_group == number and not layer_sizes(module, layer.projection).tied:
+            importance += _read_norm(original(module, "weight"), layer.weight_dims[1], group)
     return torch.argsort(importance, descending=True, stable=True)
 
 
-def _read_norm(weight: Tensor, group: GroupPlan) -> Tensor:
-    """Per unit, the norm of the weights that read it: L1, or L2 for heads."""
-    reading = weight.detach().double().transpose(0, 1).reshape(group.units, -1)
+def _read_norm(weight: Tensor, inputs: int, group: GroupPlan) -> Tensor:
+    """Per unit, the norm of the weights that read it, along the dimension of the inputs: L1, or L2 for heads."""
+    reading = weight.detach().double().movedim(inputs, 0).reshape(group.units, -1)
     norms: Tensor = torch.linalg.vector_norm(reading, ord=2 if group.kind == "heads" else 1, dim=1)
     return norms.cpu()
 
@@ -92,12 +95,12 @@ def _permute(network: nn.Module, plan: Plan, number: int, order: Tensor) -> None
     """Put the units of one group into an order, wherever they stand."""
     for layer in plan.layers:
         module = network.get_submodule(layer.module)
-        tied = layer_sizes(module)[2]
+        outputs, inputs = layer.weight_dims
         if layer.out_group == number:
-            for name in ("weight", "bias"):
-                _permute_tensor(module, name, 0, order, layer.copies)
-        if layer.in_group == number and not tied:
-            _permute_tensor(module, "weight", 1, order, 1)
+            _permute_tensor(module, "weight", outputs, order, layer.copies)
+            _permute_tensor(module, "bias", 0, order, layer.copies)
+        if layer.in_group == number and not layer_sizes(module, layer.projection).tied:
+            _permute_tensor(module, "weight", inputs, order, 1)
     for norm in plan.norms:
         if norm.group == number:
             for name in ("weight", "bias", "running_mean", "running_var"):

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from superserve.supernet.conversion.build import Findings, Fixed
+from superserve.supernet.conversion.findings import Findings, Fixed
 from superserve.supernet.conversion.plan import Plan
 
 UNTRAINED = (
@@ -82,6 +82,7 @@ def make_report(model: str, plan: Plan, findings: Findings, notes: tuple[str, ..
             layers=tuple(dict.fromkeys(member.module for member in findings.groups[group.name].members)),
         )
         for group in plan.groups
+        if not group.parts
     )
     stages = tuple(
         ElasticStage(blocks=tuple(block.module for block in stage.blocks), depths=stage.depths, rule=stage.rule)

@@ -185,7 +185,8 @@ def _join(call: Call) -> Dims:
         tied = broadcast(call, parts, shape)
         return [*tied[:dim], None, *tied[dim:]]
     for part in parts:
-        part.fix(f"{call.name} in {call.place} concatenates it with others", [dim])
+        reason = f"{call.name} in {call.place} concatenates it with others"
+        part.fix(f"{reason}; if whole parts may be left out, an adapter can say so", [dim])
     rest = tuple(1 if place == dim else size for place, size in enumerate(call.shape))
     return broadcast(call, parts, rest)
 

@@ -5,10 +5,8 @@ Python runs, and hooks say which module is running.
 """
 
 import traceback
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -19,12 +17,16 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from superserve.errors import ConversionError
+from superserve.supernet.conversion import families as _families  # noqa: F401 (registers its adapters)
 from superserve.supernet.conversion import shapes as _shapes  # noqa: F401 (registers its rules)
-from superserve.supernet.conversion.adapters import Adaptation, adaptation_of
-from superserve.supernet.conversion.groups import Group
-from superserve.supernet.conversion.layers import LAYER_RULES, Layers
+from superserve.supernet.conversion.adaptations import Concatenation, Projection, Units
+from superserve.supernet.conversion.adapters import adaptations_of
+from superserve.supernet.conversion.arguments import stream_argument, tensors, with_operands
+from superserve.supernet.conversion.layers import LAYER_RULES, joined, projected
 from superserve.supernet.conversion.operand import Call, Dims, Frame, Info, Operand, Owner
-from superserve.supernet.conversion.rules import ACTIVATIONS, NORMS, RULES, SUMS, UNCHANGED, VIEWS
+from superserve.supernet.conversion.paths import paths_of
+from superserve.supernet.conversion.rules import RULES
+from superserve.supernet.conversion.trace import Branch, Candidate, Trace
 
 #: Functions that answer with a truth value of the tensor's content: the model branches on it.
 _BRANCHES: Final = frozenset({"bool", "is_nonzero", "contains", "equal", "allclose"})
@@ -32,44 +34,8 @@ _BRANCHES: Final = frozenset({"bool", "is_nonzero", "contains", "equal", "allclo
 _READS: Final = frozenset({"item", "int", "float", "index", "complex", "tolist", "numpy", "array"})
 #: Of the names above, those that are also ordinary casts when they are methods without underscores.
 _CASTS: Final = frozenset({"bool", "int", "float"})
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A module whose output is its input plus something."""
-
-    module: str
-    keyword: str | None
-    answers: int
-    """Length of the tuple that it answers with, of which the first is the tensor; 0 for a tensor alone."""
-    alone: bool
-    """Whether it is called with its input and nothing else, and answers with a tensor."""
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Branch:
-    """A place where the model asked for the truth of a tensor that depends on its input."""
-
-    outcome: bool
-    where: str
-
-
-@dataclass
-class Trace:
-    """What one forward showed."""
-
-    layers: Layers = field(default_factory=Layers)
-    candidates: list[Candidate] = field(default_factory=list)
-    calls: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
-    """Modules with parameters, in the order in which they were called, with their input's rank."""
-    adapted: dict[str, Adaptation] = field(default_factory=dict)
-    branches: list[Branch] = field(default_factory=list)
-    foreign: dict[Owner, str] = field(default_factory=dict)
-    """Parameters used by something else than their own layer."""
-    reshapes: list[tuple[Group, str, int]] = field(default_factory=list)
-    """Groups that a module's forward reshaped, with the size of the group's dimension afterwards."""
-    output: Any = None
+#: Functions that multiply by matrices, and that no rule takes for a layer.
+_PRODUCTS: Final = frozenset({"addmm", "addbmm", "baddbmm", "matmul", "rmatmul", "mm", "bmm", "einsum", "tensordot"})
 
 
 def trace(
@@ -109,7 +75,13 @@ class _Tracer(TorchFunctionMode):
                 self._owners[tensor] = Owner(name, key) if tensor not in self._owners else Owner("", "shared")
         self._stack: list[tuple[str, Frame | None]] = []
         self._quiet = 0
-        self._trace = Trace()
+        self._trace = Trace(adaptations=adaptations_of(model))
+        self._parts = {
+            f"{name}.{part}" if name else part
+            for name, said in self._trace.adaptations.items()
+            if isinstance(said, Concatenation)
+            for part in said.parts
+        }
 
     def run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Trace:
         for tensor in tensors((args, kwargs)):
@@ -132,33 +104,66 @@ class _Tracer(TorchFunctionMode):
     def _enter(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         frame = None
         if name and next(module.parameters(), None) is not None:
-            keyword, x = _stream_argument(args, kwargs)
+            keyword, x = stream_argument(args, kwargs)
             self._trace.calls.append((name, tuple(x.shape) if x is not None else ()))
             if x is not None:
                 frame = Frame(name, keyword)
                 self._info(x).paths[frame] = False
         self._stack.append((name, frame))
-        adaptation = None if self._quiet else adaptation_of(module)
-        if adaptation is not None:
-            self._trace.adapted[name] = adaptation
-            reason = f"{name} is treated as a whole by its adapter"
-            for tensor in tensors((args, kwargs)):
-                for group in self._info(tensor).dims:
-                    if group is not None:
-                        group.fix(reason)
-        self._quiet += self._quiet > 0 or adaptation is not None
+        said = self._trace.adaptations.get(name)
+        if isinstance(said, Units) and not self._quiet:
+            self._trace.units[name] = said
+            self._fix_arguments(args, kwargs, f"{name} is treated as a whole by its adapter")
+        self._quiet += self._quiet > 0 or isinstance(said, Units | Projection)
 
     def _leave(
-        self, _name: str, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object
+        self, _name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object
     ) -> None:
         name, frame = self._stack.pop()
         self._quiet -= self._quiet > 0
-        if frame is None:
-            return
+        if not self._quiet:
+            self._apply(name, module, args, kwargs, output)
+        if frame is not None:
+            self._note_candidate(name, frame, args, kwargs, output)
+
+    def _apply(
+        self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: object
+    ) -> None:
+        """Do what the module's adapter says to the groups of its output."""
+        said = self._trace.adaptations.get(name)
+        if name in self._parts and isinstance(output, Tensor):
+            self._trace.sizes[name] = tuple(output.shape)
+        if isinstance(said, Projection):
+            _, x = stream_argument(args, kwargs)
+            if x is None or not isinstance(output, Tensor):
+                raise ConversionError(
+                    f"the adapter of {name} says that it is a projection: it must map one tensor to one"
+                )
+            call = Call("a projection", name, (self._operand(x),), {}, (tuple(output.shape),))
+            self._info(output).dims = projected(self._trace.layers, call, module, said)
+        elif isinstance(said, Concatenation):
+            if not isinstance(output, Tensor):
+                raise ConversionError(f"the adapter of {name} says that it concatenates: it must answer with a tensor")
+            join = joined(name, said, self._trace.sizes, tuple(output.shape))
+            if name in self._trace.joins:
+                join.group.fix(f"{name} is called more than once")
+                self._trace.joins[name].group.fix(f"{name} is called more than once")
+            self._trace.joins[name] = join
+            info = self._info(output)
+            info.dims = [join.group if dim == join.dim else group for dim, group in enumerate(info.dims)]
+
+    def _fix_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], reason: str) -> None:
+        for tensor in tensors((args, kwargs)):
+            self._operand(tensor).fix(reason)
+
+    def _note_candidate(
+        self, name: str, frame: Frame, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: object
+    ) -> None:
+        """Note a module whose output is its input plus something."""
         single = output if isinstance(output, Tensor) else None
         if isinstance(output, tuple) and output and isinstance(output[0], Tensor):
             single = output[0] if next(tensors(output[1:]), None) is None else None
-        _, x = _stream_argument(args, kwargs)
+        _, x = stream_argument(args, kwargs)
         if single is None or x is None or (single.shape, single.dtype) != (x.shape, x.dtype):
             return
         if self._info(single).paths.get(frame):
@@ -181,7 +186,7 @@ class _Tracer(TorchFunctionMode):
         if (name in _BRANCHES or name in _READS) and not (method and name in _CASTS):
             return self._read(name, func, args, kwargs)
         # What the arguments are must be noted first: a call in place changes them.
-        seen = (_operands(args, self._operand), _operands(kwargs, self._operand))
+        seen = (with_operands(args, self._operand), with_operands(kwargs, self._operand))
         output = func(*args, **kwargs)
         results = [output] if isinstance(output, Tensor) else list(tensors(output))
         where = self._stack[-1][0] if self._stack else ""
@@ -190,7 +195,7 @@ class _Tracer(TorchFunctionMode):
         if not operands or (not results and name != "setitem"):
             return output
         all_dims = self._dims(call, operands)
-        paths = _paths(call, operands)
+        paths = paths_of(call, operands)
         tainted = any(operand.info.tainted for operand in operands)
         for result, dims in zip(results, all_dims, strict=True):
             # Parameters stay as they are, also where something was written into them.
@@ -220,8 +225,18 @@ class _Tracer(TorchFunctionMode):
         for operand in owned:
             if not operand.claimed and operand.owner is not None:
                 self._trace.foreign.setdefault(operand.owner, f"{call.place} uses it in {call.name}")
+                self._note_unknown(call, operand, operand.owner)
         self._note_reshapes(call, operands, found)
         return found
+
+    def _note_unknown(self, call: Call, operand: Operand, owner: Owner) -> None:
+        if call.name in _PRODUCTS and len(operand.shape) > 1 and owner.module:
+            what = f"{owner.name} {' x '.join(map(str, operand.shape))}"
+            reason = (
+                f"{call.name} in {call.place} multiplies by it, and it is not known which of its dimensions are "
+                "outputs and which inputs; if it is a layer that computes x W + b, an adapter can say so"
+            )
+            self._trace.unknown.setdefault(owner.module, (what, reason))
 
     def _note_reshapes(self, call: Call, operands: Sequence[Operand], found: list[Dims]) -> None:
         if call.name not in {"view", "reshape", "unflatten"} or not found:
@@ -286,71 +301,6 @@ def _name(func: Any) -> tuple[str, bool]:  # noqa: ANN401 (any torch function)
         space = str(func).partition(".")[0]
         return (name.split(".", maxsplit=1)[0].strip("_"), False) if space == "aten" else (str(func), False)
     return name.strip("_"), not name.startswith("__")
-
-
-def _paths(call: Call, operands: Sequence[Operand]) -> dict[Frame, bool]:
-    """Which modules' inputs reach the result, unchanged or with something added."""
-    if call.name in SUMS:
-        return _sum_paths(operands)
-    paths = operands[0].info.paths
-    if call.name in UNCHANGED or call.name in VIEWS:
-        return dict(paths)
-    if call.name in ACTIVATIONS or call.name in NORMS:
-        return {frame: True for frame, added in paths.items() if added}
-    return {}
-
-
-def _sum_paths(operands: Sequence[Operand]) -> dict[Frame, bool]:
-    paths: dict[Frame, bool] = {}
-    for operand in operands:
-        others = [other for other in operands if other is not operand and other.info.tainted]
-        for frame, added in operand.info.paths.items():
-            # x + x, or x plus a constant, is no residual; x + f(x) is.
-            if added or any(frame not in other.info.paths for other in others):
-                paths[frame] = True
-    return paths
-
-
-def _stream_argument(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[str | None, Tensor | None]:
-    """The first tensor that a module was called with, and its name if it was passed by name."""
-    if args:
-        return None, args[0] if isinstance(args[0], Tensor) else None
-    for name, value in kwargs.items():
-        if isinstance(value, Tensor):
-            return name, value
-    return None, None
-
-
-def _operands(tree: Any, make: Any) -> Any:  # noqa: ANN401 (any argument)
-    """A copy of nested arguments with operands in place of tensors."""
-    if isinstance(tree, Tensor):
-        return make(tree)
-    if isinstance(tree, torch.Size):
-        return tuple(tree)
-    if isinstance(tree, tuple | list):
-        return type(tree)(_operands(item, make) for item in tree) if not hasattr(tree, "_fields") else tree
-    if isinstance(tree, dict):
-        return {key: _operands(item, make) for key, item in tree.items()}
-    return tree
-
-
-def tensors(tree: object) -> Iterator[Tensor]:
-    """Every tensor in nested tuples, lists, mappings and data classes, in order."""
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, Mapping):
-        for item in tree.values():
-            yield from tensors(item)
-    elif isinstance(tree, tuple | list):
-        for item in tree:
-            yield from tensors(item)
-    elif is_dataclass(tree) and not isinstance(tree, type):
-        yield from tensors(vars(tree))
-
-
-def repeated_calls(found: Trace) -> set[str]:
-    """Modules that were called more than once."""
-    return {name for name, count in Counter(name for name, _ in found.calls).items() if count > 1}
 
 
 _QUIET_FOLDERS: Final = (str(Path(torch.__file__).parent), str(Path(__file__).parent))

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from superserve.supernet.actuator import Binding, apply
-from superserve.supernet.conversion.build import layer_sizes
+from superserve.supernet.conversion.arguments import tensors
 from superserve.supernet.conversion.network import ConvertedNetwork, own_statistics
 from superserve.supernet.conversion.plan import Plan
-from superserve.supernet.conversion.tracer import tensors
+from superserve.supernet.conversion.sizes import layer_sizes
 from superserve.supernet.operators import Geometry, KeepSet, NormSlice, WeightSlice
 
 Run = Callable[[], Any]
@@ -64,9 +64,14 @@ def failing_groups(network: ConvertedNetwork, run: Run) -> dict[str, str]:
 
 
 def failing_blocks(network: ConvertedNetwork, run: Run) -> dict[str, str]:
-    """Blocks without which the model does not run, with the reason."""
+    """Residual blocks without which the model does not run, with the reason.
+
+    The parts of a concatenation are tried with the group of what they make.
+    """
     plan = network.superserve_plan
-    blocks = [block.module for stage in plan.stages for block in stage.blocks if block.skippable]
+    blocks = [
+        block.module for stage in plan.stages for block in stage.blocks if block.skippable and block.joins is None
+    ]
     if _skip(network, run, blocks) is None:
         return {}
     failing: dict[str, str] = {}
@@ -94,12 +99,14 @@ def _skip(network: ConvertedNetwork, run: Run, blocks: Sequence[str]) -> str | N
 def _mismatch(network: ConvertedNetwork, run: Run, chosen: Sequence[int]) -> str | None:
     """Why the chosen groups cannot be narrowed together to their least width; None if they can."""
     plan = network.superserve_plan
-    kept = [group.choices[0][1] if n in chosen else group.units for n, group in enumerate(plan.groups)]
+    least = {number: plan.least(number) for number in chosen}
+    kept = [least[number][0] if number in least else group.units for number, group in enumerate(plan.groups)]
+    dropped = {block for _, blocks in least.values() for block in blocks}
     apply(bind_geometry(network, full_geometry(plan)))
-    _mask(network, kept)
+    _mask(network, plan.left(kept, dropped))
     with _captured(network) as wanted:
         wanted[""] = list(tensors(run()))
-    apply(bind_geometry(network, plan.geometry_of(kept, set())))
+    apply(bind_geometry(network, plan.geometry_of(kept, dropped)))
     try:
         with _captured(network) as found:
             found[""] = list(tensors(run()))
@@ -118,13 +125,14 @@ def _mask(network: ConvertedNetwork, kept: Sequence[int]) -> None:
     plan = network.superserve_plan
     for layer in plan.layers:
         module = network.get_submodule(layer.module)
-        if layer.in_group is None or layer_sizes(module)[2]:
+        if layer.in_group is None or layer_sizes(module, layer.projection).tied:
             continue
         assert isinstance(module, WeightSlice)
         content = module.bind(layer.outputs, layer.inputs)
         mapping = isinstance(content, Mapping)
         weight = (content["weight"] if mapping else content.weight).clone()
-        weight[:, layer.inputs * kept[layer.in_group] // plan.groups[layer.in_group].units :] = 0
+        left = layer.inputs * kept[layer.in_group] // plan.groups[layer.in_group].units
+        weight.narrow(layer.weight_dims[1], left, layer.inputs - left).zero_()
         module.slot.value = {**content, "weight": weight} if mapping else content._replace(weight=weight)
 
 

@@ -23,6 +23,7 @@ from transformers import (
 from superserve.supernet.conversion import convert, reorder_by_importance
 from superserve.supernet.conversion.arguments import tensors
 from superserve.supernet.network import ElasticNetwork
+from support import upstream_models
 from support.peers import import_torchvision
 from support.plain_models import randomised
 
@@ -146,6 +147,30 @@ CASES: Mapping[str, Case] = {
         8,
         ((2, 3, 4),),
         {"vit.layers.0.attention.q_proj": ("heads", (2, 3, 4)), "vit.layers.0.mlp.fc1": ("neurons", (64, 96, 128))},
+    ),
+    "timm convnext": Case(
+        upstream_models.convnext,
+        _images,
+        8,
+        ((1, 2), (0, 1), (2, 3), (1, 2)),
+        {"stages.2.blocks.1.mlp.fc1": ("neurons", (96, 144, 192))},
+    ),
+    "timm densenet": Case(
+        upstream_models.densenet,
+        _images,
+        9,
+        ((2, 3), (2, 3, 4), (1, 2)),
+        {"features.denseblock2.denselayer3.conv1": ("channels", (8, 16))},
+    ),
+    "transformers gpt2": Case(
+        upstream_models.gpt2,
+        _words,
+        8,
+        ((2, 3, 4),),
+        {
+            "model.transformer.h.0.attn": ("heads", (2, 3, 4)),
+            "model.transformer.h.3.mlp.c_fc": ("neurons", (128, 192, 256)),
+        },
     ),
     "transformers llama, grouped queries": Case(
         lambda: LlamaForCausalLM(LlamaConfig(**TEXT, num_key_value_heads=2, vocab_size=100, use_cache=False)),
@@ -320,7 +345,7 @@ def test_bert_against_heads_and_neurons_cut_by_hand() -> None:
 
 
 def test_without_the_adapter_timm_attention_would_stay_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("superserve.supernet.conversion.adapters._ADAPTERS", [])
+    monkeypatch.setattr("superserve.supernet.conversion.adapters._ADAPTERS", {})
     report = convert(CASES["timm vit, fused qkv"].build().eval(), _images()).report
     assert {width.kind for width in report.widths} == {"neurons"}
     reasons = {part.name: part.reason for part in report.fixed}

@@ -99,7 +99,8 @@ class _Unfilled(TorchFunctionMode):
 
     Not only to save work: `Tensor.normal_` and `torch.eye` without memory make torch import its compiler, a second and
     some 70 MB in every worker. Functions of `torch.nn.init` are left out whole, since torch asks no mode about what
-    they call.
+    they call. Where there is memory, as in what users' builders make, numbers are drawn: `torch.nn.init.trunc_normal_`,
+    about which no mode is asked either, draws until all are in range.
     """
 
     def __torch_function__(
@@ -110,8 +111,10 @@ class _Unfilled(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
         """Run any function but the fills."""
-        if func in {Tensor.normal_, Tensor.uniform_} or getattr(func, "__module__", "") == nn.init.__name__:
+        if getattr(func, "__module__", "") == nn.init.__name__:
             return args[0] if args else (kwargs or {})["tensor"]
+        if func in {Tensor.normal_, Tensor.uniform_} and args[0].is_meta:
+            return args[0]
         if func is torch.eye:
             return torch.empty(args[0], args[0])
         return func(*args, **(kwargs or {}))

@@ -9,39 +9,16 @@ import pytest
 import torch
 
 from superserve.errors import ModelFolderError
-from superserve.model_folder import FORMAT, Front, ModelConfig, ModelFolder, SubnetRecord, TensorSpec
+from superserve.model_folder import ModelFolder, TensorSpec
 from superserve.supernet.conversion import Conversion, convert
 from superserve.supernet.engine import EagerEngine
-from superserve.supernet.hub import load_supernet, save_supernet
-from superserve.supernet.network import Supernet
+from superserve.supernet.hub import load_supernet
 from superserve.supernet.zoo.converted import ALLOW
-from support.plain_models import ResidualCnn, counting_transformer, randomised
+from support.converted_folders import save_converted
+from support.plain_models import Drawing, ResidualCnn, counting_transformer, randomised
 
 PIXELS = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 BUILDER = "support.plain_models:ResidualCnn"
-
-
-def _save(conversion: Conversion, path: Path, inputs: TensorSpec, classes: int, **architecture: Any) -> ModelFolder:
-    space, rng = conversion.space, np.random.default_rng(0)
-    specs = [space.smallest(), space.sample(rng), space.largest()]
-    records = tuple(
-        SubnetRecord(id=f"s{i}", spec=spec, accuracy=60.0 + i, accuracy_n=100) for i, spec in enumerate(specs)
-    )
-    config = ModelConfig(
-        format=FORMAT,
-        name="mine",
-        family="converted",
-        architecture=conversion.architecture(**architecture),
-        task="classification",
-        dataset="random",
-        labels=tuple(str(label) for label in range(classes)),
-        inputs=(inputs,),
-        outputs=(TensorSpec("logits", "FP32", (-1, classes)),),
-        preprocessing={"type": "none"},
-    )
-    front = Front(format=FORMAT, measured_on="nothing", subnets=records)
-    statistics = {record.id: conversion.statistics(record.spec) for record in records}
-    return save_supernet(Supernet(config, front, conversion.model, statistics), path)
 
 
 @pytest.fixture
@@ -52,7 +29,7 @@ def conversion() -> Conversion:
 @pytest.fixture
 def folder(conversion: Conversion, tmp_path: Path) -> ModelFolder:
     inputs = TensorSpec("image", "FP32", (-1, 3, 16, 16))
-    return _save(conversion, tmp_path / "mine", inputs, 5, builder=BUILDER, hidden=16)
+    return save_converted(conversion, tmp_path / "mine", inputs, 5, builder=BUILDER, hidden=16)
 
 
 def test_served_subnets_compute_what_the_converted_model_computes(
@@ -74,7 +51,7 @@ def test_attributes_follow_in_a_loaded_model(tmp_path: Path, monkeypatch: pytest
     builder = "support.plain_models:counting_transformer"
     monkeypatch.setenv(ALLOW, builder)
     inputs = TensorSpec("ids", "INT64", (-1, 6))
-    folder = _save(conversion, tmp_path / "words", inputs, 3, builder=builder, layers=2)
+    folder = save_converted(conversion, tmp_path / "words", inputs, 3, builder=builder, layers=2)
     engine = EagerEngine.load(folder)
     for number, record in enumerate(folder.front.subnets):
         conversion.actuate(record.spec)
@@ -82,6 +59,17 @@ def test_attributes_follow_in_a_loaded_model(tmp_path: Path, monkeypatch: pytest
             expected = conversion.model(words)
         (found,) = engine.run(number, [words.numpy()])
         np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-5)
+
+
+def test_a_builder_that_draws_until_it_is_content_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading leaves out what initialises weights, but not what makes a builder go on."""
+    rows = torch.randn(3, 8)
+    builder = "support.plain_models:Drawing"
+    monkeypatch.setenv(ALLOW, builder)
+    folder = save_converted(
+        convert(Drawing(), rows), tmp_path / "mine", TensorSpec("x", "FP32", (-1, 8)), 4, builder=builder
+    )
+    EagerEngine.load(folder)
 
 
 def test_weights_of_a_loaded_model_are_the_files(folder: ModelFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ class Units(msgspec.Struct, frozen=True, kw_only=True):
     """Whole numbers that the forward computes shapes from and that must shrink with the units: multiples of them."""
 
 
-class Projection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Projection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A layer that computes ``x W + b`` on the last dimension, of a class that torch does not know.
 
     Its parameters are called ``weight`` and ``bias`` (which may be None).

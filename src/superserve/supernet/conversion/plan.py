@@ -18,7 +18,7 @@ from superserve.supernet.operators import Geometry
 Kind = Literal["channels", "neurons", "heads"]
 
 
-class GroupPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class GroupPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Units that are kept from the first on: an elastic width, or what is left of a concatenation."""
 
     name: str
@@ -37,7 +37,7 @@ class GroupPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return dict(self.choices)[ratio]
 
 
-class LayerPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LayerPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A layer with sliced weights: its full sizes, and the groups that narrow them (None: that size is fixed)."""
 
     module: str
@@ -72,7 +72,7 @@ class CounterPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     attributes: dict[str, int]
 
 
-class BlockPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BlockPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One block of a stage."""
 
     module: str

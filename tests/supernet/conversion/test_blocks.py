@@ -98,6 +98,22 @@ def test_rows_in_rows_are_taken_apart() -> None:
     assert stages(nn.Sequential(body, nn.Linear(8, 2))) == [("0.0.0", "0.0.1"), ("0.1.0", "0.1.1")]
 
 
+class Stage(nn.Module):
+    """Changes the shape before its row of blocks, except in the first stage: then it is residual itself."""
+
+    def __init__(self, *blocks: nn.Module) -> None:
+        super().__init__()
+        self.downsample, self.blocks = nn.Identity(), nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(self.downsample(x))  # type: ignore[no-any-return]
+
+
+def test_what_holds_nothing_but_a_row_is_one() -> None:
+    assert stages(nn.Sequential(Stage(Plus(), Plus()), nn.Linear(8, 2))) == [("0.blocks.0", "0.blocks.1")]
+    assert stages(nn.Sequential(Stage(Nested()), nn.Linear(8, 2))) == [("0.blocks.0",)]
+
+
 def test_a_block_with_a_residual_part_is_one_block() -> None:
     assert stages(nn.Sequential(Nested(), Nested(), nn.Linear(8, 2))) == [("0", "1")]
 

@@ -163,6 +163,33 @@ def test_a_projection_that_does_something_else_is_refused() -> None:
         convert(nn.Sequential(Pooled(8, 16), nn.Linear(16, 4)), torch.randn(2, 3, 8))
 
 
+class Gated(nn.Module):
+    """A projection that is scaled by what another layer makes."""
+
+    class Scaled(Turned):
+        def forward(self, x: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
+            y = super().forward(x)
+            return y if scale is None else y * scale
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scaled, self.scale, self.head = Gated.Scaled(8, 16), nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.scaled(x, self.scale(x)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.usefixtures("own_adapters")
+def test_what_a_projection_takes_beside_its_input_stays() -> None:
+    """Nobody knows what it does with it."""
+    register_adapter(Gated.Scaled)(turned)
+    model = nn.Sequential(Gated(), nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 2))
+    report = convert(model, torch.randn(3, 8)).report
+    reasons = {part.name: part.reason for part in report.fixed}
+    assert reasons["0.scale"] == "0.scaled, a projection by its adapter, takes it beside its input"
+    assert "narrower" in reasons["0.scaled"]
+
+
 @pytest.mark.usefixtures("own_adapters")
 def test_an_adapter_that_fails_is_named() -> None:
     register_adapter(FusedAttention)(lambda attention: attention.nothing)

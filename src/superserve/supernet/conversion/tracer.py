@@ -5,7 +5,7 @@ Python runs, and hooks say which module is running.
 """
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -113,7 +113,7 @@ class _Tracer(TorchFunctionMode):
         said = self._trace.adaptations.get(name)
         if isinstance(said, Units) and not self._quiet:
             self._trace.units[name] = said
-            self._fix_arguments(args, kwargs, f"{name} is treated as a whole by its adapter")
+            self._fix(tensors((args, kwargs)), f"{name} is treated as a whole by its adapter")
         self._quiet += self._quiet > 0 or isinstance(said, Units | Projection)
 
     def _leave(
@@ -139,6 +139,8 @@ class _Tracer(TorchFunctionMode):
                 raise ConversionError(
                     f"the adapter of {name} says that it is a projection: it must map one tensor to one"
                 )
+            others = (tensor for tensor in tensors((args, kwargs)) if tensor is not x)
+            self._fix(others, f"{name}, a projection by its adapter, takes it beside its input")
             call = Call("a projection", name, (self._operand(x),), {}, (tuple(output.shape),))
             self._info(output).dims = projected(self._trace.layers, call, module, said)
         elif isinstance(said, Concatenation):
@@ -152,8 +154,8 @@ class _Tracer(TorchFunctionMode):
             info = self._info(output)
             info.dims = [join.group if dim == join.dim else group for dim, group in enumerate(info.dims)]
 
-    def _fix_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], reason: str) -> None:
-        for tensor in tensors((args, kwargs)):
+    def _fix(self, found: Iterable[Tensor], reason: str) -> None:
+        for tensor in found:
             self._operand(tensor).fix(reason)
 
     def _note_candidate(

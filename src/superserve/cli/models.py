@@ -58,7 +58,8 @@ def train(
 @app.command("import")
 def import_checkpoint(
     family: Annotated[
-        str, typer.Argument(help="ofa_resnet50, ofa_mobilenet_v3, ofa_proxyless, dynabert or dynabert_roberta.")
+        str,
+        typer.Argument(help="ofa_resnet50, ofa_mobilenet_v3, ofa_proxyless, dynabert, dynabert_roberta or autoformer."),
     ],
     folder: Annotated[Path, typer.Option("--out", metavar="MODEL", help="The model folder to write.")],
     checkpoint: Annotated[

@@ -1,6 +1,7 @@
 """Checkpoint files, good and bad."""
 
 import pickle
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from superserve.errors import CheckpointError
 from superserve.supernet.importing import FAMILIES
-from superserve.supernet.importing.checkpoint import Picker, read_checkpoint, recognise
+from superserve.supernet.importing.checkpoint import Picker, open_checkpoint, read_checkpoint, recognise
+from superserve.supernet.zoo.autoformer import AutoFormerConfig
 from superserve.supernet.zoo.dynabert import DynaBertConfig
 from superserve.supernet.zoo.dynabert_roberta import DynaRobertaConfig
 from superserve.supernet.zoo.ofa_mobilenet import OfaMobileNetV3Config
@@ -26,6 +28,7 @@ ARCHITECTURES: dict[str, Any] = {
     "ofa_proxyless": OfaProxylessConfig(),
     "dynabert": DynaBertConfig(classes=2),
     "dynabert_roberta": DynaRobertaConfig(classes=2),
+    "autoformer": AutoFormerConfig(),
 }
 
 
@@ -64,6 +67,20 @@ def test_runs_no_code(tmp_path: Path) -> None:
     for name in ("zip.pth", "plain.pth"):
         with pytest.raises(CheckpointError, match=rf"{name}: holds pickled Python objects.*never done"):
             read_checkpoint(tmp_path / name)
+    assert not evidence.exists()
+
+
+def test_reads_the_command_line_that_training_scripts_store(tmp_path: Path) -> None:
+    torch.save({"model": {"a": torch.ones(2)}, "args": Namespace(gp=True, lr=0.1)}, tmp_path / "net.pth")
+    found = open_checkpoint(tmp_path / "net.pth")
+    assert (found.tensors["a"].tolist(), found.arguments) == ([1, 1], {"gp": True, "lr": 0.1})
+
+
+def test_runs_no_code_of_a_command_line(tmp_path: Path) -> None:
+    evidence = tmp_path / "evidence"
+    torch.save({"model": {"a": torch.ones(2)}, "args": Namespace(bomb=Bomb(evidence))}, tmp_path / "net.pth")
+    with pytest.raises(CheckpointError, match="holds pickled Python objects"):
+        open_checkpoint(tmp_path / "net.pth")
     assert not evidence.exists()
 
 

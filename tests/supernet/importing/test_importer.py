@@ -233,7 +233,7 @@ def test_running_out_of_memory_is_said(tmp_path: Path, monkeypatch: pytest.Monke
     def exhausted(_path: Path) -> None:
         raise error
 
-    monkeypatch.setattr(importer, "read_checkpoint", exhausted)
+    monkeypatch.setattr(importer, "open_checkpoint", exhausted)
     with pytest.raises(CheckpointError, match="not enough memory"):
         _import_bert(tmp_path)
 

@@ -26,6 +26,10 @@ ARCHITECTURES: Mapping[str, dict[str, Any]] = {
     "ofa_resnet50": {"classes": 5, "stem_width": 32, "stage_widths": [32, 64], "base_depths": [2, 1]},
     "ofa_mobilenet_v3": {"classes": 5, "width_mult": 0.3},
     "ofa_proxyless": {"classes": 5, "width_mult": 0.3},
+    "autoformer": {
+        "classes": 5, "image_size": 40, "patch": 8, "width": 24, "embed_dims": [12, 18], "heads": [2, 3],
+        "mlp_ratios": [1.5, 2.0], "depths": [2, 3], "max_relative_position": 3,
+    },
     "dynabert": {
         "classes": 5, "vocabulary": 30, "hidden": 24, "layers": 4, "heads": 4, "neurons": 40, "positions": 8,
     },

@@ -3,13 +3,15 @@
 import pickle
 import re
 import warnings
+from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.serialization import safe_globals
 
 from superserve.errors import CheckpointError
 
@@ -17,23 +19,38 @@ from superserve.errors import CheckpointError
 _WRAPPERS: Final = ("state_dict", "model")
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a ``torch.save`` or safetensors file by name, on the CPU.
+class Checkpoint(NamedTuple):
+    """What is of use in a checkpoint file."""
 
-    Python objects are never unpickled. A prefix ``module.`` that all names share (data-parallel training) is taken
-    off, and what stands beside the parameters (optimiser state, epoch) is left out.
+    tensors: dict[str, Tensor]
+    """By name, on the CPU."""
+    arguments: dict[str, Any]
+    """What the training script was started with, where it wrote that beside the weights (``args``)."""
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """The tensors of a ``torch.save`` or safetensors file by name; see `open_checkpoint`."""
+    return open_checkpoint(path).tensors
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Read a ``torch.save`` or safetensors file.
+
+    Python objects are never unpickled, but for the parsed command line that many training scripts store: values by
+    name. A prefix ``module.`` that all names share (data-parallel training) is taken off, and what else stands beside
+    the parameters (optimiser state, epoch) is left out.
 
     Raises:
         CheckpointError: naming the file, and whether it is missing, damaged, full of code or of no parameters.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
-    tensors = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+    tensors, arguments = (_safetensors(path), {}) if path.suffix == ".safetensors" else _torch(path)
     if not tensors:
         raise CheckpointError(f"{path}: holds no tensors by name: give the file with the network's state_dict")
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    return tensors
+    return Checkpoint(tensors, arguments)
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
@@ -45,24 +62,32 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: truncated, or not a safetensors file ({error})") from None
 
 
-def _torch(path: Path) -> dict[str, Tensor]:
+def _torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    loaded = _loaded(path)
+    arguments = loaded.get("args") if isinstance(loaded, Mapping) else None
+    for wrapper in _WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, Mapping):
+        raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, not a state_dict")
+    tensors = {name: value for name, value in loaded.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    return tensors, dict(vars(arguments)) if isinstance(arguments, Namespace) else {}
+
+
+def _loaded(path: Path) -> Any:  # noqa: ANN401 (whatever somebody saved)
+    """The content of a file that holds nothing but tensors, plain values and command lines."""
     try:
-        with warnings.catch_warnings():
+        # Making a Namespace sets attributes of an empty object: no code of the file's runs.
+        with warnings.catch_warnings(), safe_globals([Namespace]):
             # It warns of unusual pickles, which it then reads or refuses.
             warnings.simplefilter("ignore")
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: {_pickle_complaint(str(error))}") from None
     except (RuntimeError, EOFError, LookupError, ValueError, AttributeError, TypeError, OSError) as error:
         if "allocate memory" in str(error):
             raise
         raise CheckpointError(f"{path}: truncated, or not a file that torch.save wrote ({_first(error)})") from None
-    for wrapper in _WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
-    if not isinstance(loaded, Mapping):
-        raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, not a state_dict")
-    return {name: value for name, value in loaded.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
 def _pickle_complaint(message: str) -> str:
@@ -84,7 +109,8 @@ class Picker:
     Args:
         tensors: the checkpoint.
         path: where it came from, for messages.
-        settings: the content of the ``config.json`` beside it; empty where there is none.
+        settings: the content of the ``config.json`` beside it, and the training script's arguments; empty where there
+            is neither.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], path: Path, settings: Mapping[str, Any]) -> None:
@@ -97,6 +123,10 @@ class Picker:
         """How many tensors went by another name than the first one asked for."""
         self.ignored: tuple[str, ...] = ()
         """What was left in the end."""
+
+    def holds(self, name: str) -> bool:
+        """Whether the checkpoint has a tensor of this name."""
+        return name in self._tensors
 
     def shape(self, names: Iterable[str], dimensions: int, *, fix: str = "") -> tuple[int, ...]:
         """The shape of a tensor that says how large the network is.
@@ -176,6 +206,7 @@ _MARKS: Final[Mapping[str, str]] = {
     "roberta.": "dynabert_roberta",
     "classifier.out_proj.": "dynabert_roberta",
     "encoder.layer.": "dynabert",
+    "patch_embed_super.": "autoformer",
 }
 
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import msgspec
 import torch
+from torch import Tensor
 
 from superserve.model_folder import ModelConfig
 from superserve.subnet import SubnetSpec
@@ -19,8 +20,8 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     labels: tuple[str, ...] = ()
     """Names of the classes; empty means the checkpoint's own, or their numbers."""
-    image_size: int = 224
-    """Height and width of images."""
+    image_size: int | None = None
+    """Height and width of images; None means those that the network is for, 224 if it takes any."""
     pixels: str = "uint8"
     """``uint8``: images (height, width, 3) of 0..255; ``float32``: (3, height, width) of 0..1."""
     tokens: int = 128
@@ -61,9 +62,8 @@ class Family(ABC, Generic[C, N]):
         architecture = self.architecture(picker)
         with torch.device("meta"):
             network = self.network(architecture)
-        shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-        weights = {ours: picker.take(theirs, shapes[ours]) for ours, theirs in self.names(network)}
-        assert weights.keys() == shapes.keys(), f"{self.name}: names are not those of the network"
+        weights = self.weights(network, picker)
+        assert weights.keys() == network.state_dict().keys(), f"{self.name}: names are not those of the network"
         picker.finish(self.harmless)
         network.load_state_dict(weights, assign=True)
         network.requires_grad_(requires_grad=False).eval()
@@ -80,6 +80,15 @@ class Family(ABC, Generic[C, N]):
     @abstractmethod
     def network(self, architecture: C) -> N:
         """The network of an architecture."""
+
+    def weights(self, network: N, picker: Picker) -> dict[str, Tensor]:
+        """Every tensor of the network, on no device yet: by default each is one of the checkpoint's, by its `names`.
+
+        Raises:
+            CheckpointError: as `Picker.take`.
+        """
+        shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        return {ours: picker.take(theirs, shapes[ours]) for ours, theirs in self.names(network)}
 
     @abstractmethod
     def names(self, network: N) -> Iterable[tuple[str, Iterable[str]]]:

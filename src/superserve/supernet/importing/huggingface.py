@@ -12,7 +12,7 @@ from superserve.supernet.importing.family import Task
 _SINGLE: Final = frozenset({"sst-2", "sst2", "cola"})
 
 
-def read_settings(path: Path) -> Mapping[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
     """The settings; empty if there is no such file.
 
     Raises:

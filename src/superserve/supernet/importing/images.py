@@ -13,6 +13,9 @@ from superserve.supernet.preprocess import ImagePreprocessing
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 
+#: Height and width of images that ImageNet's networks are measured with, where they take any.
+IMAGENET_SIZE: Final = 224
+
 
 def image_config(family: str, architecture: msgspec.Struct, classes: int, task: Task, serving: Serving) -> ModelConfig:
     """The configuration of an image classifier as `Serving` wants it.
@@ -20,7 +23,7 @@ def image_config(family: str, architecture: msgspec.Struct, classes: int, task: 
     Raises:
         ConfigError: for another number of labels than classes, or an unknown kind of pixels.
     """
-    size = serving.image_size
+    size = serving.image_size or IMAGENET_SIZE
     kinds = {
         "uint8": ("UINT8", (-1, size, size, 3), "HWC", 1 / 255),
         "float32": ("FP32", (-1, 3, size, size), "CHW", 1),

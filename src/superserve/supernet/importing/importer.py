@@ -19,7 +19,8 @@ from superserve.supernet.actuator import Actuator
 from superserve.supernet.calibrate import calibrate
 from superserve.supernet.engine import EagerEngine
 from superserve.supernet.hub import load_supernet, save_supernet
-from superserve.supernet.importing.checkpoint import Picker, read_checkpoint
+from superserve.supernet.importing.autoformer import AutoFormerImporter
+from superserve.supernet.importing.checkpoint import Picker, open_checkpoint
 from superserve.supernet.importing.choice import Chosen, Sizer, SubnetList, choose, listed, read_list
 from superserve.supernet.importing.download import download
 from superserve.supernet.importing.dynabert import DynaBertImporter
@@ -44,6 +45,7 @@ FAMILIES: Final[Mapping[str, Family[Any, Any]]] = {
         OfaProxylessImporter(),
         DynaBertImporter(),
         DynaRobertaImporter(),
+        AutoFormerImporter(),
     )
 }
 
@@ -150,7 +152,8 @@ def _family(name: str) -> Family[Any, Any]:
 
 def _load(importer: Family[Any, Any], source: Source, serving: Serving) -> _Loaded:
     path, settings = _locate(importer, source)
-    picker = Picker(read_checkpoint(path), path, settings)
+    checkpoint = open_checkpoint(path)
+    picker = Picker(checkpoint.tensors, path, checkpoint.arguments | settings)
     architecture, network = importer.read(picker)
     with torch.device("meta"):
         sized = importer.network(architecture)
@@ -159,7 +162,7 @@ def _load(importer: Family[Any, Any], source: Source, serving: Serving) -> _Load
     return _Loaded(path, config, network, sizer, picker.renamed, picker.ignored)
 
 
-def _locate(importer: Family[Any, Any], source: Source) -> tuple[Path, Mapping[str, Any]]:
+def _locate(importer: Family[Any, Any], source: Source) -> tuple[Path, dict[str, Any]]:
     given = [value for value in (source.checkpoint, source.folder, source.download) if value is not None]
     if len(given) != 1:
         raise ConfigError("give exactly one of a checkpoint, a folder and a variant to download")

@@ -1,6 +1,7 @@
 """Architecture families; importing this package registers every one."""
 
 from superserve.supernet.zoo import (
+    autoformer,
     converted,
     dynabert,
     dynabert_roberta,
@@ -12,6 +13,7 @@ from superserve.supernet.zoo import (
 from superserve.supernet.zoo.registry import build_network, families, register
 
 __all__ = [
+    "autoformer",
     "build_network",
     "converted",
     "dynabert",

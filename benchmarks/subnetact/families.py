@@ -55,6 +55,7 @@ CASES: Final = (
     Case("ofa_proxyless", "OFA-ProxylessNAS w1.3 at 224", "ImageNet", "ofa_proxyless", {}, (0.4, 0.7)),
     Case("dynabert", f"DynaBERT (BERT base, {TOKENS} tokens)", "ImageNet", "dynabert", {"classes": 3}),
     Case("roberta", f"DynaBERT (RoBERTa base, {TOKENS} tokens)", "ImageNet", "dynabert_roberta", {"classes": 3}),
+    Case("autoformer", "AutoFormer-tiny at 224", "ImageNet", "autoformer", {}),
 )
 
 

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from superserve.subnet import SubnetSpec
 from superserve.supernet.actuator import apply, bind
+from superserve.supernet.aot import EXAMPLE_ROWS, compile_module
 from superserve.supernet.extract import extract
 from superserve.supernet.importing.autoformer import AutoFormerImporter
 from superserve.supernet.importing.checkpoint import Picker
 from superserve.supernet.zoo.autoformer import AutoFormer
-from support.autoformer import Options, Sample, Sizes, autoformer_forward, autoformer_state
+from support.autoformer import SETTINGS, Options, Sample, Sizes, autoformer_forward, autoformer_state
+from support.compiled import why_not
 from support.plain_models import randomised
 
 TOLERANCE = 1e-5
@@ -117,3 +119,17 @@ def _same(network: AutoFormer, spec: SubnetSpec, vit: nn.Module) -> None:
         expected, found = vit(images), network(images)
     assert expected.std() > 0.1, "logits too alike to compare"
     assert (found - expected).abs().max() <= TOLERANCE * expected.abs().max()
+
+
+# torch's compiler warns about parts of torch.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.skipif(bool(why_not()), reason=why_not() or "a C++ compiler is there")
+def test_compiled_code_computes_the_same_for_any_number_of_rows(tmp_path: Path) -> None:
+    network = _read(autoformer_state(), **SETTINGS)
+    spec = network.autoformer_spec(2, 16, [1, 3], 1.5)
+    images = torch.randn(5, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    compiled = compile_module(extract(network, spec, {}), [images[:EXAMPLE_ROWS]], tmp_path / "subnet.so")
+    apply(bind(network, spec, {}))
+    for rows in (1, 2, 5):
+        (found,) = compiled.run([images[:rows]])
+        torch.testing.assert_close(found, network(images[:rows]), rtol=1e-4, atol=1e-5)

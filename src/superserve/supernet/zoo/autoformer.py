@@ -100,9 +100,10 @@ class Projection(SlicedLinear):
 
     Rows lie head by head, in each head first the query's, then the key's, then the value's: so the leading heads are
     the leading rows, one view that one product takes. AutoFormer's own order (query, key and value in turns, row by
-    row) would have to be copied into another in every forward, which its code does. That code gives the leading biases
-    to all queries, then to all keys, then to all values: a bias belongs to another row for each number of heads.
-    So there is a row of ``biases`` per number of heads, in the order of the weight's rows: about 0.1 % more memory.
+    row) has no such view: its code copies the rows of a subnet when that becomes active. That code also gives the
+    leading biases to all queries, then to all keys, then to all values, so that a bias belongs to another row for each
+    number of heads. So there is a row of ``biases`` per number of heads, in the order of the weight's rows: 0.1 % more
+    memory at most. `head_by_head` and `biases_by_heads` make both from a checkpoint's.
 
     Args:
         inputs: at full size.
@@ -264,7 +265,7 @@ class AutoFormer(ElasticNetwork):
         """Images (rows, 3, image size, image size), float32, to logits (rows, classes)."""
         patches = self.patch_embed_super(x)
         index = torch.arange(self.tokens, device=x.device)
-        token = self.cls_token(index[:1]).expand(len(patches), -1, -1)
+        token = self.cls_token(index[:1]).expand(patches.size(0), -1, -1)
         tokens = torch.cat((token, patches), 1)
         if self.config.abs_pos:
             tokens = tokens + self.pos_embed(index)

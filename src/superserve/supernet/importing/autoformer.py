@@ -28,7 +28,8 @@ _RELEASE: Final = "https://github.com/silent-chen/AutoFormer-model-zoo/releases/
 _HEAD_WIDTH: Final = 64
 
 #: Tensors that the network has in another shape.
-_TOKEN, _POSITIONS = "cls_token", "pos_embed"
+_CLASS: Final = "cls_token"
+_POSITIONS: Final = "pos_embed"
 
 _PATCHES: Final = "patch_embed_super.proj.weight"
 _DISTANCES: Final = "blocks.0.attn.rel_pos_embed_k.embeddings_table_v"
@@ -121,13 +122,13 @@ class AutoFormerImporter(Family[AutoFormerConfig, AutoFormer]):
     def names(self, network: AutoFormer) -> Iterator[tuple[str, Iterable[str]]]:
         """See `Family.names`; of the tensors that are the same there."""
         for name in network.state_dict():
-            if name.split(".")[0] not in {_TOKEN, _POSITIONS} and ".qkv." not in name:
+            if name.split(".")[0] not in {_CLASS, _POSITIONS} and ".qkv." not in name:
                 yield name, (name,)
 
     def weights(self, network: AutoFormer, picker: Picker) -> dict[str, Tensor]:
         """See `Family.weights`: class token and positions lose a dimension, the fused projections are reordered."""
         config, weights = network.config, super().weights(network, picker)
-        weights[f"{_TOKEN}.weight"] = picker.take([_TOKEN], (1, 1, config.width))[0]
+        weights[f"{_CLASS}.weight"] = picker.take([_CLASS], (1, 1, config.width))[0]
         if config.abs_pos:
             weights[f"{_POSITIONS}.weight"] = picker.take([_POSITIONS], (1, network.tokens, config.width))[0]
         for number in range(config.depths[-1]):

@@ -82,7 +82,7 @@ class Family(ABC, Generic[C, N]):
         """The network of an architecture."""
 
     def weights(self, network: N, picker: Picker) -> dict[str, Tensor]:
-        """Every tensor of the network, on no device yet: by default each is one of the checkpoint's, by its `names`.
+        """What the network (which has no memory yet) is to hold: by default the tensors of its `names`.
 
         Raises:
             CheckpointError: as `Picker.take`.

@@ -102,8 +102,8 @@ class Projection(SlicedLinear):
     the leading rows, one view that one product takes. AutoFormer's own order (query, key and value in turns, row by
     row) has no such view: its code copies the rows of a subnet when that becomes active. That code also gives the
     leading biases to all queries, then to all keys, then to all values, so that a bias belongs to another row for each
-    number of heads. So there is a row of ``biases`` per number of heads, in the order of the weight's rows: 0.1 % more
-    memory at most. `head_by_head` and `biases_by_heads` make both from a checkpoint's.
+    number of heads. So there is a row of ``biases`` per number of heads, in the order of the weight's rows, for some
+    0.1 % more memory. `head_by_head` and `biases_by_heads` of the importer make both from a checkpoint's.
 
     Args:
         inputs: at full size.

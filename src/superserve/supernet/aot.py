@@ -43,21 +43,35 @@ def compile_module(module: nn.Module, example: Sequence[Tensor], library: Path) 
         example: its inputs, `EXAMPLE_ROWS` rows each.
         library: the file to write, ending in ``.so``.
     """
-    program = _trace(module, tuple(example))
+    program = trace(module, tuple(example))
     tensors = module_tensors(module)
     added = _added(program, tensors)
     _build(program, library)
     return CompiledModule(library, tensors, added)
 
 
-def _trace(module: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
-    rows = Dim("rows", min=1, max=_MOST_ROWS)
-    shapes = tuple({0: rows} for _ in example)
+def trace(module: nn.Module, example: tuple[Tensor, ...], *, tokens: int = 0) -> ExportedProgram:
+    """A module's trace, good for every number of rows.
+
+    Args:
+        module: in evaluation mode; its inputs and outputs have the rows first.
+        example: its inputs, `EXAMPLE_ROWS` rows each.
+        tokens: above 0: the second dimension of every input is open, too, from 2 to this size.
+    """
+    sizes = {0: Dim("rows", min=1, max=_MOST_ROWS)} | ({1: Dim("tokens", min=2, max=tokens)} if tokens else {})
+    shapes = tuple(sizes for _ in example)
     parameters = inspect.signature(module.forward).parameters.values()
     # Inputs that ``forward`` takes as ``*inputs`` are one argument to a trace.
     gathered = any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
     with torch.no_grad(), _OBLIVIOUS():
         return export(module, example, dynamic_shapes=(shapes,) if gathered else shapes, strict=False)
+
+
+def without_writes(program: ExportedProgram) -> ExportedProgram:
+    """A trace in which nothing is computed in place, so that operators may be put in other places; no other change."""
+    with torch.no_grad(), _OBLIVIOUS():
+        rewritten: ExportedProgram = program.run_decompositions({})
+    return rewritten
 
 
 def _added(program: ExportedProgram, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -65,9 +65,21 @@ class BoundSubnet(nn.Module):
         return run_network(self.network, self._preprocess, inputs, self._dtype)
 
 
-def bound_subnets(supernet: Supernet, dtype: str = "float32", only: Sequence[int] | None = None) -> list[BoundSubnet]:
-    """The subnets of a front (those of these indices), in its order; ``dtype`` is that of the network's weights."""
-    preprocess = parse_preprocessing(supernet.config.preprocessing).build()
+def bound_subnets(
+    supernet: Supernet,
+    dtype: str = "float32",
+    only: Sequence[int] | None = None,
+    preprocess: Preprocessor | None = None,
+) -> list[BoundSubnet]:
+    """The subnets of a front (those of these indices), in its order.
+
+    Args:
+        supernet: with its weights in the dtype.
+        dtype: of the network's weights.
+        only: indices.
+        preprocess: in place of what ``config.json`` says.
+    """
+    preprocess = preprocess or parse_preprocessing(supernet.config.preprocessing).build()
     kernels: SmallKernels = {}
     records = supernet.front.subnets
     chosen = range(len(records)) if only is None else only

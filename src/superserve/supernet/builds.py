@@ -132,7 +132,7 @@ def load_build(folder: ModelFolder, path: Path) -> Build:
         ModelFolderError: if it may not be used, saying why.
     """
     for file in (path.parent.parent, path.parent, path, path / MANIFEST_FILE):
-        _check_ours(file)
+        check_ours(file)
     try:
         build = msgspec.json.decode((path / MANIFEST_FILE).read_bytes(), type=Build)
     except (OSError, msgspec.MsgspecError) as error:
@@ -144,7 +144,7 @@ def load_build(folder: ModelFolder, path: Path) -> Build:
     if [subnet.id for subnet in build.subnets] != [record.id for record in folder.front.subnets]:
         raise ModelFolderError(f"{path}: built for other subnets: {_FIX}")
     for name in (name for number in range(len(build.subnets)) for name in file_names(number)):
-        _check_ours(path / name)
+        check_ours(path / name)
         if build.sha256.get(name) != sha256(path / name):
             raise ModelFolderError(f"{path / name}: not what was built: {_FIX}")
     return build
@@ -156,16 +156,19 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_ours(path: Path) -> None:
-    """Refuse what this user did not write, or others may change between the check and its use."""
+def check_ours(path: Path, fix: str = f"{_FIX} --force") -> None:
+    """Refuse what this user did not write, or others may change between the check and its use.
+
+    Raises:
+        ModelFolderError: with what mends it, ``fix``.
+    """
     try:
         found = path.stat()
     except OSError as error:
-        raise ModelFolderError(f"{path}: {error.strerror}: {_FIX}") from None
+        raise ModelFolderError(f"{path}: {error.strerror}: {fix}") from None
     if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ModelFolderError(
-            f"{path}: others may write it, so that its code is not run: take their rights away (chmod -R go-w) and "
-            f"{_FIX} --force"
+            f"{path}: others may write it, so that it is not used: take their rights away (chmod -R go-w) and {fix}"
         )
 
 

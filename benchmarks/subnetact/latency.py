@@ -75,12 +75,13 @@ def _statics(folder: ModelFolder, supernet: Supernet, index: int, scratch: Path)
     if any(installed(runtime) for runtime in RUNTIMES):
         names = [tensor.name for tensor in supernet.config.inputs]
         path = export_onnx(plain, names, request(supernet.config, 2), scratch / "latency.onnx")
-        found |= dict(_sessions(path))
+        found |= dict(sessions(path))
         path.unlink()
     return found
 
 
-def _sessions(path: Path) -> Iterator[tuple[str, Run]]:
+def sessions(path: Path) -> Iterator[tuple[str, Run]]:
+    """The static runtimes that are installed here, by name, on an exported subnet."""
     if installed("onnxruntime"):
         yield "onnxruntime fp32", onnxruntime_session(path)
     if installed("openvino"):

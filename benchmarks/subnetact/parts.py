@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import torch
 
-from subnetact import hundreds, latency, memory, startup, switching
+from subnetact import hundreds, latency, memory, packed, startup, switching
 from subnetact.families import Case
 from subnetact.progress import Progress
 
 PARTS: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     "latency": latency.measure,
+    "packed": packed.measure,
     "memory": memory.measure,
     "switch": switching.measure,
     "start": startup.measure,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from subnetact.families import Case
 from subnetact.figure import draw
 from subnetact.targets import measured, memory_ratio, table, tax
 
@@ -29,8 +30,13 @@ def _page(results: dict[str, Any], figure: Path) -> Iterator[str]:
     yield from table(results)
     yield "\nActuated subnets may be faster than extracted ones: below 16 rows they hand large 1x1 convolutions to"
     yield "oneDNN, where torch takes another library for the plain modules that `extract` gives."
-    for title, part in (("Latency", _latency), ("Memory", _memory), ("Switching", _switching), ("Start", _start)):
-        key = {"Latency": "latency", "Memory": "memory", "Switching": "switch", "Start": "start"}[title]
+    for title, key, part in (
+        ("Latency", "latency", _latency),
+        ("The packed engine", "packed", _packed),
+        ("Memory", "memory", _memory),
+        ("Switching", "switch", _switching),
+        ("Start", "start", _start),
+    ):
         if key in results:
             yield f"\n## {title}\n"
             yield from part(results[key])
@@ -42,21 +48,38 @@ def _page(results: dict[str, Any], figure: Path) -> Iterator[str]:
 def _latency(found: dict[str, Any]) -> Iterator[str]:
     for one, part in measured(found):
         rows = part["rows"]
-        names = list(dict.fromkeys(row["alternative"] for row in rows))
-        yield f"### {one.title}, milliseconds per batch\n"
-        yield "| subnet, batch | " + " | ".join([*names, *part["missing"]]) + " |"
-        yield "|---" * (len(names) + len(part["missing"]) + 1) + "|"
-        for subnet, batch in dict.fromkeys((row["subnet"], row["batch"]) for row in rows):
-            cells = {
-                r["alternative"]: f"{r['median_us'] / 1000:.3g}"
-                for r in rows
-                if (r["subnet"], r["batch"]) == (subnet, batch)
-            }
-            yield f"| {subnet}, {batch} | " + " | ".join([*cells.values(), *part["missing"].values()]) + " |"
+        yield from _cells(one, part)
         taxes = ", ".join(f"{engine} {tax(rows, engine):.3f}" for engine in ("eager fp32", "compiled fp32"))
         compiled = ", ".join(f"{seconds:.0f} s in {dtype}" for dtype, seconds in part["compile_s"].items())
         yield f"\nActuated over extracted, median over the rows: {taxes}. Compiling these {part['compiled_subnets']}"
         yield f"subnets took {compiled} of one core.\n"
+
+
+def _packed(found: dict[str, Any]) -> Iterator[str]:
+    yield "A part of its own: alternatives share a core's caches with those that they are interleaved with.\n"
+    for one, part in measured(found):
+        yield from _cells(one, part)
+        for dtype, subnets in part["packing"].items():
+            sizes = ", ".join(f"{subnet['mb']:g}" for subnet in subnets)
+            seconds = ", ".join(f"{subnet['seconds']:g}" for subnet in subnets)
+            yield f"\nPacked in {dtype}: {sizes} MB beside the one copy, in {seconds} s of one core, check included."
+        yield ""
+
+
+def _cells(one: Case, part: dict[str, Any]) -> Iterator[str]:
+    """The medians of a family."""
+    rows, missing = part["rows"], part["missing"]
+    names = list(dict.fromkeys(row["alternative"] for row in rows))
+    yield f"### {one.title}, milliseconds per batch\n"
+    yield "| subnet, batch | " + " | ".join([*names, *missing]) + " |"
+    yield "|---" * (len(names) + len(missing) + 1) + "|"
+    for subnet, batch in dict.fromkeys((row["subnet"], row["batch"]) for row in rows):
+        cells = {
+            r["alternative"]: f"{r['median_us'] / 1000:.3g}"
+            for r in rows
+            if (r["subnet"], r["batch"]) == (subnet, batch)
+        }
+        yield f"| {subnet}, {batch} | " + " | ".join([*cells.values(), *missing.values()]) + " |"
 
 
 def _memory(found: dict[str, Any]) -> Iterator[str]:

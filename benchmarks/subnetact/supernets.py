@@ -1,6 +1,7 @@
 """The engines that run subnets inside the supernet, by the names that tables have for them."""
 
 from collections.abc import Callable
+from typing import Final
 
 from subnetact.progress import Progress
 from superserve.engine import Engine
@@ -10,7 +11,8 @@ from superserve.supernet.compile import compile_model
 from superserve.supernet.compiled import CompiledEngine
 from superserve.supernet.engine import EagerEngine
 
-_SHORT = {"float32": "fp32", "bfloat16": "bf16"}
+#: As tables have them.
+SHORT: Final = {"float32": "fp32", "bfloat16": "bf16"}
 
 
 def dtypes() -> tuple[str, ...]:
@@ -22,9 +24,9 @@ def build(folder: ModelFolder, progress: Progress) -> dict[str, float]:
     """Compile the folder's subnets; seconds of work by dtype."""
     seconds = {}
     for dtype in dtypes():
-        told = _teller(progress, f"{folder.config.name} in {_SHORT[dtype]}")
+        told = _teller(progress, f"{folder.config.name} in {SHORT[dtype]}")
         built = compile_model(folder, dtype=dtype, report=told).build
-        seconds[_SHORT[dtype]] = sum(subnet.seconds for subnet in built.subnets)
+        seconds[SHORT[dtype]] = sum(subnet.seconds for subnet in built.subnets)
     return seconds
 
 
@@ -32,9 +34,9 @@ def engines(folder: ModelFolder) -> dict[str, Engine]:
     """Every engine that this machine has, the one that always works first; `build` comes before."""
     found: dict[str, Engine] = {}
     for dtype in dtypes():
-        found[f"actuated eager {_SHORT[dtype]}"] = EagerEngine.load(folder, dtype)
+        found[f"actuated eager {SHORT[dtype]}"] = EagerEngine.load(folder, dtype)
     for dtype in dtypes():
-        found[f"actuated compiled {_SHORT[dtype]}"] = CompiledEngine.load(folder, dtype)
+        found[f"actuated compiled {SHORT[dtype]}"] = CompiledEngine.load(folder, dtype)
     return found
 
 

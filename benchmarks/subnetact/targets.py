@@ -10,6 +10,9 @@ Rows = Sequence[dict[str, Any]]
 
 #: What a compiled subnet of one copy may take, over the extracted one compiled alike.
 _TAX: Final = {"ImageNet": 1.05, "32x32": 1.10}
+#: What the packed engine may take, over the best static runtime at equal precision.
+_PACKED: Final = {"ImageNet": 1.15, "32x32": 1.50}
+_RIVALS: Final = {"fp32": ("onnxruntime fp32", "openvino fp32"), "bf16": ("openvino bf16",)}
 _ACTUATION_US: Final = 50.0
 _LOADS: Final = (100, 1000)
 _MEMORY: Final = 4.0
@@ -26,6 +29,8 @@ def table(results: dict[str, Any]) -> Iterator[str]:
     if "latency" in results:
         yield from _taxes(results["latency"])
         yield from _runtimes(results["latency"])
+    if "packed" in results:
+        yield from _packed(results["packed"])
     if "memory" in results:
         ratios = {one.name: memory_ratio(part["rows"], 2) for one, part in measured(results["memory"])}
         yield _row(
@@ -91,7 +96,7 @@ def _taxes(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _runtimes(found: dict[str, Any]) -> Iterator[str]:
-    for dtype, rivals in (("fp32", ("onnxruntime fp32", "openvino fp32")), ("bf16", ("openvino bf16",))):
+    for dtype, rivals in _RIVALS.items():
         ratios = {
             one.name: _median_ratio(part["rows"], f"actuated compiled {dtype}", rivals)
             for one, part in measured(found)
@@ -102,6 +107,26 @@ def _runtimes(found: dict[str, Any]) -> Iterator[str]:
             yield _row(
                 f"compiled {dtype} over the best of {' and '.join(rivals)}: reported", _listed(ratios, "{:.2f}"), None
             )
+
+
+def _packed(found: dict[str, Any]) -> Iterator[str]:
+    for scale, most in _PACKED.items():
+        for dtype, rivals in _RIVALS.items():
+            for batch in (1, 8):
+                ratios = {
+                    one.name: _median_ratio(
+                        [row for row in part["rows"] if row["batch"] == batch], f"packed {dtype}", rivals
+                    )
+                    for one, part in measured(found)
+                    if one.scale == scale and {row["alternative"] for row in part["rows"]}.issuperset(rivals)
+                }
+                if ratios:
+                    yield _row(
+                        f"packed {dtype} over the best of {' and '.join(rivals)}, batch {batch}, {scale} scale: at "
+                        f"most {most:g}",
+                        _listed(ratios, "{:.2f}"),
+                        all(value <= most for value in ratios.values()),
+                    )
 
 
 def _median_ratio(rows: Rows, of: str, over: Sequence[str]) -> float:

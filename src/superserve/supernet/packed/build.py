@@ -20,7 +20,7 @@ from superserve.supernet.packed.lower import Lowering
 from superserve.supernet.packed.memory import check_torch
 from superserve.supernet.packed.module import PackedModule, SharedParts
 from superserve.supernet.packed.program import FORMAT, PROGRAM_FILE, WEIGHTS_FILE, Program
-from superserve.supernet.packed.trace import Traced
+from superserve.supernet.packed.trace import Traced, trace_subnet
 from superserve.supernet.reduced import TORCH_DTYPES, load_supernet_in
 
 #: The largest batch that a fresh subnet is tried with.
@@ -53,36 +53,55 @@ def build_packed(folder: ModelFolder, subnet: int, dtype: str, path: Path) -> Pa
             `accuracy.TOLERANCE`, or the folder cannot be written.
     """
     check_torch()
-    traced = Traced(folder, subnet, dtype)
+    traced = trace_subnet(folder, subnet, dtype)
     optimise(traced.graph, TORCH_DTYPES[dtype])
+    about = About(folder.model_hash, folder.front.subnets[subnet].id, dtype)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
             stage = Path(scratch) / "packed"
-            stage.mkdir(mode=0o700)
-            lowered = Lowering(traced.graph, traced.tensors, stage / WEIGHTS_FILE)
-            program = Program(
-                format=FORMAT,
-                model_hash=folder.model_hash,
-                target=this_machine(dtype),
-                subnet=folder.front.subnets[subnet].id,
-                takes=traced.takes,
-                nbytes=lowered.nbytes,
-                inputs=len(traced.graph.inputs),
-                constants=lowered.constants,
-                steps=lowered.steps,
-                outputs=lowered.outputs,
-            )
-            (stage / PROGRAM_FILE).write_bytes(msgspec.json.encode(program))
-            for file in (PROGRAM_FILE, WEIGHTS_FILE):
-                (stage / file).chmod(0o600)
+            nbytes = write_packed(traced, about, stage)
             _check(folder, subnet, dtype, stage)
             if path.exists():
                 path.rename(Path(scratch) / "old")
             stage.rename(path)
     except OSError as error:
         raise ModelFolderError(f"{path}: a packed subnet cannot be kept there: {error}") from None
-    return PackedBuild(path, lowered.nbytes)
+    return PackedBuild(path, nbytes)
+
+
+class About(NamedTuple):
+    """What a packed subnet is of."""
+
+    model_hash: str
+    subnet: str
+    dtype: str
+
+
+def write_packed(traced: Traced, about: About, path: Path) -> int:
+    """Write a graph that was made ready to run into a new folder; returns the bytes of its weights.
+
+    Raises:
+        ConfigError: if it holds something that a program cannot hold.
+    """
+    path.mkdir(mode=0o700)
+    lowered = Lowering(traced.graph, traced.tensors, path / WEIGHTS_FILE)
+    program = Program(
+        format=FORMAT,
+        model_hash=about.model_hash,
+        target=this_machine(about.dtype),
+        subnet=about.subnet,
+        takes=traced.takes,
+        nbytes=lowered.nbytes,
+        inputs=len(traced.graph.inputs),
+        constants=lowered.constants,
+        steps=lowered.steps,
+        outputs=lowered.outputs,
+    )
+    (path / PROGRAM_FILE).write_bytes(msgspec.json.encode(program))
+    for file in (PROGRAM_FILE, WEIGHTS_FILE):
+        (path / file).chmod(0o600)
+    return lowered.nbytes
 
 
 def _check(folder: ModelFolder, subnet: int, dtype: str, path: Path) -> None:

@@ -4,10 +4,11 @@ from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, fx
+from torch._ops import OpOverload
 
 from superserve.supernet.packed import operators
 from superserve.supernet.packed.graph import Graph, arguments_of, aten, elements_per_row, getitem, shape
-from superserve.supernet.packed.operators import CONV, CONV_ADD, CONV_ADD_INTO, LINEAR, LINEAR_ADD
+from superserve.supernet.packed.operators import CONV, CONV_ADD, CONV_ADD_INTO, IN_PLACE, LINEAR, LINEAR_ADD
 
 _onednn = torch.ops.mkldnn
 
@@ -54,6 +55,7 @@ def optimise(graph: Graph, dtype: torch.dtype) -> None:
     _Packer(graph, dtype).pack()
     _fuse_activations(graph)
     _fuse_sums(graph)
+    _write_in_place(graph)
     graph.clean()
 
 
@@ -121,14 +123,22 @@ class _Packer:
         stride, padding, dilation, groups = geometry
         exact = self._graph.exact[weight]
         if exact.shape[2:] == (1, 1) and groups == 1 and set(stride) == {1} and not any(padding):
-            self._product(_POINTWISE, node, x, exact.flatten(1), bias)
-            return
+            # A convolution can add what comes next and rectify the sum as it writes, a product only add it.
+            summed = any(user.target is aten.add.Tensor for user in node.users)
+            if not summed or self._is_small(node, exact):
+                self._product(_POINTWISE, node, x, exact.flatten(1), bias)
+                return
         # Of no known shape, oneDNN may choose blocks that the convolution then reorders in every call, 40 times slower.
         packed = _onednn._reorder_convolution_weight(  # noqa: SLF001 (as torch's compiler packs)
             exact.to(self._dtype), [*padding], [*stride], [*dilation], groups, [1, *shape(x)[1:]]
         )
         new = self._graph.constant(f"{node.name}_packed", packed)
+        bias = self._in_dtype(node, bias)
         self._graph.replace(node, CONV, (x, new, bias, padding, stride, dilation, groups, *_NONE))
+
+    def _is_small(self, node: fx.Node, weight: Tensor) -> bool:
+        """Whether a product is left to torch, where it can be."""
+        return self._dtype == torch.float32 and elements_per_row(node) * weight.shape[1] <= _SMALL
 
     def _product(
         self,
@@ -141,19 +151,20 @@ class _Packer:
         stored: fx.Node | None = None,
     ) -> None:
         """Replace a product with a matrix (outputs, inputs); ``stored`` is its node where the model itself holds it."""
-        per_row = elements_per_row(node)
-        if self._dtype == torch.float32 and per_row * matrix.shape[1] <= _SMALL:
+        if self._is_small(node, matrix):
             plain = stored or self._graph.constant(f"{node.name}_weight", matrix.float().contiguous())
             self._graph.replace(node, kind.plain, (x, plain, bias))
             return
-        if bias is not None and self._graph.values[bias].dtype != self._dtype:
-            # Products take a bias of their own dtype only; convolutions add one in float32 before they round.
-            bias = self._graph.constant(f"{node.name}_bias", self._graph.exact[bias].to(self._dtype))
         packed = _onednn._reorder_linear_weight(  # noqa: SLF001 (as torch's compiler packs)
-            matrix.to(self._dtype).contiguous(), int(per_row / matrix.shape[0])
+            matrix.to(self._dtype).contiguous(), int(elements_per_row(node) / matrix.shape[0])
         )
         new = self._graph.constant(f"{node.name}_packed", packed)
-        self._graph.replace(node, kind.packed, (x, new, bias, *_NONE))
+        self._graph.replace(node, kind.packed, (x, new, self._in_dtype(node, bias), *_NONE))
+
+    def _in_dtype(self, node: fx.Node, bias: fx.Node | None) -> fx.Node | None:
+        if bias is None or self._graph.values[bias].dtype == self._dtype:
+            return bias
+        return self._graph.constant(f"{node.name}_bias", self._graph.exact[bias].to(self._dtype))
 
 
 def _fuse_activations(graph: Graph) -> None:
@@ -211,19 +222,30 @@ def _fuse_sum(graph: Graph, node: fx.Node, layer: fx.Node, other: fx.Node) -> bo
     return True
 
 
-#: What gives memory that nothing else is a view of.
+def _write_in_place(graph: Graph) -> None:
+    """What is computed number by number goes where its first argument was, if nothing needs that any more."""
+    for node in graph.calls(*IN_PLACE):
+        first, *rest = arguments_of(node)
+        if isinstance(first, fx.Node) and _is_free(graph, first, node) and _are_alike(graph, first, node):
+            assert isinstance(node.target, OpOverload)
+            graph.replace(node, IN_PLACE[node.target], (first, *rest))
+
+
+#: What gives memory of its own.
 _FRESH: Final = frozenset({
     CONV, CONV_ADD, CONV_ADD_INTO, LINEAR, LINEAR_ADD, operators.pointwise, operators.pointwise_add,
-    operators.plain_pointwise, aten.relu.default, aten.hardswish.default, aten.add.Tensor, aten.avg_pool2d.default,
-    aten.max_pool2d.default,
+    operators.plain_pointwise, aten.linear.default, *IN_PLACE, *IN_PLACE.values(),
 })  # fmt: skip
 
+#: What keeps no view of its arguments.
+_READING: Final = _FRESH | {aten.mean.dim, aten.avg_pool2d.default, aten.layer_norm.default}
 
-def _is_free(graph: Graph, other: fx.Node, node: fx.Node) -> bool:
-    """Whether a sum may be written over one of its parts: nothing sees that part through a view, or reads it later."""
+
+def _is_free(graph: Graph, first: fx.Node, node: fx.Node) -> bool:
+    """Whether a node may be written over one of its arguments: nothing sees that through a view, or reads it later."""
     order = _order(graph)
-    return other.target in _FRESH and all(
-        user is node or (order[user] < order[node] and user.target in _FRESH) for user in other.users
+    return first.target in _FRESH and all(
+        user is node or (order[user] < order[node] and user.target in _READING) for user in first.users
     )
 
 

@@ -24,6 +24,15 @@ CONV_ADD_INTO: Final = torch.ops.mkldnn._convolution_pointwise_.binary
 LINEAR: Final = torch.ops.mkldnn._linear_pointwise.default  # noqa: SLF001
 LINEAR_ADD: Final = torch.ops.mkldnn._linear_pointwise.binary  # noqa: SLF001
 
+#: Functions of each number alone, and their kin that write over their first argument.
+IN_PLACE: Final = {
+    torch.ops.aten.relu.default: torch.ops.aten.relu_.default,
+    torch.ops.aten.hardswish.default: torch.ops.aten.hardswish_.default,
+    torch.ops.aten.hardsigmoid.default: torch.ops.aten.hardsigmoid_.default,
+    torch.ops.aten.add.Tensor: torch.ops.aten.add_.Tensor,
+    torch.ops.aten.mul.Tensor: torch.ops.aten.mul_.Tensor,
+}
+
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, *activation: Any) -> Tensor:  # noqa: ANN401
     """A 1x1 convolution as a packed product over the channels of every pixel: a third less to set up."""
@@ -63,6 +72,10 @@ def _add(x: Tensor, other: Tensor | float, alpha: float) -> Tensor:
     return torch.add(x, other, alpha=alpha)
 
 
+def _add_(x: Tensor, other: Tensor | float, alpha: float) -> Tensor:
+    return x.add_(other, alpha=alpha)
+
+
 #: Of this package, of oneDNN, and those of ATen that can be called by a quicker way than their name.
 _DIRECT: Final[Mapping[str, Function]] = {
     **{str(overload): overload for overload in (CONV, CONV_ADD, CONV_ADD_INTO, LINEAR, LINEAR_ADD)},
@@ -72,7 +85,12 @@ _DIRECT: Final[Mapping[str, Function]] = {
     "packed.listed": listed,
     "aten._to_copy.default": _to,
     "aten.add.Tensor": _add,
+    "aten.add_.Tensor": _add_,
+    "aten.mul_.Tensor": Tensor.mul_,
     "aten.relu.default": torch.relu,
+    "aten.relu_.default": torch.relu_,
+    "aten.hardswish_.default": torch.ops.aten.hardswish_.default,
+    "aten.hardsigmoid_.default": torch.ops.aten.hardsigmoid_.default,
     "aten.linear.default": functional.linear,
     "aten.view.default": Tensor.view,
     "aten.transpose.int": torch.transpose,
@@ -85,7 +103,7 @@ _DIRECT: Final[Mapping[str, Function]] = {
     "python.getitem": operator.getitem,
 }
 
-#: Pure functions of tensors: none writes to its arguments, opens anything or runs code of others.
+#: Pure functions of tensors: none opens anything, runs code of others, or writes to its arguments.
 _ATEN: Final = frozenset(
     f"aten.{name}"
     for name in (

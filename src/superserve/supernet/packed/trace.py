@@ -1,7 +1,7 @@
 """From a subnet of a model folder to its graph."""
 
-from collections.abc import Sequence
-from typing import Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -17,45 +17,47 @@ from superserve.supernet.preprocess import parse_preprocessing
 from superserve.supernet.reduced import load_supernet_in
 from superserve.supernet.text import TextPreprocessing
 
-#: Where the parameters of a `BoundSubnet` begin that are the network's.
-NETWORK: Final = "network."
-
 _SEED: Final = 0
 
 
-class Traced:
-    """A subnet's graph, and what it came of.
+class Traced(NamedTuple):
+    """A subnet's graph, and what it came of."""
+
+    graph: Graph
+    tensors: Mapping[str, Tensor]
+    """The network's own parameters and buffers by name, which every worker has mapped."""
+    takes: Literal["requests", "arguments"]
+    """See `Program.takes`."""
+
+
+def trace_subnet(folder: ModelFolder, subnet: int, dtype: str) -> Traced:
+    """Trace a subnet of a front, by index, that computes in a dtype."""
+    bound = _bound(folder, subnet, dtype)
+    exact = bound if dtype == "float32" else _bound(folder, subnet, "float32")
+    example, tokens = _example(folder)
+    graph = graph_of(bound, exact, example, tokens=tokens)
+    return Traced(graph, module_tensors(bound.network), "arguments" if _is_text(folder) else "requests")
+
+
+def graph_of(bound: BoundSubnet, exact: BoundSubnet, example: Sequence[Tensor], *, tokens: int = 0) -> Graph:
+    """The graph of a subnet, good for every number of rows.
 
     Args:
-        folder: the model.
-        subnet: its index in the front.
-        dtype: what to compute in.
-
-    Attributes:
-        graph: what it computes, from request tensors, or from the network's arguments if ``takes`` says so.
-        takes: see `Program.takes`.
-        tensors: the network's own parameters and buffers by name, which every worker has mapped.
+        bound: the subnet.
+        exact: the same in float32, for the values of what is packed.
+        example: inputs, `EXAMPLE_ROWS` rows each.
+        tokens: as for `trace`.
     """
-
-    def __init__(self, folder: ModelFolder, subnet: int, dtype: str) -> None:
-        bound = _bound(folder, subnet, dtype)
-        exact = bound if dtype == "float32" else _bound(folder, subnet, "float32")
-        self.takes: Literal["requests", "arguments"] = "arguments" if _is_text(folder) else "requests"
-        example, tokens = _example(folder)
-        program = without_writes(trace(bound, tuple(example), tokens=tokens))
-        tensors = module_tensors(bound)
-        self.graph = Graph(program, tensors, module_tensors(exact))
-        self.tensors = {
-            name.removeprefix(NETWORK): tensor for name, tensor in tensors.items() if name.startswith(NETWORK)
-        }
+    for module in bound.modules():
+        if isinstance(module, SlicedConv2d):
+            module.as_torch = True  # one operator for all convolutions: which computes them is chosen later
+    program = without_writes(trace(bound, tuple(example), tokens=tokens))
+    return Graph(program, module_tensors(bound), module_tensors(exact))
 
 
 def _bound(folder: ModelFolder, subnet: int, dtype: str) -> BoundSubnet:
     preprocess = _arguments if _is_text(folder) else None
     (bound,) = bound_subnets(load_supernet_in(folder, dtype), dtype, only=[subnet], preprocess=preprocess)
-    for module in bound.modules():
-        if isinstance(module, SlicedConv2d):
-            module.as_torch = True  # one operator for all convolutions: which computes them is chosen later
     return bound
 
 

@@ -11,7 +11,7 @@ import torch
 
 from superserve.errors import ModelFolderError
 from superserve.model_folder import ModelFolder
-from superserve.supernet.accuracy import check_subnet
+from superserve.supernet.accuracy import check_points, check_subnet
 from superserve.supernet.builds import this_machine
 from superserve.supernet.engine import EagerEngine, as_tensor
 from superserve.supernet.hub import load_supernet
@@ -49,8 +49,8 @@ def build_packed(folder: ModelFolder, subnet: int, dtype: str, path: Path) -> Pa
 
     Raises:
         ConfigError: if this torch cannot pack, or the subnet holds something that cannot be packed.
-        ModelFolderError: if the model cannot be loaded, the outputs differ from eager float32's by more than
-            `accuracy.TOLERANCE`, or the folder cannot be written.
+        ModelFolderError: if the model cannot be loaded, the outputs or the accuracy differ from eager
+            float32's by more than `accuracy.py` allows, or the folder cannot be written.
     """
     check_torch()
     traced = trace_subnet(folder, subnet, dtype)
@@ -109,7 +109,9 @@ def _check(folder: ModelFolder, subnet: int, dtype: str, path: Path) -> None:
     module = PackedModule.load(path, SharedParts.of(folder, load_supernet_in(folder, dtype)))
     most = min(_MOST_ROWS, folder.config.max_batch_size)
     inputs = folder.example_inputs(most, np.random.default_rng(_SEED))
-    check_subnet(_Packed(module, folder, dtype), EagerEngine(load_supernet(folder)), subnet, inputs, [1, 3, most])
+    engine, eager = _Packed(module, folder, dtype), EagerEngine(load_supernet(folder))
+    check_subnet(engine, eager, subnet, inputs, [1, 3, most])
+    check_points(engine, eager, subnet, folder)
     module.close()
 
 

@@ -9,9 +9,12 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-EngineName = Literal["auto", "eager", "compiled", "graphs"]
-"""What a user may ask for: ``auto`` is compiled code where a build for this machine is kept, graphs on a GPU, else
-eager."""
+EngineName = Literal["auto", "eager", "compiled", "packed", "graphs"]
+"""What a user may ask for; ``auto`` is what has been built for this machine, graphs on a GPU, else eager: see
+``serving/choice.py``."""
+
+#: The engine that runs some subnets from packed copies of their weights, and the others on another engine.
+PACKED: Final = "packed"
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 """What a user may ask to compute in: ``auto`` is the fastest that was built, else float32."""
@@ -30,6 +33,13 @@ class EngineChoice(NamedTuple):
     """As `Engine.name`."""
     dtype: str
     """As `Engine.dtype`."""
+    fallback: str = ""
+    """Of `PACKED`: the engine that runs what is not packed, in the same dtype."""
+
+    @property
+    def behind(self) -> "EngineChoice":
+        """Of `PACKED`: what runs the subnets that are not packed. Of others: they themselves."""
+        return EngineChoice(self.device, self.fallback, self.dtype) if self.fallback else self
 
     def __str__(self) -> str:
         return f"{self.engine} {self.dtype} on {self.device}"
@@ -107,4 +117,16 @@ class OverlappingEngine(Engine, Protocol):
 
         Raises:
             ConfigError: if it cannot be used.
+        """
+
+
+@runtime_checkable
+class ResidentEngine(Engine, Protocol):
+    """An engine that runs some of its subnets faster, for the memory that they take beyond the one copy."""
+
+    def reside(self, subnets: Sequence[int]) -> tuple[int, ...]:
+        """Have exactly these subnets resident: others give their memory back, new ones are mapped and tried.
+
+        Returns:
+            Those that are resident now: without what could not be mapped or does not run, which standard error says.
         """

@@ -15,8 +15,10 @@ from superserve.serving.emulated import emulated_source
 from superserve.serving.ipc import (
     Done,
     Failed,
+    FromWorker,
     Launch,
     Ready,
+    Resident,
     Setup,
     SlotLayout,
     Started,
@@ -116,8 +118,10 @@ class Process:
         elif isinstance(message, Launch):
             self._inbox.append(message)
             self._next()
-        else:
+        elif isinstance(message, Setup):
             self._on_setup(message)
+        else:
+            self._send(Resident(message.model, message.subnets))
 
     def _on_setup(self, setup: Setup) -> None:
         self._setups.append(setup)
@@ -220,7 +224,7 @@ class Process:
         if self._status is None:
             self._host.broken(f"worker {self.worker} has sent garbage, and lives")
 
-    def _send(self, message: Started | Ready | StartFailed | Done | Failed) -> None:
+    def _send(self, message: FromWorker) -> None:
         try:
             self._channel.send(message)
         except OSError:  # the router is gone

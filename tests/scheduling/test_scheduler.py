@@ -121,6 +121,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         for _ in range(times):
             scheduler.observe_overhead(round(overhead_ms * NS_PER_MS), worker, scheduler._workers.devices[worker])
 
+    @rule(resident=st.sets(st.integers(0, 4)))
+    @precondition(lambda self: self.devices == 1)
+    def replan(self, resident: set[int]) -> None:
+        self.watched.replan(self.now_ns, resident)
+
     @rule(delta_ms=st.floats(0.0, 20.0))
     def time_passes(self, delta_ms: float) -> None:
         until_ns = self.now_ns + round(delta_ms * NS_PER_MS)

@@ -19,6 +19,8 @@ from superserve.serving.ipc import (
     FromWorker,
     Launch,
     Ready,
+    Reside,
+    Resident,
     RouterSlots,
     Setup,
     SlotLayout,
@@ -256,3 +258,36 @@ def test_engines_that_overlap_batches_may_and_read_the_slots_themselves(
     assert np.frombuffer(slots.outputs(1, 2)[0], "<f4").tolist() == [2, 4]
     assert [engine.pinned for engine in engines] == [[layout.size], []]
     slots.close()
+
+
+class Mapping(Doubler):
+    """An engine that has subnets resident, all but the last one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resided: list[tuple[int, ...]] = []
+
+    def reside(self, subnets: Sequence[int]) -> tuple[int, ...]:
+        self.resided.append(tuple(subnets))
+        self.ran.append((-1, []))
+        return tuple(subnet for subnet in subnets if subnet == 0)
+
+
+def test_subnets_become_resident_before_it_is_ready_and_then_between_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench, engine = Bench(), Mapping()
+
+    def load(_: Setup) -> Engine:
+        return engine
+
+    monkeypatch.setattr("superserve.serving.worker.load_engine", load)
+    cold = msgspec.structs.replace(SPEC, warm_batches=(), resident=(1,))
+    assert bench.run(Setup(0, cold), Launch(1, 0, 1), Reside(0, (0, 1)), Launch(2, 1, 1), Reside(0, ())) == 0
+    assert engine.resided == [(1,), (0, 1), ()]
+    assert [subnet for subnet, _ in engine.ran] == [-1, 0, -1, 1, -1]
+    ready, *said = bench.said()
+    assert isinstance(ready, Ready)
+    assert [type(each) for each in said] == [Done, Resident, Done, Resident]
+    assert [each.subnets for each in said if isinstance(each, Resident)] == [(0,), ()]
+    bench.close()

@@ -1,9 +1,11 @@
 """A scheduler whose promises are checked whenever it wants something done."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+
+import msgspec
 
 from superserve.clock import NS_PER_MS
-from superserve.profile import Profile
+from superserve.profile import Profile, SubnetProfile
 from superserve.request import Outcome, Reason, Request, RequestState
 from superserve.scheduling import (
     Action,
@@ -15,6 +17,8 @@ from superserve.scheduling import (
     create_policies,
     create_scheduler,
 )
+from superserve.scheduling.composition import compose_policies
+from support.profiles import with_factors
 
 #: They leave a worker without work while it loads a subnet, or until its batch is full.
 WAITING = ("proteus", "proteus:0.01")
@@ -50,6 +54,7 @@ class Watched:
             limits=SchedulerLimits(max_queued=MAX_QUEUED),
             shared=shared,
         )
+        self._name, self._profile = policy, profiles[0].repaired()
         self.policy = self.scheduler.policy
         self.table = self.policy.table
         self.tables = [[one.table for one in create_policies(policy, each, action)] for each in profiles]
@@ -80,6 +85,21 @@ class Watched:
         timer_ns = self.scheduler.next_timer()
         self.apply(now_ns, self.scheduler.on_timer(now_ns))
         assert self.scheduler.next_timer() != timer_ns, "a timer that is due forever"
+
+    def replan(self, now_ns: int, resident: Collection[int]) -> None:
+        """Some subnets take half the time from now on, and the others what they took first, if that is borne."""
+        policies = compose_policies(self._name, self._profile, halved(self._profile), resident, self.action)
+        if not self.scheduler.bears(policies):
+            return
+        hopeful = [each for each in self.requests if self._waits(each) and each.latest_start_ns >= now_ns]
+        self.policy, self.tables = policies[-1], [[one.table for one in policies]]
+        self.apply(now_ns, self.scheduler.replan(now_ns, policies))
+        if self.action == "reject":
+            assert all(each.latest_start_ns >= now_ns for each in hopeful), "a new plan broke a promise"
+
+    @staticmethod
+    def _waits(request: Request) -> bool:
+        return request.state is RequestState.QUEUED
 
     def taken_ns(self, worker: int, slowness: float) -> int:
         """What the batch of a worker takes."""
@@ -171,3 +191,13 @@ class Watched:
 
     def _planned_ns(self, launch: Launch, bucket: int, rows: int) -> int:
         return self.tables[launch.device][bucket].latency_ns[launch.subnet][rows]
+
+
+def halved(profile: Profile) -> Profile:
+    """The same model on an engine that is twice as fast."""
+
+    def halve(subnets: Sequence[SubnetProfile]) -> tuple[SubnetProfile, ...]:
+        return tuple(with_factors(subnet, [0.5] * len(profile.batches)) for subnet in subnets)
+
+    shorter = tuple(msgspec.structs.replace(each, subnets=halve(each.subnets)) for each in profile.shorter)
+    return msgspec.structs.replace(profile, subnets=halve(profile.subnets), shorter=shorter)

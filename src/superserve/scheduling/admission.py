@@ -128,20 +128,24 @@ class Admission:
         *,
         tables: Sequence[LatencyTable] | None = None,
     ) -> None:
-        self._policy = policy
         self._queue = queue
         self._view = view
         self._soonest = soonest
         self._share = share
-        self._tables = tables or (policy.table,)
-        self._typical = [EfficientBatches(table.batches, table.typical_ns) for table in self._tables]
-        self._planned = [EfficientBatches(table.batches, table.latency_ns) for table in self._tables]
-        self._prices = (0.0, 0, 0)
-        self.price(view.overhead_ns)
+        self.plan_with(policy, tables or (policy.table,), view.overhead_ns)
         self._short_since_ns, self._short_until_ns = 0, -1
         self._has_lasted = False
         self._arrivals: dict[int, ArrivalEstimate] = {}
         self._counted = (-1, 0, 0, 0, 0)
+
+    def plan_with(self, policy: Policy, tables: Sequence[LatencyTable], overhead_ns: int) -> None:
+        """From now on batches take what these tables say; see the constructor, and `price`."""
+        self._policy = policy
+        self._tables = tables
+        self._typical = [EfficientBatches(table.batches, table.typical_ns) for table in tables]
+        self._planned = [EfficientBatches(table.batches, table.latency_ns) for table in tables]
+        self._prices = (0.0, 0, 0)
+        self.price(overhead_ns)
 
     def price(self, overhead_ns: int) -> None:
         """What the dispatch of a batch typically takes; to be called when what is planned with has changed, too."""

@@ -160,6 +160,10 @@ class Policy(ABC):
     def decide(self, view: SchedulerView) -> Decision | Wait:
         """What to do with an idle worker; called only while a request waits."""
 
+    def restrict(self, subnets: Collection[int]) -> None:
+        """Use only these of its subnets, one of them at least; before it is first asked."""
+        self.subnets = [subnet for subnet in self.subnets if subnet in subnets]
+
     def usable(self, min_accuracy: float) -> Sequence[int]:
         """The subnets that reach an accuracy floor, in rising order of accuracy; empty if none does."""
         if min_accuracy <= 0.0:

@@ -4,6 +4,7 @@ The live router and the simulator drive the same `Scheduler` object, one with re
 """
 
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -41,7 +42,19 @@ class Overdue(NamedTuple):
     kept: Sequence[Request]
 
 
+class Plan(NamedTuple):
+    """What batches were planned with, and since when."""
+
+    since_ns: int
+    policy: Policy
+    tables_of: Sequence[Sequence[LatencyTable]]
+    """By device and bucket."""
+
+
 _NOTHING: Final[Sequence[Action]] = ()
+
+#: Plans that are remembered, to explain decisions of before: a change every few seconds for some minutes.
+_PLANS: Final = 64
 
 # Every request meets these half a dozen times, and to find a member of an enum takes Python 3.11 70 ns each time.
 _QUEUED: Final = RequestState.QUEUED
@@ -88,16 +101,12 @@ class Scheduler:
         shorter: Sequence[Policy] = (),
         workers: Workers | None = None,
     ) -> None:
-        self.policy = policy
-        policies = (*shorter, policy)
-        self.tables = tuple(one.table for one in policies)
-        """By bucket (`Request.bucket`)."""
-        self.tables_of: Sequence[Sequence[LatencyTable]] = (self.tables,)
-        """By device."""
-        self._decide = decide_by(policies)
+        self._set_policies((*shorter, policy))
+        self.plans: deque[Plan] = deque([Plan(0, policy, self.tables_of)], _PLANS)
+        """The latest ones in force, the last one at present."""
         self.limits = limits or SchedulerLimits()
         self._expires = policy.timeout_action == "reject"
-        self._queue = WaitingQueue(lambda floor: policy.usable(floor)[0])
+        self._queue = WaitingQueue(lambda floor: self.policy.usable(floor)[0])
         self._overhead = OverheadEstimate(overhead_ns)
         self._drift = DriftEstimate()
         self._shared = shared
@@ -128,6 +137,15 @@ class Scheduler:
         """Nothing that was learned is forgotten before."""
         self._slow_after_ns = 0
         """Slow workers get nothing before."""
+
+    def _set_policies(self, policies: Sequence[Policy]) -> None:
+        """Take the policy and its tables, by bucket, and what follows from them alone."""
+        self.policy = policy = policies[-1]
+        self.tables = tuple(one.table for one in policies)
+        """By bucket (`Request.bucket`)."""
+        self.tables_of: Sequence[Sequence[LatencyTable]] = (self.tables,)
+        """By device."""
+        self._decide = decide_by(policies)
         fastest = policy.table.latency_ns[policy.subnets[0]]
         # Not 0: time has to pass until a slow worker is asked again.
         self._fastest_ns = max(1, fastest[policy.table.batches[0]])
@@ -229,6 +247,47 @@ class Scheduler:
     def need_ns(self, now_ns: int, span_ns: float) -> float:
         """Worker time that what waits, and what is expected within a span, needs at the fastest subnet."""
         return (self._queue.rows + self._view.arrivals.rows_within(now_ns, span_ns)) * self._pace_ns
+
+    def bears(self, policies: Sequence[Policy]) -> bool:
+        """Whether `replan` would break no promise: the fastest subnet of nobody who waits would take longer.
+
+        That subnet is what a request is admitted by, what it is given up by, and what its latest start follows from.
+        Looks at all that wait if they have accuracy floors.
+        """
+        queue = self._queue
+        floors = {request.min_accuracy for request in queue} if queue.is_mixed else {0.0} if queue else ()
+        for before, after in zip(self.tables, (one.table for one in policies), strict=True):
+            for floor in floors:
+                old, new = (one.usable(floor)[0] for one in (self.policy, policies[-1]))
+                for of_old, of_new in ((before.latency_ns, after.latency_ns), (before.typical_ns, after.typical_ns)):
+                    if any(of_new[new][rows] > of_old[old][rows] for rows in before.batches):
+                        return False
+        return True
+
+    def replan(self, now_ns: int, policies: Sequence[Policy]) -> Sequence[Action]:
+        """The same subnets take other times from now on; what runs was planned with the old ones.
+
+        Args:
+            now_ns: the time.
+            policies: the policy by bucket, as in the beginning, with other tables of the same subnets, accuracies and
+                batch sizes. What one that holds state has learned is lost. `bears` says whether this may be now.
+        """
+        assert not self._workers.fleets, "workers of several devices are planned with a profile of each"
+        self._set_policies(policies)
+        self.plans.append(Plan(now_ns, self.policy, self.tables_of))
+        self._view.table = self.policy.table
+        self._admission.plan_with(self.policy, self.tables, self._overhead.typical_ns)
+        self._queue.sort_anew()
+        self._expiry = ExpiryQueue()
+        for request in chain(self._queue, self._launched()):  # what runs may come back
+            self._set_latest_start(request, self.policy.usable(request.min_accuracy)[0])
+            if self._expires and request.state is _QUEUED:
+                self._expiry.push(request)
+        return self._dispatch(now_ns) if self._shared is None else _NOTHING
+
+    def plan_at(self, at_ns: int) -> "Plan":
+        """What was planned with at an instant; the oldest that is remembered if that is too long ago."""
+        return next((plan for plan in reversed(self.plans) if plan.since_ns <= at_ns), self.plans[0])
 
     def on_arrival(self, now_ns: int, request: Request) -> Sequence[Action]:
         """A request came in, and may run at once; ``request.rows`` is at most the table's ``max_rows``."""

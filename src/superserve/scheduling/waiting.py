@@ -68,6 +68,13 @@ class WaitingQueue(EDFQueue):
             self._gone(request)
         return found
 
+    def sort_anew(self) -> None:
+        """Other subnets are the fastest ones now: tell kinds apart by them."""
+        waiting = list(self) if self.is_mixed else []
+        self._kinds.clear()
+        for request in waiting:
+            self._of(request).push(request)
+
     def rows_of_kinds(self, deadline_ns: int) -> Iterator[tuple[Kind, int]]:
         """Each kind with its rows that are due by an instant."""
         if not self._kinds:

@@ -86,9 +86,7 @@ class ServedModel:
         self.slo_ms = slo_ms
         self.max_rows = min(config.max_batch_size, router.table.max_rows)
         """The most rows of one request."""
-        self._explainer = Explainer(
-            config.name, router.policy, router.max_queued, router.decisions, router.scheduler.tables_of, devices
-        )
+        self._explainer = Explainer(config.name, router.scheduler, router.decisions, devices)
         self._lengths = TextLengths.of(config.preprocessing) if len(router.scheduler.tables) > 1 else None
         self._inputs = [_Expected.of(spec) for spec in config.inputs]
         self._outputs = {spec.name for spec in config.outputs}

@@ -10,7 +10,7 @@ from superserve.clock import NS_PER_MS
 from superserve.profile import LatencyTable
 from superserve.request import Outcome, Reason, Request
 from superserve.scheduling.actions import BatchFate, Launch
-from superserve.scheduling.policy import Policy
+from superserve.scheduling.scheduler import Plan, Scheduler
 from superserve.serving.decisions import Course, DecisionLog, Ending
 from superserve.serving.explanation import CHOSEN, NOT_USED, Attempt, Candidate, Explanation, Refusal, Summary
 from superserve.serving.explanation_wording import reasons, remedies
@@ -21,29 +21,21 @@ class Explainer:
 
     Args:
         model: its name.
-        policy: what decided about them.
-        max_queued: how many requests may wait.
+        scheduler: what decided about them, and knows what it has planned with.
         log: what was decided.
-        tables: what was planned with, by device and bucket.
-        devices: their names, if there are several.
+        devices: the names of those that workers are of, if there are several.
     """
 
-    def __init__(  # noqa: PLR0917  (made in one place)
-        self,
-        model: str,
-        policy: Policy,
-        max_queued: int,
-        log: DecisionLog,
-        tables: Sequence[Sequence[LatencyTable]],
-        devices: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, model: str, scheduler: Scheduler, log: DecisionLog, devices: Sequence[str] = ()) -> None:
         self._model = model
-        self._policy = policy
-        self._table = policy.table
-        self._tables = tables
+        self._scheduler = scheduler
         self._devices = devices
-        self._max_queued = max_queued
         self._log = log
+
+    @property
+    def _table(self) -> LatencyTable:
+        """For names and accuracies, which all plans have in common."""
+        return self._scheduler.policy.table
 
     def explain(self, course: Course, now_ns: int, date_ms: int) -> Explanation:
         """All that is known of a request; ``date_ms`` is the date of ``now_ns``."""
@@ -52,7 +44,7 @@ class Explainer:
         told = Explanation(
             request_id=summary.request_id,
             model=summary.model,
-            policy=self._policy.name,
+            policy=self._scheduler.policy.name,
             outcome=summary.outcome,
             reason=summary.reason,
             arrived=summary.arrived,
@@ -116,7 +108,7 @@ class Explainer:
             planned_ms=_ms(round(launch.planned_ns * launch.drift)),
             planned_overhead_ms=_ms(launch.overhead_ns),
             bound=launch.bound,
-            candidates=[self._candidate(launch, subnet) for subnet in range(len(self._table))],
+            candidates=self._candidates(launch),
             fate=launch.fate,
             overdue=launch.overdue,
             ended_ms=_ms(launch.ended_ns - request.arrival_ns) if ended else None,
@@ -124,48 +116,52 @@ class Explainer:
             overhead_ms=_ms(around_ns) if answered else None,
         )
 
-    def _candidate(self, launch: Launch, subnet: int) -> Candidate:
-        head, tables = launch.requests[0], self._tables[launch.device]
-        return Candidate(
-            subnet=self._table.ids[subnet],
-            accuracy=self._table.accuracies[subnet],
-            head_ms=_ms(round(tables[head.bucket].latency_ns[subnet][head.rows] * launch.drift)),
-            batch_ms=_ms(round(tables[launch.bucket].latency_ns[subnet][launch.rows] * launch.drift)),
-            verdict=self._verdict(launch, subnet),
-        )
+    def _candidates(self, launch: Launch) -> list[Candidate]:
+        plan, head = self._scheduler.plan_at(launch.launched_ns), launch.requests[0]
+        tables, table = plan.tables_of[launch.device], self._table
+        return [
+            Candidate(
+                subnet=table.ids[subnet],
+                accuracy=table.accuracies[subnet],
+                head_ms=_ms(round(tables[head.bucket].latency_ns[subnet][head.rows] * launch.drift)),
+                batch_ms=_ms(round(tables[launch.bucket].latency_ns[subnet][launch.rows] * launch.drift)),
+                verdict=self._verdict(plan, launch, subnet),
+            )
+            for subnet in range(len(table))
+        ]
 
-    def _verdict(self, launch: Launch, subnet: int) -> str:
-        head = launch.requests[0]
+    def _verdict(self, plan: Plan, launch: Launch, subnet: int) -> str:
+        head, subnets = launch.requests[0], plan.policy.subnets
         if subnet == launch.subnet:
             return CHOSEN
-        if subnet not in self._policy.subnets:
+        if subnet not in subnets:
             return NOT_USED
         if self._table.accuracies[subnet] < head.min_accuracy:
             return "below the accuracy floor"
-        planned_ns = self._tables[launch.device][head.bucket].latency_ns[subnet][head.rows]
+        planned_ns = plan.tables_of[launch.device][head.bucket].latency_ns[subnet][head.rows]
         if planned_ns >= _head_slack_ns(launch) / launch.drift:
             return "too slow for the deadline"
         if subnet < launch.subnet:
             return "less accurate"
         # What a policy refuses, it refuses to more accurate subnets, too.
-        between = any(launch.subnet < other < subnet for other in self._policy.subnets)
+        between = any(launch.subnet < other < subnet for other in subnets)
         return "above one that was refused" if between else launch.bound.value
 
     def _refusal(self, ending: Ending) -> Refusal:
-        request = ending.request
-        usable = self._policy.usable(request.min_accuracy)
-        first = self._policy.subnets[0]
+        request, plan = ending.request, self._scheduler.plan_at(ending.at_ns)
+        usable = plan.policy.usable(request.min_accuracy)
+        first = plan.policy.subnets[0]
         meanwhile = self._log.meanwhile(request.decoded_ns, ending.at_ns, request.deadline_ns)
         return Refusal(
             left_ms=_ms(request.deadline_ns - ending.at_ns),
             fastest=self._table.ids[usable[0]] if usable else None,
-            fastest_ms=self._planned_ms(usable[0] if usable else first, request.rows, request.bucket, ending.drift),
+            fastest_ms=_planned_ms(plan, usable[0] if usable else first, request, ending.drift),
             planned_overhead_ms=_ms(ending.overhead_ns),
             drift=ending.drift,
-            any_ms=self._planned_ms(first, request.rows, request.bucket, ending.drift),
-            best_accuracy=self._table.accuracies[self._policy.subnets[-1]],
+            any_ms=_planned_ms(plan, first, request, ending.drift),
+            best_accuracy=self._table.accuracies[plan.policy.subnets[-1]],
             waiting=ending.waiting,
-            max_queued=self._max_queued,
+            max_queued=self._scheduler.limits.max_queued,
             workers=ending.workers,
             batches_meanwhile=meanwhile.batches,
             requests_meanwhile=meanwhile.requests,
@@ -174,10 +170,11 @@ class Explainer:
             retry_after_ms=0.0 if ending.prediction is None else _ms(ending.prediction.retry_after_ns),
         )
 
-    def _planned_ms(self, subnet: int, rows: int, bucket: int, drift: float) -> float:
-        """On the device that is fastest for it."""
-        fastest_ns = min(tables[bucket].latency_ns[subnet][rows] for tables in self._tables)
-        return _ms(round(fastest_ns * drift))
+
+def _planned_ms(plan: Plan, subnet: int, request: Request, drift: float) -> float:
+    """On the device that is fastest for it."""
+    fastest_ns = min(tables[request.bucket].latency_ns[subnet][request.rows] for tables in plan.tables_of)
+    return _ms(round(fastest_ns * drift))
 
 
 def _head_slack_ns(launch: Launch) -> int:

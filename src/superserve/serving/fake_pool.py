@@ -29,6 +29,9 @@ class FakePool:
         launched: every launch so far, as (worker, batch).
         running: batch by busy worker.
         models: numbers of the models that it runs.
+        resident: by model, the subnets that are.
+        resided: all that have been, one after the other.
+        unmappable: subnets that cannot be.
         error: what `add` and `remove` raise, if a test says so.
     """
 
@@ -43,6 +46,9 @@ class FakePool:
         self.launched: list[tuple[int, Batch]] = []
         self.running: dict[int, Batch] = {}
         self.models = {0}
+        self.resident: dict[int, tuple[int, ...]] = {}
+        self.resided: list[tuple[int, ...]] = []
+        self.unmappable: set[int] = set()
         self.error: Exception | None = None
         self.stopped = False
         self._size = size
@@ -81,6 +87,13 @@ class FakePool:
         if self.error is not None:
             raise self.error
         self.models.remove(model)
+
+    async def reside(self, model: int, subnets: Sequence[int]) -> tuple[int, ...]:
+        """See `ResidentPool.reside`."""
+        found = tuple(subnet for subnet in subnets if subnet not in self.unmappable)
+        self.resident[model] = found
+        self.resided.append(found)
+        return found
 
     def launch(self, worker: int, batch: Batch) -> None:
         """See `WorkerPool.launch`; unlike a real pool it keeps the batch, for tests to look at."""

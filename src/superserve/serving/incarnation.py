@@ -37,6 +37,9 @@ class Incarnation(Protocol):
     def launch(self, batch: Batch) -> None:
         """Hand over a batch."""
 
+    def reside(self, model: int, subnets: Sequence[int]) -> None:
+        """Have these subnets of a model resident, and no others, after the batch that runs; it tells when it has."""
+
     def outputs(self) -> Sequence[memoryview]:
         """The outputs of the batch that has just been answered."""
 
@@ -58,6 +61,9 @@ class IncarnationOwner(Protocol):
 
     def on_answer(self, incarnation: Incarnation, answer: Done | Failed) -> None:
         """It is through with its batch."""
+
+    def on_resident(self, incarnation: Incarnation, subnets: Sequence[int]) -> None:
+        """It has done what the last `Incarnation.reside` said; these subnets are resident."""
 
     def on_exit(self, incarnation: Incarnation, reason: str) -> None:
         """It has ended; last call."""

@@ -39,7 +39,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     before the worker is ready. ``inheritable``: a process that is forked may go on with a loaded engine; it has no
     threads, no device, and nothing in which one worker's differs from another's. ``in_flight``: batches that a worker
     may have been given and not answered. ``spare_us``: how long a request may have to wait that comes when a worker has
-    just begun something that makes later batches faster.
+    just begun something that makes later batches faster. ``resident``: the subnets that a
+    `superserve.engine.ResidentEngine` has resident from the start.
     """
 
     engine: str
@@ -51,6 +52,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     inheritable: bool = False
     in_flight: Annotated[int, Meta(ge=1)] = 1
     spare_us: Annotated[int, Meta(ge=0)] = 0
+    resident: tuple[int, ...] = ()
 
 
 class Setup(msgspec.Struct, frozen=True, tag="setup", array_like=True):
@@ -72,6 +74,13 @@ class Launch(msgspec.Struct, frozen=True, tag="launch", array_like=True):
     subnet: int
     rows: int
     model: int = 0
+
+
+class Reside(msgspec.Struct, frozen=True, tag="reside", array_like=True):
+    """To a worker: have exactly these subnets of a model resident, from here on in the order of messages."""
+
+    model: int
+    subnets: tuple[int, ...]
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready", array_like=True):
@@ -130,8 +139,15 @@ class Failed(msgspec.Struct, frozen=True, tag="failed", array_like=True):
     message: str
 
 
-ToWorker = Setup | Launch
-FromWorker = Started | Ready | StartFailed | Done | Failed
+class Resident(msgspec.Struct, frozen=True, tag="resident", array_like=True):
+    """From a worker, for each `Reside`: those of its subnets that are resident now."""
+
+    model: int
+    subnets: tuple[int, ...]
+
+
+ToWorker = Setup | Launch | Reside
+FromWorker = Started | Ready | StartFailed | Done | Failed | Resident
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _Received = TypeVar("_Received", ToWorker, FromWorker)

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from superserve.clock import Clock, Timer
@@ -16,6 +16,8 @@ from superserve.serving.ipc import (
     FromWorker,
     Launch,
     Ready,
+    Reside,
+    Resident,
     RouterSlots,
     Setup,
     SlotLayout,
@@ -73,6 +75,7 @@ class LocalIncarnation:
         self._timer: Timer | None = None
         self._batches: deque[_InFlight] = deque()
         self._answered: _InFlight
+        self._residing: deque[Reside] = deque()
         self._seq = 0
 
     @property
@@ -110,7 +113,13 @@ class LocalIncarnation:
         self._seq += 1
         self._slots[batch.model].write(batch, self._seq)
         self._batches.append(_InFlight(self._seq, batch.model, batch.rows))
-        self._process.launch(Launch(self._seq, batch.subnet, batch.rows, batch.model))
+        self._process.send(Launch(self._seq, batch.subnet, batch.rows, batch.model))
+
+    def reside(self, model: int, subnets: Sequence[int]) -> None:
+        """See `Incarnation.reside`."""
+        message = Reside(model, tuple(subnets))
+        self._residing.append(message)
+        self._process.send(message)
 
     def outputs(self) -> list[memoryview]:
         """The outputs of the batch that has just been answered."""
@@ -140,8 +149,16 @@ class LocalIncarnation:
             self._on_loaded(message)
         elif isinstance(message, StartFailed) and not self.engines:
             self._owner.on_start_failed(self, message.message)
+        elif isinstance(message, Resident) and self._is_asked(message):
+            self._residing.popleft()
+            self._owner.on_resident(self, message.subnets)
         else:  # nothing of what else it says can be trusted
             self._process.distrust(f"sent what makes no sense: {message!r}")
+
+    def _is_asked(self, message: Resident) -> bool:
+        """Whether it may have done this, of what it was told to do next."""
+        asked = self._residing[0] if self._residing else None
+        return asked is not None and asked.model == message.model and set(message.subnets) <= set(asked.subnets)
 
     def _on_loaded(self, message: Ready) -> None:
         self._loading[message.model] = message

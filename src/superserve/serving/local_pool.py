@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
+
 from superserve.clock import Clock
 from superserve.errors import WorkerError
 from superserve.serving.emulated import ENGINE_NAME as EMULATED
@@ -111,6 +113,16 @@ class LocalPool:
         async with self._changing:
             self._unwanted.add(model)
             await self._change(self._wanted())
+
+    async def reside(self, model: int, subnets: Sequence[int]) -> tuple[int, ...]:
+        """See `ResidentPool.reside`."""
+        async with self._changing:
+            spec = msgspec.structs.replace(self._models[model], resident=tuple(subnets))
+            self._models = {**self._models, model: spec}
+            if self._forks is not None:
+                self._forks.models = self._models
+            found = await asyncio.gather(*[worker.reside(self._models, model) for worker in self._workers])
+        return tuple(subnet for subnet in subnets if all(subnet in each for each in found))
 
     async def stop(self) -> None:
         """See `WorkerPool.stop`; a batch in flight may finish, within `PoolLimits.stop_ns`."""

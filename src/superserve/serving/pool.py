@@ -113,3 +113,16 @@ class WorkerPool(Protocol):
 
     async def stop(self) -> None:
         """End all workers; idempotent. Nothing of them is left behind."""
+
+
+class ResidentPool(WorkerPool, Protocol):
+    """A pool whose workers may have subnets resident: see `superserve.engine.ResidentEngine`."""
+
+    async def reside(self, model: int, subnets: Sequence[int]) -> tuple[int, ...]:
+        """Have every worker, later ones included, have exactly these subnets of a model resident.
+
+        Each does so between two batches: what is launched after this has begun finds it done.
+
+        Returns:
+            Those that are resident in every worker, once each has said so. No process has any other one mapped then.
+        """

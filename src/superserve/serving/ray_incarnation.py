@@ -118,6 +118,10 @@ class RayIncarnation:
         else:
             self._blocking.submit(self._call, self._read_answer, self._on_answer, "run", data)
 
+    def reside(self, model: int, subnets: Sequence[int]) -> None:
+        """See `Incarnation.reside`: a `RayPool` offers nothing like it."""
+        raise AssertionError(f"subnets {subnets} of model {model} cannot be resident on nodes")
+
     def outputs(self) -> Sequence[memoryview]:
         """See `Incarnation.outputs`."""
         return self._outputs

@@ -317,6 +317,11 @@ class Router:
                 self._refuse(action)
         self._arm()
 
+    def replan(self, policies: Sequence[Policy]) -> None:
+        """Batches take other times from now on: see `Scheduler.replan`."""
+        self.act(self._scheduler.replan(self._clock.now_ns(), policies))
+        self._pool.offer_soon()  # what was too slow for somebody may be fast enough now
+
     def launch_idle(self, batch: IdleBatch) -> int:
         """Run a batch that no request waits for; returns the worker. See `Scheduler.launch_idle`."""
         launch = self._scheduler.launch_idle(self._clock.now_ns(), batch.subnet, batch.rows)

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from superserve.clock import NS_PER_MS, NS_PER_S, Clock, Timer
@@ -30,6 +31,8 @@ class PoolLimits:
     """A worker that does not answer a batch within these is killed."""
     overdue: OverdueLimits | None = None
     """One that does not within these is not counted on, and others get its batch as well; None: it is waited for."""
+    reside_ns: int = 60 * NS_PER_S
+    """A worker that has not mapped by then what is to be resident is killed; its batch may have to end first."""
     stop_ns: int = 2 * NS_PER_S
     """A worker that has not finished its batch by then is killed when the pool stops."""
 
@@ -83,6 +86,9 @@ class WorkerSupervisor:
         self._first_ready: asyncio.Future[Mapping[int, Ready]]
         self._prepared: asyncio.Future[Mapping[int, Ready]] | None = None
         self._swapped: asyncio.Future[None] | None = None
+        self._residing: asyncio.Future[tuple[int, ...]] | None = None
+        self._reside_timer: Timer | None = None
+        self._wanted: tuple[int, ...] = ()
         self._ended: asyncio.Future[None]
 
     @property
@@ -148,6 +154,24 @@ class WorkerSupervisor:
             self._next = None
         self._prepared = None
 
+    def reside(self, models: Mapping[int, WorkerSpec], model: int) -> "asyncio.Future[tuple[int, ...]]":
+        """Have what a model's spec says resident, and nothing else, in the process that serves and in later ones.
+
+        The future tells what is resident. A worker that is down, or goes down meanwhile, has no other process yet.
+        """
+        assert self._next is None, f"worker {self._number} has a process in preparation"
+        self._models = models
+        self._lose_resident()
+        self._residing = self._loop.create_future()
+        wanted = self._wanted = models[model].resident
+        if self._current is None:
+            self._lose_resident()
+        else:
+            self._current.reside(model, wanted)
+            until_ns = self._clock.now_ns() + self._limits.reside_ns
+            self._reside_timer = self._clock.call_at(until_ns, partial(self._on_unmapped, self._current))
+        return self._residing
+
     def stop(self, *, at_once: bool) -> "asyncio.Future[None]":
         """End the worker for good; the future tells when nothing of it is left.
 
@@ -155,6 +179,7 @@ class WorkerSupervisor:
         does not, as of one of a lost worker.
         """
         self._stopping = True
+        self._lose_resident()
         self._cancel_restart()
         self._fail(self._prepared, "the pool stops")
         self._tell_swapped()
@@ -206,6 +231,11 @@ class WorkerSupervisor:
             logger.error("worker %d failed on a batch: %s", self._number, answer.message)
             self._listener.on_batch_failed(self._number, answer.message)
 
+    def on_resident(self, incarnation: Incarnation, subnets: Sequence[int]) -> None:
+        """See `IncarnationOwner.on_resident`."""
+        if incarnation is self._current and self._residing is not None and not self._residing.done():
+            self._stop_waiting(tuple(subnets))
+
     def on_stderr(self, line: str) -> None:
         """See `IncarnationOwner.on_stderr`."""
         logger.info("worker %d: %s", self._number, line)
@@ -227,6 +257,7 @@ class WorkerSupervisor:
             self._backoff_ns = _FIRST_BACKOFF_NS
         self._current, self._ready, self._proven = None, False, False
         self._in_flight.clear()
+        self._lose_resident()
         if self._overdue is not None:
             self._overdue.ended()
         self._cancel_restart()
@@ -281,6 +312,21 @@ class WorkerSupervisor:
             sum(engine.load_ns for engine in incarnation.engines.values()) // NS_PER_MS,
             sum(engine.warm_ns for engine in incarnation.engines.values()) // NS_PER_MS,
         )
+
+    def _lose_resident(self) -> None:
+        """No process is left that could say what is resident: the next one begins with what is wanted."""
+        if self._residing is not None and not self._residing.done():
+            self._stop_waiting(self._wanted)
+
+    def _stop_waiting(self, resident: tuple[int, ...]) -> None:
+        assert self._residing is not None
+        self._residing.set_result(resident)
+        if self._reside_timer is not None:
+            self._reside_timer.cancel()
+            self._reside_timer = None
+
+    def _on_unmapped(self, incarnation: Incarnation) -> None:
+        incarnation.kill("did not say in time what is resident")
 
     def _fail(self, waiting: "asyncio.Future[Mapping[int, Ready]] | None", reason: str) -> None:
         """A process cannot start: whoever waits for it hears why."""

@@ -65,9 +65,11 @@ def _load(setups: Sequence[Setup]) -> dict[int, Engine]:
     for setup in setups:
         if setup.spec.inheritable:
             layouts = SlotLayout.of({setup.model: setup.spec})
+            # What is resident changes. Workers map it when they are forked, in milliseconds; here it would stay mapped.
+            bare = msgspec.structs.replace(setup, spec=msgspec.structs.replace(setup.spec, resident=()))
             with suppress(Exception):
                 region = mmap.mmap(-1, layouts[setup.model].size)
-                engines[setup.model] = worker.start([setup], layouts, region, {})[0].engine
+                engines[setup.model] = worker.start([bare], layouts, region, {})[0].engine
     # What lives now lives on, in pages that are shared until somebody writes to them: the collector would.
     gc.collect()
     gc.freeze()

@@ -24,7 +24,7 @@ from typing import Final
 import numpy as np
 
 from superserve.clock import monotonic_ns
-from superserve.engine import Engine, OverlappingEngine
+from superserve.engine import Engine, OverlappingEngine, ResidentEngine
 from superserve.serving.background import at_lowest_priority
 from superserve.serving.child import adopt
 from superserve.serving.devices import device_of
@@ -35,6 +35,8 @@ from superserve.serving.ipc import (
     FromWorker,
     Launch,
     Ready,
+    Reside,
+    Resident,
     Setup,
     SlotLayout,
     Started,
@@ -151,12 +153,18 @@ def start(
     _pin(models, region)
     for model in models:
         began_ns = monotonic_ns()
+        reside(model, model.setup.spec.resident)
         _warm(model, everything=model.setup.model not in inherited)
         model.warm_ns = monotonic_ns() - began_ns
     # What lives now lives on: the collector need not look at it again (a full pass with torch loaded takes 0.1 s).
     gc.collect()
     gc.freeze()
     return models
+
+
+def reside(model: Model, subnets: Sequence[int]) -> tuple[int, ...]:
+    """Have these subnets resident, and no others; returns those that are."""
+    return model.engine.reside(subnets) if isinstance(model.engine, ResidentEngine) else ()
 
 
 def ready(model: Model, *, more: bool) -> Ready:
@@ -216,7 +224,10 @@ def _overlapping(model: Model) -> OverlapModel | None:
 def _serve(channel: Channel[ToWorker], models: dict[int, Model]) -> None:
     while (message := channel.receive()) is not None:
         received_ns = monotonic_ns()
-        assert isinstance(message, Launch), message
+        if not isinstance(message, Launch):
+            assert isinstance(message, Reside), message
+            _send(channel, Resident(message.model, reside(models[message.model], message.subnets)))
+            continue
         try:
             actuate_ns = run_batch(models[message.model], message)
         except Exception as error:  # noqa: BLE001  (a batch that raises must not take the worker with it)

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import msgspec
 
 from superserve.serving.fork_server import Forks
-from superserve.serving.ipc import Channel, FromWorker, Launch, Setup, Started, router_channel
+from superserve.serving.ipc import Channel, FromWorker, Launch, Reside, Setup, Started, router_channel
 
 #: How many of its last lines on standard error are told with a worker's death.
 _LAST_LINES: Final = 8
@@ -97,8 +97,8 @@ class WorkerProcess:
         for setup in self._setups:
             self._channel.send(setup)
 
-    def launch(self, message: Launch) -> None:
-        """Send a batch's descriptor; if the process has died, its owner hears of that."""
+    def send(self, message: Launch | Reside) -> None:
+        """Send a batch's descriptor, or what is to be resident; if the process has died, its owner hears of that."""
         with suppress(OSError):
             self._channel.send(message)
 

@@ -30,7 +30,7 @@ BIN := $(VENV)/bin
 SITE_PAGES := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE Dockerfile compose.yaml docs deploy
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help demo test test-slow test-all test-pages test-page test-models test-gpu test-ray test-wheel test-deploy docs reference screenshot mutants fuzz-http fuzz-codec scan check protos format bench bench-policies bench-subnetact bench-gpu bench-peers bench-paper-scale bench-headline bench-engines bench-overload scale-out scaling bench-ray bench-soak soak chaos clean
+.PHONY: help demo test test-slow test-all test-pages test-page test-models test-gpu test-ray test-wheel test-deploy docs reference screenshot mutants fuzz-http fuzz-codec scan check protos format bench bench-policies bench-subnetact bench-gpu bench-peers bench-paper-scale bench-headline bench-engines bench-overload bench-packing scale-out scaling bench-ray bench-soak soak chaos clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -193,6 +193,9 @@ scaling: $(VENV)/.installed-core  ## What one front end, one scheduler and a tho
 bench-ray:  ## The Ray pool beside local workers and Ray Serve: docs/ray.md (5 minutes, wants the machine to itself)
 	@$(MAKE) --no-print-directory VENV=$(RAY_VENV) $(RAY_VENV)/.installed-ray
 	PYTHONPATH=benchmarks $(RAY_VENV)/bin/python benchmarks/ray_pool.py --json docs/ray-pool.json $(BENCH_ARGS)
+
+bench-packing: $(VENV)/.installed-core  ## A load that moves through a front while subnets are packed and evicted (8 minutes, wants the machine to itself)
+	$(BIN)/python benchmarks/packing.py $(BENCH_ARGS)
 
 bench-soak: $(VENV)/.installed-core  ## A million requests, a fifth given up: memory has to stay as it is (5 minutes)
 	PYTHONPATH=benchmarks $(BIN)/python -m memory_soak --figure docs/images/memory-soak.png $(BENCH_ARGS)

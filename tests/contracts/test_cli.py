@@ -20,6 +20,7 @@ SURFACE = {
         "--traces", "--policies", "--profile", "--slo-ms", "--workers", "--seeds", "--overhead-ms", "--timeout-action",
         "--slowdown", "--actuation-ms", "--lose", "--join", "--figure", "--json",
     },
+    "pack": {"MODEL", "--dtype", "--force", "--json"},
     "compile": {"MODEL", "--dtype", "--jobs", "--force", "--json"},
     "config show": {"--config"},
     "demo": {"--seconds", "--seed", "--workers", "--device", "--engine", "--dtype", "--cv2", "--out", "--json"},
@@ -37,9 +38,9 @@ SURFACE = {
     "search": {"MODEL", "--out", "--data", "--budget", "--subnets", "--levers", "--seed", "--json"},
     "serve": {
         "MODEL", "--host", "--http-port", "--grpc-port", "--metrics-port", "--workers", "--policy", "--slo-ms",
-        "--timeout-action", "--device", "--engine", "--dtype", "--profile", "--model-repository", "--record",
-        "--otel-endpoint", "--otel-sampled", "--ledger", "--reprofile", "--log-format", "--pool", "--ray-address",
-        "--config", "--ready-file",
+        "--timeout-action", "--device", "--engine", "--engine-memory", "--dtype", "--profile", "--model-repository",
+        "--record", "--otel-endpoint", "--otel-sampled", "--ledger", "--reprofile", "--log-format", "--pool",
+        "--ray-address", "--config", "--ready-file",
     },
     "simulate": {
         "TRACE", "--profile", "--slo-ms", "--policy", "--workers", "--overhead-ms", "--timeout-action", "--slowdown",
@@ -91,7 +92,8 @@ def test_help_explains_itself(command: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "named"),
     [
-        (["serve", "digits", "--engine", "packed"], 2, "compiled"),
+        (["serve", "digits", "--engine", "onnx"], 2, "packed"),
+        (["serve", "digits", "--engine-memory", "much"], 2, "200MB"),
         (["evaluate", "digits", "--dtype", "float16"], 2, "bfloat16"),
         (["compile", "digits", "--dtype", "float64"], 2, "bfloat16"),
         (["serve", "no-such-model"], 2, "no-such-model"),

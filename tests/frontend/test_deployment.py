@@ -16,6 +16,7 @@ from superserve.profile import Device, Profile, SubnetProfile
 from superserve.profiler import Progress, save_profile
 from superserve.profiler.store import THREADS
 from superserve.serving.config import Config, resolve
+from superserve.supernet.packed_store import pack_path
 from support.folders import write_digits_like_folder
 
 EAGER = EngineChoice("cpu", "eager", "float32")
@@ -251,3 +252,42 @@ def test_what_knows_one_profile_only_is_refused_where_workers_are_of_several_dev
     config = resolve({"workers.device": f"emulated:r-profile,{slow}", key: value}, {}).config
     with pytest.raises(ConfigError, match=f"{key}: works where the workers are of one device"):
         deploy([str(write_digits_like_folder(tmp_path / "one"))], config)
+
+
+@pytest.fixture
+def packed_here(folder: ModelFolder) -> ModelFolder:
+    """A subnet has been packed: ``auto`` is the packed engine."""
+    pack_path(folder, "float32", 0).mkdir(parents=True)
+    save_profile(folder, profile_of(folder))
+    return folder
+
+
+def test_the_packed_engine_is_planned_with_two_profiles(packed_here: ModelFolder, tmp_path: Path) -> None:
+    """The one behind it always, its own if there is one: kept, or given."""
+    behind = profile_of(packed_here)
+    (model,) = deploy(["digits"], resolve({}, {}).config)
+    assert model.choice == EngineChoice("cpu", "packed", "float32", "eager")
+    assert model.packing is not None
+    assert (model.profile, model.packing.measured) == (behind, None)
+    own = msgspec.structs.replace(behind, device=msgspec.structs.replace(behind.device, engine="packed"))
+    (model,) = deploy(["digits"], resolve({}, {}).config, [write(tmp_path / "own.json", own)])
+    assert model.packing is not None
+    assert (model.profile, model.packing.measured) == (behind, own)
+    save_profile(packed_here, own)
+    (model,) = deploy(["digits"], resolve({}, {}).config)
+    assert model.packing is not None
+    assert (model.profile, model.packing.measured) == (behind, own)
+
+
+@pytest.mark.parametrize("flags", [{"record.folder": "records"}, {"idle.reprofile": True}])
+@pytest.mark.usefixtures("packed_here")
+def test_what_knows_one_plan_goes_without_it_and_is_refused_beside_it(flags: dict[str, object]) -> None:
+    (model,) = deploy(["digits"], resolve(flags, {}).config)
+    assert (model.choice.engine, model.packing) == ("eager", None)
+    with pytest.raises(ConfigError, match=f"{next(iter(flags))}: works with engines other than packed"):
+        deploy(["digits"], resolve({**flags, "workers.engine": "packed"}, {}).config)
+
+
+def test_nodes_hold_no_packed_subnets() -> None:
+    with pytest.raises(ConfigError, match="works on this machine only"):
+        deploy(["digits"], resolve({"workers.pool": "ray", "workers.engine": "packed"}, {}).config)

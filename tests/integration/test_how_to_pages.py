@@ -123,6 +123,12 @@ def test_explain_a_request(tmp_path: Path) -> None:
     assert told["attempts"][0]["bound"] == "slack"
 
 
+def test_spend_memory_for_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Subnets are packed, and answer within the budget."""
+    monkeypatch.setenv("SUPERSERVE_CACHE", str(tmp_path / "cache"))
+    work_through("spend-memory-for-speed.md", tmp_path)
+
+
 def test_use_idle_time(tmp_path: Path) -> None:
     """Answers of the smallest subnet are compared, and the profile is measured again."""
     work_through("use-idle-time.md", tmp_path)

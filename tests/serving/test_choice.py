@@ -12,6 +12,7 @@ from superserve.serving import choice as choice_module
 from superserve.serving.choice import choose_engine
 from superserve.supernet import compile as compile_module
 from superserve.supernet.builds import this_machine
+from superserve.supernet.packed_store import pack_path
 from support.builds import write_build
 
 
@@ -72,6 +73,22 @@ def test_a_gpu_replays_graphs_unless_it_is_told_otherwise(folder: ModelFolder) -
     assert choose_engine(folder, "cuda", engine="eager") == EngineChoice("cuda", "eager", "float32")
 
 
+def test_the_packed_engine_has_behind_it_what_would_run_without_it(folder: ModelFolder) -> None:
+    choice = choose_engine(folder, engine="packed")
+    assert choice == EngineChoice("cpu", "packed", "float32", "eager")
+    assert choice.behind == EngineChoice("cpu", "eager", "float32")
+    write_build(folder)
+    assert choose_engine(folder, engine="packed").behind == choose_engine(folder)
+    assert choose_engine(folder).behind == EngineChoice("cpu", "compiled", "float32")
+
+
+def test_auto_takes_it_where_subnets_were_packed(folder: ModelFolder) -> None:
+    pack_path(folder, "float32", 0).mkdir(parents=True)
+    assert choose_engine(folder) == choose_engine(folder, engine="packed")
+    assert choose_engine(folder, engine="eager").engine == "eager"
+    assert choose_engine(folder, dtype="bfloat16").engine == "eager"
+
+
 def test_an_emulated_device_needs_no_model(tmp_path: Path) -> None:
     assert choose_engine(ModelFolder(tmp_path), "emulated:r-profile").engine == "emulated"
 
@@ -80,7 +97,8 @@ def test_an_emulated_device_needs_no_model(tmp_path: Path) -> None:
     ("device", "engine", "dtype", "words"),
     [
         ("tpu", "auto", "auto", "device 'tpu' is none of 'cpu', 'cuda' and 'emulated:PROFILE'"),
-        ("cpu", "packed", "auto", "engine 'packed' is not one of auto, eager, compiled, graphs"),
+        ("cpu", "onnx", "auto", "engine 'onnx' is not one of auto, eager, compiled, packed, graphs"),
+        ("cuda", "packed", "auto", "use --engine graphs"),
         ("cpu", "auto", "float16", "dtype 'float16' is not one of auto, float32, bfloat16"),
         ("cuda", "compiled", "auto", "use --engine graphs"),
         ("cpu", "graphs", "auto", "runs on device 'cuda' only: leave out --engine"),

@@ -59,6 +59,7 @@ OTHER: dict[str, tuple[Any, str]] = {
     "workers.ray_address": ("head:6379", "head:6379"),
     "workers.device": ("emulated:r-profile", "emulated:r-profile"),
     "workers.engine": ("compiled", "compiled"),
+    "workers.engine_memory": ("200MB", "200MB"),
     "workers.dtype": ("bfloat16", "bfloat16"),
 }
 

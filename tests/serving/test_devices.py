@@ -38,6 +38,7 @@ def test_the_cpu_runs_the_folder_itself(folder: ModelFolder) -> None:
     assert spec.engine == "superserve.serving.engines:create"
     assert spec.options == {
         "folder": str(folder.path), "bundled": False, "device": "cpu", "engine": "compiled", "dtype": "bfloat16",
+        "fallback": "",
     }  # fmt: skip
     assert (spec.inputs, spec.outputs) == (MODEL.inputs, MODEL.outputs)
     assert (spec.max_rows, spec.warm_batches) == (16, (1, 2, 4, 8, 16))

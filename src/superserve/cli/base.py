@@ -35,7 +35,11 @@ CaFile = Annotated[str, typer.Option(help="Certificates (PEM) to trust instead o
 SloMs = Annotated[float | None, typer.Option(min=0.001, help="Deadline of each request, milliseconds from arrival.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or emulated:PROFILE for workers that only pretend.")]
 EngineWish = Annotated[
-    str, typer.Option("--engine", help="eager, compiled (see `superserve compile`), graphs (on cuda), or auto.")
+    str,
+    typer.Option(
+        "--engine",
+        help="eager, compiled (`superserve compile`), packed (`superserve pack`), graphs (on cuda), or auto.",
+    ),
 ]
 DtypeWish = Annotated[str, typer.Option("--dtype", help="float32, bfloat16, or auto.")]
 DataFolder = Annotated[

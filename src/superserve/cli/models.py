@@ -129,6 +129,44 @@ def compile_subnets(
 
 
 @app.command()
+def pack(
+    model: ModelName,
+    dtype: DtypeWish = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Pack even what is kept already.")] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Pack each subnet for this machine ahead of time; else `serve --engine packed` does so for those that are used."""
+    from superserve.memory_sizes import told
+    from superserve.model_folder import ModelFolder
+    from superserve.serving.choice import choose_engine
+    from superserve.serving.residency.pack_ahead import pack_model
+    from superserve.tables import print_table, write_rows
+
+    folder = ModelFolder.resolve(model)
+    choice = choose_engine(folder, engine="packed", dtype=dtype)
+    with end_on_sigterm(), progress_bar("pack") as advance:
+        records = pack_model(folder, choice, force=force, report=advance)
+    rows = [
+        [
+            record.subnet,
+            told(record.nbytes),
+            record.seconds,
+            *(f"{record.ratios[place]:.2f}" for place in (0, -1)),
+        ]
+        for record in records
+    ]
+    columns = (
+        "subnet",
+        "beside the weights",
+        "seconds to pack",
+        f"time over {choice.fallback}'s, one row",
+        "largest batch",
+    )
+    print_table(out, f"Packed subnets of {model}, {choice.dtype}", columns, rows)
+    write_rows(json_file, rows=records)
+
+
+@app.command()
 def search(
     model: ModelName,
     folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="The model folder to write.")],
@@ -191,13 +229,15 @@ def evaluate(
     from superserve.model_folder import ModelFolder
     from superserve.serving.choice import choose_engine
     from superserve.serving.engines import load_engine
+    from superserve.serving.residency.pack_ahead import packed_subnets
     from superserve.tables import print_table, write_rows
 
     folder = ModelFolder.resolve(model)
     inputs, labels = _examples(folder, data)
     with progress_bar("evaluate") as advance:
+        choice = choose_engine(folder, engine=engine, dtype=dtype)
         rows = measure_accuracy(
-            load_engine(folder, choose_engine(folder, engine=engine, dtype=dtype)),
+            load_engine(folder, choice, resident=packed_subnets(folder, choice, advance)),
             inputs,
             labels,
             subnets=subnet,

@@ -80,7 +80,11 @@ def serve(
             help="cpu, cuda, on Ray also cuda,cpu; or emulated:PROFILE[,PROFILE...], which workers have in turns."
         ),
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="eager, compiled, graphs (on cuda), or auto.")] = None,
+    engine: Annotated[str | None, typer.Option(help="eager, compiled, packed, graphs (on cuda), or auto.")] = None,
+    engine_memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="What packed subnets may take, e.g. 200MB, or all; default: one largest."),
+    ] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, or auto.")] = None,
     profile: Annotated[
         list[Path] | None,
@@ -129,6 +133,7 @@ def serve(
         "workers.ray_address": ray_address,
         "workers.device": device,
         "workers.engine": engine,
+        "workers.engine_memory": engine_memory,
         "workers.dtype": dtype,
         "repository.folder": model_repository,
         "record.folder": record,

@@ -10,8 +10,9 @@ from typing import Final
 import msgspec
 import psutil
 
-from superserve.engine import EngineChoice
+from superserve.engine import PACKED, EngineChoice
 from superserve.experiments.children import ChildProcess
+from superserve.memory_sizes import ALL
 from superserve.scheduling import TimeoutAction
 from superserve.serving.devices import emulated_profile
 
@@ -70,6 +71,8 @@ async def running_server(
     arguments += ["--workers", str(workers), "--device", choice.device, "--timeout-action", timeout_action]
     if emulated_profile(choice.device) is None:
         arguments += ["--engine", choice.engine, "--dtype", choice.dtype]
+    if choice.engine == PACKED:  # as it was profiled
+        arguments += ["--engine-memory", ALL]
     arguments += ["--ready-file", str(ready_file)]
     arguments += ["--profile", str(profile)] if profile is not None else []
     arguments += ["--model-repository", str(repository)] if repository is not None else []

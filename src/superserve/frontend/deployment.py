@@ -1,7 +1,7 @@
 """What it takes to serve a model: its folder, the engine that runs it, and a profile to plan with."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,14 +10,15 @@ import msgspec
 import numpy as np
 
 from superserve.clock import NS_PER_MS, NS_PER_US, Clock
-from superserve.engine import EngineChoice
+from superserve.engine import PACKED, EngineChoice
 from superserve.errors import ConfigError, ProfileError
 from superserve.frontend.tracing import Tracing
 from superserve.model_folder import ModelFolder
 from superserve.profile import Profile
 from superserve.scheduling import SchedulerLimits, create_scheduler
 from superserve.serving.choice import choose_engine
-from superserve.serving.config import Config
+from superserve.serving.config import Config, ModelSettings
+from superserve.serving.cores import available_cores
 from superserve.serving.dataplane import ServedModel
 from superserve.serving.devices import CUDA, emulated_profile, emulated_sources, single_devices, workers_for
 from superserve.serving.idle_work import SLO_SHARE
@@ -25,8 +26,12 @@ from superserve.serving.ipc import WorkerSpec
 from superserve.serving.ledger import Ledger
 from superserve.serving.live_profile import LiveProfile
 from superserve.serving.recorder import Recorder
+from superserve.serving.residency.fast_times import FastTimes
+from superserve.serving.residency.pack_task import PackTask
+from superserve.serving.residency.packed_model import PackedModel
 from superserve.serving.router import Router
 from superserve.serving.shared_pool import SharedPool
+from superserve.supernet.packed_store import PackRecord, find_packs
 from superserve.traces.recording import RecordedSettings
 
 if TYPE_CHECKING:
@@ -36,6 +41,27 @@ _logger = logging.getLogger(__name__)
 
 #: Told of progress: done, total, what is being done.
 Report = Callable[[float, float, str], None]
+
+
+class Packing(NamedTuple):
+    """What the packed engine of a model has beside the engine behind it."""
+
+    measured: Profile | None
+    """Its own profile, if there is one."""
+    kept: Mapping[int, PackRecord]
+    """What is packed already, by front index."""
+    cores: tuple[int, ...]
+    """Those that may pack."""
+
+    @classmethod
+    def of(cls, folder: ModelFolder, choice: EngineChoice, measured: Profile | None = None) -> "Packing | None":
+        """What is known on this machine; None of other engines. Reads all that is packed."""
+        if choice.engine != PACKED:
+            return None
+        from superserve.profiler import find_profile  # noqa: PLC0415  (as in `_kept_or_measured`)
+
+        kept = {subnet: pack.record for subnet, pack in find_packs(folder, choice.dtype, choice.fallback).items()}
+        return cls(measured or find_profile(folder, choice), kept, available_cores())
 
 
 class Deployment(NamedTuple):
@@ -50,6 +76,8 @@ class Deployment(NamedTuple):
     """Of the same model on further devices of the workers."""
     devices: tuple[str, ...] = ()
     """The names of the devices of all profiles, as workers tell theirs; none where there is one."""
+    packing: Packing | None = None
+    """Of the packed engine; ``profile`` is that of the engine behind it then."""
 
     def served(
         self, config: Config, pool: SharedPool, clock: Clock, number: int, tracing: Tracing | None = None
@@ -117,6 +145,8 @@ class Deployment(NamedTuple):
             ledger=ledger,
             idle_sources=() if live_profile is None else (live_profile,),
         )
+        if self.packing is not None and pool.residency is not None:
+            pool.residency.add(self._packed_model(self.packing, settings, router, number))
         return ServedModel(
             model, router, slo_ms=slo_ms, emulated=emulated, live_profile=live_profile, devices=self.devices
         )
@@ -128,6 +158,19 @@ class Deployment(NamedTuple):
 
     def _slo_ms(self, config: Config) -> float:
         return config.settings(self.folder.config.name).slo_ms or self.profile.default_slo_ms()
+
+    def _packed_model(self, packing: "Packing", settings: ModelSettings, router: Router, number: int) -> PackedModel:
+        """The model as what sees to packed subnets knows it."""
+        return PackedModel(
+            number=number,
+            ids=router.table.ids,
+            times=FastTimes(self.profile, packing.measured),
+            task=msgspec.structs.replace(PackTask.of(self.folder, self.choice), cores=packing.cores),
+            policy=settings.policy,
+            timeout_action=settings.timeout_action,
+            kept=packing.kept,
+            router=router,
+        )
 
     def _live_profile(self, number: int) -> LiveProfile:
         """What can measure the profile again; of an emulated device, which has that of another, it is not kept."""
@@ -174,24 +217,47 @@ def deploy(
     for folder in folders:
         own = config.settings(folder.config.name).profile
         files = profile_files or ([Path(own)] if own else [])
-        deployments.append(_deployment(folder, _choices(folder, config), files, report))
+        deployments.append(_deployment(folder, _choices(folder, config, files), files, report))
     if any(deployment.others for deployment in deployments):
-        _check_one_device(config)
+        _check_one_profile(config, "where the workers are of one device; leave it out, or give one profile")
+    if any(deployment.packing is not None for deployment in deployments):
+        _check_one_profile(config, "with engines other than packed, whose plans change; leave it out")
     return deployments
 
 
-def _check_one_device(config: Config) -> None:
+def chosen_engine(
+    folder: ModelFolder, config: Config, device: str | None = None, *, one_plan: bool = False
+) -> EngineChoice:
+    """What runs a model: what is asked for, else the best that fits everything else that is asked for.
+
+    Args:
+        folder: the model.
+        config: everything that can be set.
+        device: where; by default the one that is configured.
+        one_plan: whether times must not change while it is served, for other reasons than the configuration's.
+
+    Raises:
+        ConfigError: as `choose_engine`.
+    """
+    workers = config.workers
+    choice = choose_engine(folder, device or workers.device, _engine_wish(config), workers.dtype)
+    one_plan = one_plan or config.idle.reprofile or config.record.folder is not None
+    return choice.behind if one_plan and workers.engine == "auto" else choice
+
+
+def _check_one_profile(config: Config, where: str) -> None:
     """That nothing is asked for which knows one profile only."""
     for key, asked in (("idle.reprofile", config.idle.reprofile), ("record.folder", config.record.folder is not None)):
         if asked:
-            raise ConfigError(f"{key}: works where the workers are of one device; leave it out, or give one profile")
+            raise ConfigError(f"{key}: works {where}")
 
 
-def _choices(folder: ModelFolder, config: Config) -> list[EngineChoice]:
+def _choices(folder: ModelFolder, config: Config, files: Sequence[Path]) -> list[EngineChoice]:
     """What runs a model, on each of the devices that the configuration names; emulated ones are one choice."""
     workers = config.workers
     devices = [workers.device] if emulated_profile(workers.device) is not None else single_devices(workers.device)
-    return [choose_engine(folder, device, _engine_wish(config), workers.dtype) for device in devices]
+    one_plan = max(len(devices), len(files)) > 1
+    return [chosen_engine(folder, config, device, one_plan=one_plan) for device in devices]
 
 
 def _deployment(
@@ -203,7 +269,9 @@ def _deployment(
         profiles = [Profile.load(source).longest for source in emulated]
         return Deployment(folder, choice, profiles[0], tuple(profiles[1:]), tuple(emulated))
     if len(files) < 2 and len(choices) == 1:
-        return Deployment(folder, choice, choose_profile(folder, choice, files[0] if files else None, report))
+        return _on_one_device(folder, choice, files[0] if files else None, report)
+    if choice.engine == PACKED:
+        raise ConfigError("--profile: the packed engine runs on workers of one device: give one profile")
     profiles = [choose_profile(folder, choice, file) for file in files]
     if len(choices) > 1:
         _check_each_has_one(choices, profiles)
@@ -226,9 +294,22 @@ def _check_each_has_one(choices: Sequence[EngineChoice], profiles: Sequence[Prof
         )
 
 
+def _on_one_device(folder: ModelFolder, choice: EngineChoice, file: Path | None, report: Report | None) -> Deployment:
+    """A profile that is given may be that of the packed engine, or of the one behind it, which is always needed."""
+    given = None if file is None or choice.engine != PACKED else Profile.load(file)
+    if given is not None and given.device.engine == PACKED:
+        _check_fits(given, folder)
+        profile = choose_profile(folder, choice.behind, None, report)
+        return Deployment(folder, choice, profile, packing=Packing.of(folder, choice, given))
+    profile = choose_profile(folder, choice.behind, file, report)
+    return Deployment(folder, choice, profile, packing=Packing.of(folder, choice))
+
+
 def _engine_wish(config: Config) -> str:
     """What is asked for; what was compiled on this machine may not be there on other nodes, but for GPUs nothing is."""
     workers = config.workers
+    if workers.pool == "ray" and workers.engine == PACKED:
+        raise ConfigError("workers.engine = 'packed': works on this machine only: with --pool ray use --engine eager")
     on_nodes = workers.pool == "ray" and workers.device != CUDA and emulated_profile(workers.device) is None
     return "eager" if on_nodes and workers.engine == "auto" else workers.engine
 

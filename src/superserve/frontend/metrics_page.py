@@ -78,6 +78,7 @@ class ModelCollector(Collector):
         yield _recording(models)
         yield from _ledgers(models)
         yield _profile_drift(models)
+        yield from _packed(models)
         yield _workers(models)
         yield _workers_by_device(models)
         yield GaugeMetricFamily("superserve_tasks", "Tasks of the event loop.", value=len(asyncio.all_tasks()))
@@ -226,6 +227,40 @@ def _profile_drift(models: Iterable[ServedModel]) -> Metric:
         for cell in model.live_profile.report().cells if model.can_reprofile else ():
             family.add_metric([model.config.name, cell.subnet, str(cell.batch)], cell.ratio)
     return family
+
+
+def _packed(models: Iterable[ServedModel]) -> Iterator[Metric]:
+    """Nothing of models on engines that run from the one copy of the weights."""
+    told = [(model.config.name, report) for model in models if (report := model.router.residency) is not None]
+    held = GaugeMetricFamily(
+        "superserve_packed_bytes",
+        "Bytes that packed subnets take on this machine beside the one copy of the weights.",
+        labels=["model"],
+    )
+    budget = GaugeMetricFamily("superserve_packed_budget_bytes", "What those of all models may take together.")
+    resident = GaugeMetricFamily("superserve_packed_subnets", "Subnets that are packed and mapped.", labels=["model"])
+    counters = {
+        "packed": CounterMetricFamily(
+            "superserve_packs", "Subnets that were packed, or found packed.", labels=["model"]
+        ),
+        "failures": CounterMetricFamily(
+            "superserve_pack_failures", "Times that a subnet could not be packed or mapped.", labels=["model"]
+        ),
+        "evictions": CounterMetricFamily(
+            "superserve_packed_evictions", "Times that a packed subnet has given way.", labels=["model"]
+        ),
+        "answered": CounterMetricFamily(
+            "superserve_packed_requests", "Requests that were answered by a packed subnet.", labels=["model"]
+        ),
+    }
+    for name, report in told:
+        held.add_metric([name], report.nbytes)
+        resident.add_metric([name], len(report.subnets))
+        for what, family in counters.items():
+            family.add_metric([name], getattr(report, what))
+    for _, report in told[:1]:
+        budget.add_metric([], report.budget)
+    yield from (held, budget, resident, *counters.values())
 
 
 def _workers(models: Iterable[ServedModel]) -> Metric:

@@ -25,13 +25,12 @@ from superserve.errors import (
     UnsupportedError,
     WorkerError,
 )
-from superserve.frontend.deployment import Deployment, kept_profile
+from superserve.frontend.deployment import Deployment, Packing, chosen_engine, kept_profile
 from superserve.frontend.self_check import check
 from superserve.frontend.tracing import Tracing
 from superserve.model_folder import CONFIG_FILE, ModelFolder
 from superserve.profile import LatencyTable
 from superserve.scheduling import create_policy
-from superserve.serving.choice import choose_engine
 from superserve.serving.config import Config
 from superserve.serving.dataplane import DataPlane, ServedModel
 from superserve.serving.metadata import REPOSITORY_EXTENSION, ModelIndex
@@ -247,15 +246,15 @@ class ModelRepository:
 
     def _prepared(self, name: str, folder: ModelFolder) -> Deployment:
         """Read what there is to know of a model; in another thread, since files may be large."""
-        found, workers = folder.config.name, self._config.workers
+        found = folder.config.name
         if found != name:
             raise ModelFolderError(f"{folder.path / CONFIG_FILE}: name is {found!r}: it must be the folder's, {name!r}")
-        choice = choose_engine(folder, workers.device, workers.engine, workers.dtype)
+        choice = chosen_engine(folder, self._config)
         settings = self._config.settings(name)
-        profile = kept_profile(folder, choice, Path(settings.profile) if settings.profile else None)
+        profile = kept_profile(folder, choice.behind, Path(settings.profile) if settings.profile else None)
         create_policy(settings.policy, LatencyTable(profile))
         assert folder.model_hash, "kept by the folder, to tell later whether it has changed"
-        return Deployment(folder, choice, profile)
+        return Deployment(folder, choice, profile, packing=Packing.of(folder, choice))
 
     async def _is_unchanged(self, name: str, folder: ModelFolder) -> bool:
         """Whether a model is served as its folder has it."""

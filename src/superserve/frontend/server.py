@@ -33,7 +33,9 @@ from superserve.serving.dataplane import DataPlane, ServedModel
 from superserve.serving.devices import CUDA
 from superserve.serving.ipc import WorkerSpec
 from superserve.serving.local_pool import LocalPool
-from superserve.serving.pool import WorkerPool
+from superserve.serving.pool import ResidentPool, WorkerPool
+from superserve.serving.residency.packer import Packer
+from superserve.serving.residency.residency import Residency
 from superserve.serving.router_memory import settle_memory, use_one_arena
 from superserve.serving.shared_pool import SharedPool
 
@@ -75,7 +77,12 @@ class Server:
         tracing: Tracing | None = None,
     ) -> None:
         devices = next((model.devices for model in models if model.devices), ())
-        self._shared = SharedPool(pool, clock, lambda call: asyncio.get_running_loop().call_soon(call), devices)
+        residency = None
+        if isinstance(pool, ResidentPool):
+            residency = Residency(pool, Packer(clock), clock, config.workers.engine_memory_bytes)
+        self._shared = SharedPool(
+            pool, clock, lambda call: asyncio.get_running_loop().call_soon(call), devices, residency
+        )
         self._tracing = tracing
         served = [model.served(config, self._shared, clock, number, tracing) for number, model in enumerate(models)]
         self.plane = DataPlane(served, version=__version__)

@@ -28,6 +28,7 @@ from superserve.serving.devices import batch_grid, device_name, emulated_profile
 from superserve.serving.ipc import Ready
 from superserve.serving.local_pool import LocalPool
 from superserve.serving.pool import Batch
+from superserve.serving.residency.pack_ahead import packed_subnets
 
 #: Rows that batches are made of.
 _EXAMPLES: Final = 64
@@ -93,7 +94,8 @@ async def measure_async(
     report = report or (lambda _: None)
     choice = choice or choose_engine(folder)
     # A process that has inherited its engine pays page faults once more, in each cell's first run.
-    spec = msgspec.structs.replace(workers_for(folder, choice, seed), inheritable=False)
+    resident = await asyncio.to_thread(packed_subnets, folder, choice)
+    spec = msgspec.structs.replace(workers_for(folder, choice, seed), inheritable=False, resident=resident)
     batches, accuracies = _table_axes(folder, choice.device)
     plan = plan_cores(available_cores(), 1)
     clock = MonotonicClock(asyncio.get_running_loop())

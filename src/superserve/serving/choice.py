@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from superserve.engine import Dtype, EngineChoice, EngineName
+from superserve.engine import PACKED, Dtype, EngineChoice, EngineName
 from superserve.errors import ConfigError
 from superserve.model_folder import ModelFolder
 from superserve.processor import has_bfloat16
@@ -10,14 +10,16 @@ from superserve.serving.devices import CPU, CUDA, emulated_profile
 from superserve.serving.emulated import ENGINE_NAME as EMULATED
 from superserve.supernet.builds import KeptBuild, find_build
 from superserve.supernet.compile import check_processor
+from superserve.supernet.packed_store import has_packs
 
 
 def choose_engine(folder: ModelFolder, device: str = CPU, engine: str = "auto", dtype: str = "auto") -> EngineChoice:
     """Decide what runs a model on this machine.
 
     On the CPU, ``auto`` takes compiled code if a valid build is kept in the user's cache (of several dtypes the one
-    that was faster when they were checked; float32 if they were equal), else eager float32. Eager bfloat16 and CUDA run
-    when they are asked for; on CUDA ``auto`` takes graphs.
+    that was faster when they were checked; float32 if they were equal), else eager float32; and the packed engine on
+    top of either if subnets were packed in that dtype. Eager bfloat16 and CUDA run when they are asked for; on CUDA
+    ``auto`` takes graphs.
 
     Args:
         folder: the model; an emulated device does not look into it.
@@ -29,9 +31,7 @@ def choose_engine(folder: ModelFolder, device: str = CPU, engine: str = "auto", 
         ConfigError: if a wish cannot be granted, naming what would help.
         ModelFolderError: if the folder lacks a file.
     """
-    for what, wish, known in (("engine", engine, get_args(EngineName)), ("dtype", dtype, get_args(Dtype))):
-        if wish not in known:
-            raise ConfigError(f"{what} {wish!r} is not one of {', '.join(known)}")
+    _check_known(engine, dtype)
     if emulated_profile(device) is not None:
         if (engine, dtype) != ("auto", "auto"):
             raise ConfigError(f"device {device!r} computes nothing: leave out --engine and --dtype")
@@ -42,7 +42,25 @@ def choose_engine(folder: ModelFolder, device: str = CPU, engine: str = "auto", 
         raise ConfigError(f"device {device!r} is none of 'cpu', 'cuda' and 'emulated:PROFILE'")
     if engine == "graphs":
         raise ConfigError("engine 'graphs' runs on device 'cuda' only: leave out --engine, or add --device cuda")
+    return _on_cpu(folder, engine, dtype)
+
+
+def _check_known(engine: str, dtype: str) -> None:
+    for what, wish, known in (("engine", engine, get_args(EngineName)), ("dtype", dtype, get_args(Dtype))):
+        if wish not in known:
+            raise ConfigError(f"{what} {wish!r} is not one of {', '.join(known)}")
+
+
+def _on_cpu(folder: ModelFolder, engine: str, dtype: str) -> EngineChoice:
     check_processor(dtype)
+    one_copy = _on_one_copy(folder, engine, dtype)
+    if engine == PACKED or (engine == "auto" and has_packs(folder, one_copy.dtype)):
+        return one_copy._replace(engine=PACKED, fallback=one_copy.engine)
+    return one_copy
+
+
+def _on_one_copy(folder: ModelFolder, engine: str, dtype: str) -> EngineChoice:
+    """What runs every subnet from the one copy of the weights."""
     builds = [] if engine == "eager" else _builds(folder, dtype)
     if builds:
         return EngineChoice(CPU, "compiled", min(builds, key=lambda kept: kept.full_batch_us).build.target.dtype)
@@ -56,8 +74,8 @@ def choose_engine(folder: ModelFolder, device: str = CPU, engine: str = "auto", 
 
 
 def _choose_for_cuda(engine: str, dtype: str) -> EngineChoice:
-    if engine == "compiled":
-        raise ConfigError("engine 'compiled' runs on device 'cpu' only: use --engine graphs with --device cuda")
+    if engine in {"compiled", PACKED}:
+        raise ConfigError(f"engine {engine!r} runs on device 'cpu' only: use --engine graphs with --device cuda")
     return EngineChoice(CUDA, "graphs" if engine == "auto" else engine, "float32" if dtype == "auto" else dtype)
 
 

@@ -17,6 +17,7 @@ from superserve.clock import NS_PER_S
 from superserve.engine import Dtype, EngineName
 from superserve.errors import ConfigError
 from superserve.loopback import is_loopback
+from superserve.memory_sizes import bytes_of
 from superserve.scheduling.policy import DEFAULT_POLICY, TimeoutAction, policy_names
 from superserve.serving.devices import CPU, emulated_profile, single_devices
 
@@ -152,10 +153,20 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     there that is called like its profile.
     """
     engine: EngineName = "auto"
-    """``eager`` (plain torch), ``compiled`` (what `superserve compile` built), ``graphs`` (on ``cuda``), or ``auto``:
-    compiled if it is there, on ``cuda`` graphs."""
+    """``eager`` (plain torch), ``compiled`` (what `superserve compile` built), ``packed`` (subnets that are used much
+    run from packed copies of their weights, the others compiled or eager), ``graphs`` (on ``cuda``), or ``auto``:
+    compiled if it is there, packed on top of that if `superserve pack` has been run, on ``cuda`` graphs."""
+    engine_memory: str | None = None
+    """What packed subnets may take on this machine beside the one copy of the weights, of all models together: a
+    number of bytes, one with a unit such as ``200MB`` or ``1.5GiB``, or ``all``; default: what the largest subnet and
+    the smallest take, of each model."""
     dtype: Dtype = "auto"
     """``float32``, ``bfloat16``, or ``auto``: the fastest that was compiled, else float32."""
+
+    @property
+    def engine_memory_bytes(self) -> int | None:
+        """`engine_memory` in bytes; None if nothing is said."""
+        return None if self.engine_memory is None else bytes_of(self.engine_memory)
 
 
 class RepositoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -266,6 +277,7 @@ _MODEL_KEYS: Final[dict[str, Any]] = {
 #: Flags whose name is not their key's with dashes.
 _FLAGS: Final = {
     "workers.count": "--workers",
+    "workers.engine_memory": "--engine-memory",
     "server.http_port": "--http-port",
     "server.grpc_port": "--grpc-port",
     "server.metrics_port": "--metrics-port",
@@ -432,6 +444,8 @@ def _convert(given: _Given) -> object:
         raise ConfigError(f"{given.source}: {given.key} = {given.value!r}: {error}{fix}") from None
     if given.key.endswith(".policy"):
         _check_policy(given, str(value))
+    if given.key == "workers.engine_memory" and value is not None:
+        _check_size(given, str(value))
     if given.key == "workers.device":
         _check_device(given, str(value))
     return value
@@ -443,6 +457,13 @@ def _check_policy(given: _Given, name: str) -> None:
     if kind not in known:
         close = _close(kind, dict.fromkeys(known))
         raise ConfigError(f"{given.source}: {given.key}: policy {name!r} is unknown{close}")
+
+
+def _check_size(given: _Given, size: str) -> None:
+    try:
+        bytes_of(size)
+    except ConfigError as error:
+        raise ConfigError(f"{given.source}: {given.key}: {error}") from None
 
 
 def _check_device(given: _Given, device: str) -> None:

@@ -113,7 +113,8 @@ def workers_for(folder: ModelFolder, choice: EngineChoice, seed: int = 0) -> Wor
         outputs=config.outputs,
         max_rows=config.max_batch_size,
         warm_batches=batch_grid(config.max_batch_size),
-        inheritable=(choice.device, choice.engine) == (CPU, "eager"),  # of compiled code it has not been tried
+        # Of compiled code it has not been tried. Packed subnets are mapped by each worker itself.
+        inheritable=(choice.device, choice.behind.engine) == (CPU, "eager"),
         in_flight=IN_FLIGHT if choice.engine == "graphs" else 1,
     )
 

@@ -117,6 +117,8 @@ class LocalPool:
     async def reside(self, model: int, subnets: Sequence[int]) -> tuple[int, ...]:
         """See `ResidentPool.reside`."""
         async with self._changing:
+            if model not in self._models:
+                raise WorkerError(f"no worker holds a model {model} any more")
             spec = msgspec.structs.replace(self._models[model], resident=tuple(subnets))
             self._models = {**self._models, model: spec}
             if self._forks is not None:

@@ -6,7 +6,7 @@ emulated devices and actors on other machines look the same from above.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from superserve.serving.ipc import WorkerSpec
@@ -115,6 +115,7 @@ class WorkerPool(Protocol):
         """End all workers; idempotent. Nothing of them is left behind."""
 
 
+@runtime_checkable
 class ResidentPool(WorkerPool, Protocol):
     """A pool whose workers may have subnets resident: see `superserve.engine.ResidentEngine`."""
 

@@ -34,6 +34,7 @@ from superserve.serving.inference import Answer, Responder
 from superserve.serving.ledger import Ledger
 from superserve.serving.pool import Batch, BatchResult, Buffer
 from superserve.serving.recorder import Recorder
+from superserve.serving.residency.residency import ResidencyReport
 from superserve.serving.shared_pool import SharedPool
 from superserve.serving.statistics import BatchTimes, Statistics
 from superserve.serving.telemetry import DEFAULT_SLO_NS, Telemetry
@@ -199,6 +200,12 @@ class Router:
         """The time that requests have by default, or that those of late had, if that is less."""
         usual_ns = self._scheduler.usual_deadline_ns
         return min(self._slo_ns, usual_ns) if usual_ns else self._slo_ns
+
+    @property
+    def residency(self) -> ResidencyReport | None:
+        """What is resident of the model beside the one copy of its weights; None if it is on a one-copy engine."""
+        residency = self._pool.residency
+        return None if residency is None else residency.report(self)
 
     def now_ns(self) -> int:
         """By its clock, which stamps its requests."""

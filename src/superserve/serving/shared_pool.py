@@ -12,6 +12,7 @@ from superserve.scheduling.workers import SharedWorkers
 from superserve.serving.idle_work import IdleWork
 from superserve.serving.incidents import log_overdue, log_waiting_again
 from superserve.serving.pool import Batch, BatchResult, WorkerPool
+from superserve.serving.residency.residency import Residency
 
 if TYPE_CHECKING:
     from superserve.scheduling.actions import Finish
@@ -32,9 +33,11 @@ class SharedPool:
             requests that come together, on as many connections, run together: 64 that came at once were batches of 32
             instead of 21, for a fifteenth more of them each second. Default: at once.
         devices: the names of those that models have profiles of, if they are several.
+        residency: what sees to packed subnets, if any model may have them.
 
     Attributes:
         workers: what the schedulers of the routers are made for.
+        residency: see above.
         idle_work: what the workers do while no request has come for a while.
     """
 
@@ -44,9 +47,11 @@ class SharedPool:
         clock: Clock,
         soon: Callable[[Callable[[], None]], object] = lambda call: call(),
         devices: Sequence[str] = (),
+        residency: Residency | None = None,
     ) -> None:
         self.workers = SharedWorkers(max(1, len(devices)))
         self.idle_work = IdleWork(self.workers, clock)
+        self.residency = residency
         self._pool = pool
         self._offering = False
         self._clock = clock
@@ -68,7 +73,11 @@ class SharedPool:
         self.idle_work.routers.append(router)
         if len(self._routers) == 1:
             try:
+                if self.residency is not None:
+                    await self.residency.begin()
                 await self._pool.start(self)
+                if self.residency is not None:
+                    await self.residency.go_on()
             except BaseException:
                 self._forget(router)
                 raise
@@ -87,6 +96,8 @@ class SharedPool:
     async def stop(self) -> None:
         """Stop the pool while routers are still there: their batches end or are lost, soon; idempotent."""
         self.idle_work.rest()
+        if self.residency is not None:
+            await self.residency.stop()
         await self._pool.stop()
         for worker in list(self.workers.live):
             self.workers.leave(worker)
@@ -194,6 +205,8 @@ class SharedPool:
         self._leaving.pop(router.scheduler, None)
         self.workers.remove(router.scheduler)
         self.idle_work.routers.remove(router)
+        if self.residency is not None:
+            self.residency.remove(router)
         del self._routers[router.scheduler]
 
     def _readiness_changed(self) -> None:

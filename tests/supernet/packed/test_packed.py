@@ -13,7 +13,8 @@ from superserve.model_folder import ModelFolder
 from superserve.supernet.accuracy import TOLERANCE, relative_error
 from superserve.supernet.engine import EagerEngine
 from superserve.supernet.hub import load_supernet, save_supernet
-from superserve.supernet.packed import PackedModule, SharedParts, build_packed
+from superserve.supernet.packed.build import build_packed
+from superserve.supernet.packed.module import PackedModule, SharedParts
 from superserve.supernet.packed.program import PROGRAM_FILE, WEIGHTS_FILE, Program, Step
 from superserve.supernet.reduced import load_supernet_in
 from support.supernets import TINY, pixels, small_supernet

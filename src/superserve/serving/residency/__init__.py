@@ -1,0 +1,1 @@
+"""Which subnets are resident on the faster engine, and how they come to be: packed, mapped, planned with."""

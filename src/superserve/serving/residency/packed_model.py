@@ -1,0 +1,83 @@
+"""A model on the packed engine, as the router plans it and counts what came of that."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from superserve.scheduling.policy import TimeoutAction
+from superserve.serving.residency.fast_times import FastTimes
+from superserve.serving.residency.pack_task import PackTask
+from superserve.supernet.packed_store import PackRecord
+
+if TYPE_CHECKING:
+    from superserve.serving.router import Router
+
+#: A subnet of a model, by the pool's number and the front index.
+Key = tuple[int, int]
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class PackedModel:
+    """A model on the packed engine.
+
+    ``number`` is the pool's; ``ids`` names its subnets in front order. ``times`` is what they take, ``task`` packs the
+    first of them, ``kept`` is what is packed already. ``policy`` and ``timeout_action`` are those that ``router``
+    serves it with.
+    """
+
+    number: int
+    ids: tuple[str, ...]
+    times: FastTimes
+    task: PackTask
+    policy: str
+    timeout_action: TimeoutAction
+    kept: Mapping[int, PackRecord]
+    router: "Router"
+    resident: frozenset[int] = frozenset()
+    """As it is planned."""
+    packed: int = 0
+    failures: int = 0
+    evictions: int = 0
+    answered: int = 0
+    """By subnets while they were resident."""
+    _seen: list[tuple[int, int]] = field(default_factory=list)
+    """Rows and requests of each subnet, when they were last looked at."""
+    _used: dict[Key, int] = field(default_factory=dict)
+
+    @property
+    def front(self) -> list[Key]:
+        """Its subnets, the smallest first."""
+        return [(self.number, subnet) for subnet in range(len(self.ids))]
+
+    def plan(self, resident: Collection[int], *, whatever_waits: bool = False) -> bool:
+        """Plan as if these subnets were resident, unless that would break a promise; returns whether it is done."""
+        policies = self.times.policies(self.policy, resident, self.timeout_action)
+        if not whatever_waits and not self.router.scheduler.bears(policies):
+            return False
+        self.count()
+        self.router.replan(policies)
+        self.resident = frozenset(resident)
+        return True
+
+    def count(self) -> None:
+        """Take note of what was run since the last time, with the resident subnets of that time."""
+        telemetry = self.router.telemetry
+        now = [(rows.total, answers) for rows, answers in zip(telemetry.rows, telemetry.answered, strict=True)]
+        for subnet, ((rows, answers), (rows_before, answers_before)) in enumerate(
+            zip(now, self._seen or [(0, 0)] * len(now), strict=True)
+        ):
+            key = (self.number, subnet)
+            self._used[key] = self._used.get(key, 0) + rows - rows_before
+            if subnet in self.resident:
+                self.answered += answers - answers_before
+        self._seen = now
+
+    def used(self) -> Mapping[Key, int]:
+        """The rows that each subnet has run since this was last asked."""
+        self.count()
+        used, self._used = self._used, {}
+        return used
+
+    def names(self, subnets: Collection[int]) -> str:
+        """For the log."""
+        return ", ".join(self.ids[subnet] for subnet in sorted(subnets))

@@ -1,0 +1,93 @@
+"""The packed engine: what is resident runs packed, everything else on the engine behind it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from superserve.errors import ModelFolderError
+from superserve.model_folder import TensorSpec
+from superserve.supernet.packed_engine import PackedEngine
+
+ROWS = np.ones((2, 3), np.float32)
+
+
+class Behind:
+    """Answers with zeros, and remembers what it was to actuate."""
+
+    name, dtype, subnet_ids = "eager", "float32", ("a", "b", "c")
+
+    def __init__(self) -> None:
+        self.actuated: list[int] = []
+
+    def actuate(self, subnet: int) -> None:
+        self.actuated.append(subnet)
+
+    def run(self, subnet: int, inputs: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:  # noqa: ARG002
+        return [np.zeros_like(inputs[0])]
+
+
+class Module:
+    """Answers with the number of its subnet."""
+
+    def __init__(self, subnet: int, log: list[str]) -> None:
+        self._subnet, self._log = subnet, log
+        log.append(f"map {subnet}")
+
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        self._log.append(f"run {self._subnet} on {len(inputs[0])}")
+        if self._subnet == 2:
+            raise RuntimeError("an operator that this processor lacks")
+        return [torch.full_like(inputs[0], self._subnet)]
+
+    def close(self) -> None:
+        self._log.append(f"close {self._subnet}")
+
+
+class Bench:
+    """An engine over modules that say what becomes of them."""
+
+    def __init__(self, *missing: int) -> None:
+        self.log: list[str] = []
+        self.behind = Behind()
+
+        def load(subnet: int) -> Module:
+            if subnet in missing:
+                raise ModelFolderError("gone")
+            return Module(subnet, self.log)
+
+        self.engine = PackedEngine(self.behind, load, [TensorSpec("x", "FP32", (-1, 3))])
+
+
+def test_runs_resident_subnets_packed_and_others_behind() -> None:
+    bench = Bench()
+    engine = bench.engine
+    assert (engine.name, engine.dtype, engine.subnet_ids) == ("packed", "float32", ("a", "b", "c"))
+    assert engine.run(1, [ROWS])[0].max() == 0
+    assert engine.reside([1]) == (1,)
+    assert engine.run(1, [ROWS])[0].tolist() == (1 * ROWS).tolist()
+    assert engine.run(0, [ROWS])[0].max() == 0
+    engine.actuate(0)
+    engine.actuate(1)
+    assert bench.behind.actuated == [0]  # of a packed one nothing is to be set
+
+
+def test_what_is_resident_changes_and_each_new_one_is_tried_before_a_request_runs_it() -> None:
+    bench = Bench()
+    assert bench.engine.reside([0, 1]) == (0, 1)
+    assert bench.engine.reside([1]) == (1,)
+    assert bench.engine.reside([]) == ()
+    assert bench.log == ["map 0", "run 0 on 1", "map 1", "run 1 on 1", "close 0", "close 1"]
+    assert bench.engine.run(1, [ROWS])[0].max() == 0
+
+
+def test_what_cannot_be_mapped_or_run_stays_behind(capsys: pytest.CaptureFixture[str]) -> None:
+    bench = Bench(1)
+    assert bench.engine.reside([0, 1, 2]) == (0,)
+    assert bench.engine.run(2, [ROWS])[0].max() == 0
+    said = capsys.readouterr().err
+    assert "subnet b cannot be made resident: gone" in said
+    assert "subnet c cannot be made resident: an operator" in said

@@ -19,7 +19,8 @@ from subnetact.timing import interleaved, one_thread_on_one_core
 from superserve.model_folder import ModelFolder
 from superserve.supernet.engine import EagerEngine, as_tensor
 from superserve.supernet.hub import load_supernet
-from superserve.supernet.packed import PackedModule, SharedParts, build_packed
+from superserve.supernet.packed.build import build_packed
+from superserve.supernet.packed.module import PackedModule, SharedParts
 from superserve.supernet.reduced import load_supernet_in
 
 BATCHES: Final = (1, 8)

@@ -277,6 +277,7 @@ class Scheduler:
         self.plans.append(Plan(now_ns, self.policy, self.tables_of))
         self._view.table = self.policy.table
         self._admission.plan_with(self.policy, self.tables, self._overhead.typical_ns)
+        self._plan()
         self._queue.sort_anew()
         self._expiry = ExpiryQueue()
         for request in chain(self._queue, self._launched()):  # what runs may come back

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from superserve.supernet.aot import EXAMPLE_ROWS, trace, without_writes
 from superserve.supernet.compiled import module_tensors
-from superserve.supernet.packed import PackedModule, SharedParts
 from superserve.supernet.packed.build import About, write_packed
 from superserve.supernet.packed.fuse import optimise
 from superserve.supernet.packed.graph import Graph
+from superserve.supernet.packed.module import PackedModule, SharedParts
 from superserve.supernet.packed.trace import Traced
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from superserve.errors import ModelFolderError
 from superserve.model_folder import TensorSpec
-from superserve.supernet.packed_engine import PackedEngine
+from superserve.supernet.packed_engine import Mapped, PackedEngine
+from superserve.supernet.packed_store import PackRecord
 
 ROWS = np.ones((2, 3), np.float32)
 
@@ -50,14 +51,14 @@ class Module:
 class Bench:
     """An engine over modules that say what becomes of them."""
 
-    def __init__(self, *missing: int) -> None:
+    def __init__(self, *missing: int, record: PackRecord | None = None) -> None:
         self.log: list[str] = []
         self.behind = Behind()
 
-        def load(subnet: int) -> Module:
+        def load(subnet: int) -> Mapped:
             if subnet in missing:
                 raise ModelFolderError("gone")
-            return Module(subnet, self.log)
+            return Mapped(Module(subnet, self.log), record)
 
         self.engine = PackedEngine(self.behind, load, [TensorSpec("x", "FP32", (-1, 3))])
 
@@ -91,3 +92,23 @@ def test_what_cannot_be_mapped_or_run_stays_behind(capsys: pytest.CaptureFixture
     said = capsys.readouterr().err
     assert "subnet b cannot be made resident: gone" in said
     assert "subnet c cannot be made resident: an operator" in said
+
+
+def test_each_batch_of_a_resident_subnet_runs_where_it_was_faster() -> None:
+    """Sizes that were not timed go by the next larger one that was, larger ones than all by the largest."""
+    record = PackRecord(
+        subnet="b", nbytes=1, seconds=0.5, behind="eager", batches=(1, 4, 8), ratios=(1.2, 1.0, 0.7), sha256={}
+    )
+    bench = Bench(record=record)
+    bench.engine.reside([1])
+    outputs = {rows: bench.engine.run(1, [np.ones((rows, 3), np.float32)])[0].max() for rows in (1, 2, 4, 5, 8, 16)}
+    assert outputs == {1: 0, 2: 0, 4: 0, 5: 1, 8: 1, 16: 1}
+    assert [record.ratio(rows) for rows in outputs] == [1.2, 1.0, 1.0, 0.7, 0.7, 0.7]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "worth"), [((1.3, 0.9, 0.85), True), ((1.3, 1.0, 0.97), False), ((0.9, 0.9, 0.9), True)]
+)
+def test_a_subnet_is_worth_memory_by_what_it_saves_where_it_runs(ratios: tuple[float, ...], worth: bool) -> None:
+    record = PackRecord(subnet="b", nbytes=1, seconds=0.5, behind="eager", batches=(1, 4, 8), ratios=ratios, sha256={})
+    assert record.is_faster == worth

@@ -1,8 +1,8 @@
-"""The packed engine: resident subnets run from packed weights, the others on the engine behind it."""
+"""The packed engine: resident subnets run from packed weights where that is faster, all else on the engine behind."""
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from superserve.errors import ModelFolderError
 from superserve.model_folder import ModelFolder, TensorSpec
 from superserve.supernet.engine import as_tensor
 from superserve.supernet.packed.module import PackedModule, SharedParts
-from superserve.supernet.packed_store import pack_path
+from superserve.supernet.packed_store import PackRecord, pack_path, read_record
 from superserve.supernet.reduced import load_supernet_in
 
 
@@ -27,8 +27,22 @@ class Module(Protocol):
         """Give the mapping back; it cannot be run any more."""
 
 
+class Mapped(NamedTuple):
+    """A packed subnet, and at which batch sizes it is faster than what is behind it; None: it runs them all."""
+
+    module: Module
+    record: PackRecord | None = None
+
+    def runs(self, rows: int) -> bool:
+        """Whether a batch of this size is its own."""
+        return self.record is None or self.record.ratio(rows) < 1
+
+
 class PackedEngine:
     """Runs any subnet of a front, resident ones faster; see `superserve.engine.ResidentEngine`.
+
+    A call of one of oneDNN's operators takes torch some 20 µs before it computes. Where compiled code is behind, small
+    batches of small subnets are faster there, large ones packed: each batch runs where it was faster when timed.
 
     Args:
         behind: runs what is not resident.
@@ -38,14 +52,14 @@ class PackedEngine:
 
     name: Final = PACKED
 
-    def __init__(self, behind: Engine, load: Callable[[int], Module], inputs: Sequence[TensorSpec]) -> None:
+    def __init__(self, behind: Engine, load: Callable[[int], Mapped], inputs: Sequence[TensorSpec]) -> None:
         self.dtype: Final = behind.dtype
         self.subnet_ids: Final = behind.subnet_ids
         self._behind = behind
         self._load = load
         self._inputs = inputs
         self._datatypes = [tensor.datatype for tensor in inputs]
-        self._modules: dict[int, Module] = {}
+        self._mapped: dict[int, Mapped] = {}
 
     @classmethod
     def load(cls, folder: ModelFolder, behind: Engine) -> "PackedEngine":
@@ -56,39 +70,45 @@ class PackedEngine:
         """
         shared = SharedParts.of(folder, load_supernet_in(folder, behind.dtype))
 
-        def load(subnet: int) -> PackedModule:
-            return PackedModule.load(pack_path(folder, behind.dtype, subnet), shared)
+        def load(subnet: int) -> Mapped:
+            path = pack_path(folder, behind.dtype, subnet)
+            record = read_record(path)
+            # Of one that was timed beside another engine nothing is known here.
+            return Mapped(PackedModule.load(path, shared), record if record.behind == behind.name else None)
 
         return cls(behind, load, folder.config.inputs)
 
     def reside(self, subnets: Sequence[int]) -> tuple[int, ...]:
         """See `ResidentEngine.reside`."""
-        for subnet in self._modules.keys() - set(subnets):
-            self._modules.pop(subnet).close()
+        for subnet in self._mapped.keys() - set(subnets):
+            self._mapped.pop(subnet).module.close()
         for subnet in subnets:
-            if subnet not in self._modules:
+            if subnet not in self._mapped:
                 self._map(subnet)
-        return tuple(subnet for subnet in subnets if subnet in self._modules)
+        return tuple(subnet for subnet in subnets if subnet in self._mapped)
 
     def actuate(self, subnet: int) -> None:
-        """See `Engine.actuate`; nothing is to be set for a resident subnet."""
-        if subnet not in self._modules:
+        """See `Engine.actuate`; a resident subnet that does not run packed is actuated by `run` behind."""
+        if subnet not in self._mapped:
             self._behind.actuate(subnet)
 
     @torch.inference_mode()
     def run(self, subnet: int, inputs: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
         """See `Engine.run`."""
-        module = self._modules.get(subnet)
-        if module is None:
+        mapped = self._mapped.get(subnet)
+        if mapped is None or not mapped.runs(len(inputs[0])):
             return self._behind.run(subnet, inputs)
+        return self._run(mapped.module, inputs)
+
+    def _run(self, module: Module, inputs: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
         tensors = [as_tensor(*item) for item in zip(inputs, self._datatypes, strict=True)]
         return [output.numpy() for output in module.run(tensors)]
 
     def _map(self, subnet: int) -> None:
         """Map a subnet and run a row: what cannot be run must not be found out by a request."""
         try:
-            self._modules[subnet] = self._load(subnet)
-            self.run(subnet, [tensor.longest(1) for tensor in self._inputs])
+            mapped = self._load(subnet)
+            self._run(mapped.module, [tensor.longest(1) for tensor in self._inputs])
+            self._mapped[subnet] = mapped
         except (ModelFolderError, RuntimeError, ValueError) as error:
-            self._modules.pop(subnet, None)
             sys.stderr.write(f"subnet {self.subnet_ids[subnet]} cannot be made resident: {error}\n")

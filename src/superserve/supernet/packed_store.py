@@ -7,6 +7,7 @@ machine, torch and version. Nothing here imports torch: the router asks, too.
 import hashlib
 import logging
 import statistics
+from bisect import bisect_left
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -20,6 +21,10 @@ from superserve.supernet.packed.program import FORMAT, PROGRAM_FILE, WEIGHTS_FIL
 logger = logging.getLogger(__name__)
 
 RECORD_FILE: Final = "pack.json"
+
+#: What is gained by less than this is within what two measurements of the same differ by.
+_WORTH: Final = 0.05
+
 _FIX: Final = "pack it again with `superserve pack --force`"
 
 
@@ -43,8 +48,12 @@ class PackRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def is_faster(self) -> bool:
-        """Whether it is worth its memory: faster at most batch sizes."""
-        return statistics.median(self.ratios) < 1
+        """Whether it is worth its memory: batches that run where they are faster take so much less, over all sizes."""
+        return statistics.mean(min(1.0, ratio) for ratio in self.ratios) <= 1 - _WORTH
+
+    def ratio(self, rows: int) -> float:
+        """What a batch takes on it over what it takes behind it, by the next size at which that was timed."""
+        return self.ratios[min(bisect_left(self.batches, rows), len(self.ratios) - 1)]
 
 
 class KeptPack(NamedTuple):
@@ -98,6 +107,20 @@ def write_record(path: Path, record: PackRecord) -> None:
     (path / RECORD_FILE).chmod(0o600)
 
 
+def read_record(path: Path) -> PackRecord:
+    """What is known of a packed subnet.
+
+    Raises:
+        ModelFolderError: if others may write the file, or it holds something else.
+    """
+    file = path / RECORD_FILE
+    check_ours(file, _FIX)
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=PackRecord)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ModelFolderError(f"{file}: {error}: {_FIX}") from None
+
+
 def hashes(path: Path) -> dict[str, str]:
     """Of a packed subnet's program and weights."""
     return {name: sha256(path / name) for name in (PROGRAM_FILE, WEIGHTS_FILE)}
@@ -105,12 +128,9 @@ def hashes(path: Path) -> dict[str, str]:
 
 def _load(folder: ModelFolder, path: Path, subnet: str) -> PackRecord:
     program = read_program(path, folder.model_hash)
-    for file in (path.parent.parent, path.parent, path / RECORD_FILE):
-        check_ours(file, _FIX)
-    try:
-        record = msgspec.json.decode((path / RECORD_FILE).read_bytes(), type=PackRecord)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise ModelFolderError(f"{path / RECORD_FILE}: {error}: {_FIX}") from None
+    for above in (path.parent.parent, path.parent):
+        check_ours(above, _FIX)
+    record = read_record(path)
     if (program.subnet, record.subnet) != (subnet, subnet) or record.nbytes != program.nbytes:
         raise ModelFolderError(f"{path}: of another subnet: {_FIX}")
     if record.sha256 != hashes(path):

@@ -1,6 +1,5 @@
 """What packed subnets take: as profiled, or as timed beside the engine behind when they were packed."""
 
-from bisect import bisect_left
 from collections.abc import Collection, Sequence
 
 import msgspec
@@ -30,10 +29,8 @@ class FastTimes:
 
     def built(self, subnet: int, record: PackRecord) -> None:
         """A subnet has been packed."""
-        last = len(record.batches) - 1
-        places = [min(bisect_left(record.batches, rows), last) for rows in self.behind.batches]
-        # Never slower: it would not be run packed.
-        self._ratios[subnet] = [min(1.0, record.ratios[place]) for place in places]
+        # Never slower: batches of such a size are run behind it.
+        self._ratios[subnet] = [min(1.0, record.ratio(rows)) for rows in self.behind.batches]
 
     @property
     def fast(self) -> Profile:

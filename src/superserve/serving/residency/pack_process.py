@@ -100,7 +100,7 @@ def build(folder: ModelFolder, task: PackTask, stage: Path) -> PackRecord:
     from superserve.serving.engines import load_engine  # noqa: PLC0415
     from superserve.supernet.packed.build import build_packed  # noqa: PLC0415
     from superserve.supernet.packed.module import PackedModule, SharedParts  # noqa: PLC0415
-    from superserve.supernet.packed_engine import PackedEngine  # noqa: PLC0415
+    from superserve.supernet.packed_engine import Mapped, PackedEngine  # noqa: PLC0415
     from superserve.supernet.reduced import load_supernet_in  # noqa: PLC0415
 
     began_ns = monotonic_ns()
@@ -108,7 +108,7 @@ def build(folder: ModelFolder, task: PackTask, stage: Path) -> PackRecord:
     taken_ns = monotonic_ns() - began_ns
     shared = SharedParts.of(folder, load_supernet_in(folder, task.dtype))
     behind = load_engine(folder, EngineChoice(CPU, task.engine, task.dtype))
-    engine = PackedEngine(behind, lambda _: PackedModule.load(stage, shared), folder.config.inputs)
+    engine = PackedEngine(behind, lambda _: Mapped(PackedModule.load(stage, shared)), folder.config.inputs)
     if not engine.reside([task.subnet]):
         raise ModelFolderError(f"{folder.path}: subnet {task.subnet} was packed, and cannot be run: see above")
     most = folder.config.max_batch_size

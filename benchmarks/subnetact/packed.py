@@ -1,4 +1,4 @@
-"""The packed engine beside the static runtimes, at equal precision: what the issue's limits are for."""
+"""The packed engine, and compiled code that it may be on top of, beside the static runtimes at equal precision."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import torch
 
+from subnetact import supernets
 from subnetact.families import Case, folder_of, request
 from subnetact.latency import sessions
 from subnetact.progress import Progress
@@ -16,7 +17,9 @@ from subnetact.static import NOT_INSTALLED, RUNTIMES, Arrays, Run, export_onnx, 
 from subnetact.subset import with_subnets
 from subnetact.supernets import SHORT, dtypes
 from subnetact.timing import interleaved, one_thread_on_one_core
+from superserve.engine import Engine
 from superserve.model_folder import ModelFolder
+from superserve.supernet.compiled import CompiledEngine
 from superserve.supernet.engine import EagerEngine, as_tensor
 from superserve.supernet.hub import load_supernet
 from superserve.supernet.packed.build import build_packed
@@ -31,15 +34,18 @@ def measure(one: Case, scratch: Path, *, quick: bool, progress: Progress) -> dic
     """Rows of (subnet, batch, alternative), and what packing the subnets took."""
     folder = _measured(one, scratch, quick=quick)
     packed = {dtype: list(_pack(folder, dtype, scratch, progress)) for dtype in dtypes()}
+    supernets.build(folder, progress)
     one_thread_on_one_core()
     supernet, eager = load_supernet(folder), EagerEngine.load(folder)
+    compiled = {dtype: CompiledEngine.load(folder, dtype) for dtype in dtypes()}
     shared = {dtype: SharedParts.of(folder, load_supernet_in(folder, dtype)) for dtype in dtypes()}
     names = [tensor.name for tensor in folder.config.inputs]
     rows = []
     for index, record in enumerate(folder.front.subnets):
         path = export_onnx(static_subnet(supernet, index), names, request(folder.config, 2), scratch / "packed.onnx")
-        runs: dict[str, Run] = {"eager fp32": lambda arrays, index=index: eager.run(index, arrays)[0]}  # type: ignore[misc]
+        runs: dict[str, Run] = {"eager fp32": _on(eager, index)}
         for dtype in dtypes():
+            runs[f"compiled {SHORT[dtype]}"] = _on(compiled[dtype], index)
             module = PackedModule.load(_path(folder, index, dtype, scratch), shared[dtype])
             runs[f"packed {SHORT[dtype]}"] = _runner(module, folder)
         runs |= dict(sessions(path))
@@ -90,6 +96,10 @@ def _runner(module: PackedModule, folder: ModelFolder) -> Run:
         return module.run([as_tensor(*item) for item in zip(arrays, datatypes, strict=True)])[0].numpy()
 
     return run
+
+
+def _on(engine: Engine, subnet: int) -> Run:
+    return lambda arrays: engine.run(subnet, arrays)[0]
 
 
 def _fed(run: Run, inputs: Arrays) -> Callable[[], Any]:

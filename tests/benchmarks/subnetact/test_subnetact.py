@@ -97,3 +97,15 @@ def test_a_target_that_is_missed_says_so(supernet_mb: float, met: str) -> None:
 def test_the_tax_has_a_limit_by_scale() -> None:
     (line,) = [line for line in table({"latency": {"digits": LATENCY}}) if "32x32" in line]
     assert line.endswith("digits 1.020 (eager: digits 1.150) | yes |")
+
+
+def test_a_batch_counts_where_a_server_runs_it() -> None:
+    """Packed or on compiled code, whichever is faster, against the best of the static runtimes."""
+    cells = {1: (20.0, 14.0, 10.0, 12.0), 8: (33.0, 44.0, 32.0, 30.0)}
+    names = ("packed fp32", "compiled fp32", "onnxruntime fp32", "openvino fp32")
+    rows = [
+        latency_row(name, batch, us) for batch, times in cells.items() for name, us in zip(names, times, strict=True)
+    ]
+    lines = [line for line in table({"packed": {"digits": {"rows": rows}}}) if "32x32" in line]
+    assert "| digits 1.40 (packed alone: digits 2.00) | yes |" in lines[0]
+    assert "| digits 1.10 (packed alone: digits 1.10) | yes |" in lines[1]

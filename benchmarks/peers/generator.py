@@ -76,10 +76,13 @@ def build() -> Path:
     """
     binary = Path(tempfile.gettempdir()) / f"peers-loadgen-{SOURCE.stat().st_mtime_ns}"
     if not binary.exists():
-        try:
-            subprocess.run(["cc", "-O2", "-o", str(binary), str(SOURCE)], check=True)  # noqa: S607  (the system's)
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise GeneratorError(f"cc cannot build {SOURCE}: {error}") from error
+        with tempfile.TemporaryDirectory(dir=binary.parent) as scratch:  # another process may be about to run it
+            built = Path(scratch) / binary.name
+            try:
+                subprocess.run(["cc", "-O2", "-o", str(built), str(SOURCE)], check=True)  # noqa: S607  (the system's)
+            except (OSError, subprocess.CalledProcessError) as error:
+                raise GeneratorError(f"cc cannot build {SOURCE}: {error}") from error
+            built.replace(binary)
     return binary
 
 

@@ -40,16 +40,15 @@ def options(tmp_path: Path) -> DemoOptions:
 
 
 @pytest.fixture
-def nothing_left() -> Iterator[None]:
-    """Fails if a process of ours or a scratch folder outlives the test."""
-    before = _scratch_folders()
-    yield
+def nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where scratch folders go; fails if one of them, or a process of ours, outlives the test."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))  # of the processes that it starts
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    yield scratch
     assert not children_of_ours()
-    assert not _scratch_folders() - before
-
-
-def _scratch_folders() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob("superserve-demo-*"))
+    assert not list(scratch.glob("superserve-demo-*"))
 
 
 def test_fixed_policies_are_largest_middle_smallest_each_once() -> None:
@@ -122,7 +121,6 @@ def _has_child(words: str) -> Callable[[psutil.Process], bool]:
     return found
 
 
-@pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize(
     ("moment", "number"),
     [
@@ -132,7 +130,7 @@ def _has_child(words: str) -> Callable[[psutil.Process], bool]:
     ],
 )
 def test_a_signal_at_any_moment_leaves_nothing_behind(
-    options: DemoOptions, tmp_path: Path, moment: Callable[[psutil.Process], bool], number: signal.Signals
+    options: DemoOptions, nothing_left: Path, moment: Callable[[psutil.Process], bool], number: signal.Signals
 ) -> None:
     code = (
         "import sys; from pathlib import Path; from rich.console import Console; "
@@ -140,12 +138,9 @@ def test_a_signal_at_any_moment_leaves_nothing_behind(
         "run_demo(DemoOptions(model=sys.argv[1], seconds=30.0, workers=1, device=sys.argv[2], out=Path(sys.argv[3])), "
         "Console())"
     )
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
     with subprocess.Popen(
         [sys.executable, "-c", code, options.model, options.device, str(options.out)],
         start_new_session=True,
-        env={**os.environ, "TMPDIR": str(scratch)},
     ) as process:
         demo = psutil.Process(process.pid)
         try:
@@ -158,7 +153,7 @@ def test_a_signal_at_any_moment_leaves_nothing_behind(
     gone, alive = psutil.wait_procs(family, timeout=2.0)
     assert gone
     assert not alive
-    assert not list(scratch.iterdir())
+    assert not list(nothing_left.iterdir())
 
 
 def _wait_for(happened: Callable[[], bool]) -> None:

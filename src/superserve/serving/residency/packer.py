@@ -38,7 +38,8 @@ class Packs(Protocol):
 
 def command(task: PackTask) -> list[str]:
     """What a Python interpreter is given to do a task."""
-    return [sys.executable, "-P", "-m", MODULE, msgspec.json.encode(task).decode()]
+    # What it says is told to users: not what torch says to its own developers.
+    return [sys.executable, "-W", "ignore", "-P", "-m", MODULE, msgspec.json.encode(task).decode()]
 
 
 def environment() -> dict[str, str]:

@@ -145,7 +145,7 @@ def pack(
     folder = ModelFolder.resolve(model)
     choice = choose_engine(folder, engine="packed", dtype=dtype)
     with end_on_sigterm(), progress_bar("pack") as advance:
-        records = pack_model(folder, choice, force=force, report=advance)
+        ahead = pack_model(folder, choice, force=force, report=advance)
     rows = [
         [
             record.subnet,
@@ -153,7 +153,7 @@ def pack(
             record.seconds,
             *(f"{record.ratios[place]:.2f}" for place in (0, -1)),
         ]
-        for record in records
+        for record in ahead.records.values()
     ]
     columns = (
         "subnet",
@@ -163,7 +163,9 @@ def pack(
         "largest batch",
     )
     print_table(out, f"Packed subnets of {model}, {choice.dtype}", columns, rows)
-    write_rows(json_file, rows=records)
+    for name, reason in ahead.refused.items():
+        err.print(f"not packed, and left to {choice.fallback}: {name}: {reason}")
+    write_rows(json_file, rows=[*ahead.records.values()], refused=ahead.refused)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Pack the subnets of a model before it is served: ``superserve pack``."""
 
+import logging
 import subprocess
 from collections.abc import Callable
 
@@ -12,13 +13,24 @@ from superserve.serving.residency.pack_task import PackTask
 from superserve.serving.residency.packer import command, environment
 from superserve.supernet.packed_store import PackRecord, find_pack
 
+logger = logging.getLogger(__name__)
+
 #: Told of progress: subnets done, subnets in all, what is being done.
 Report = Callable[[int, int, str], None]
 
 
+class PackedAhead(msgspec.Struct, frozen=True):
+    """What came of packing the subnets of a model."""
+
+    records: dict[int, PackRecord]
+    """Of those that are packed, by front index."""
+    refused: dict[str, str]
+    """Why others are not, by id: they run on the engine behind."""
+
+
 def pack_model(
     folder: ModelFolder, choice: EngineChoice, *, force: bool = False, report: Report | None = None
-) -> list[PackRecord]:
+) -> PackedAhead:
     """Pack every subnet of a model for this machine, each in a process of its own, and keep them in the cache.
 
     Args:
@@ -27,31 +39,42 @@ def pack_model(
         force: pack even what is kept.
         report: told of progress, in the calling thread.
 
-    Returns:
-        What is known of each, in front order.
-
     Raises:
-        ModelFolderError: if one cannot be packed.
+        ModelFolderError: if none can be packed.
     """
     told = report or (lambda *_: None)
     count = len(folder.front.subnets)
     first = msgspec.structs.replace(PackTask.of(folder, choice), background=False, force=force)
-    records = []
-    for subnet in range(count):
+    records: dict[int, PackRecord] = {}
+    refused: dict[str, str] = {}
+    for subnet, subnet_record in enumerate(folder.front.subnets):
         told(subnet, count, "pack")
         kept = None if force else find_pack(folder, choice.dtype, subnet, choice.fallback)
-        records.append(_packed(msgspec.structs.replace(first, subnet=subnet)) if kept is None else kept.record)
+        try:
+            records[subnet] = _packed(msgspec.structs.replace(first, subnet=subnet)) if kept is None else kept.record
+        except ModelFolderError as error:
+            refused[subnet_record.id] = str(error)
     told(count, count, "pack")
-    return records
+    if not records:
+        reasons = "; ".join(dict.fromkeys(refused.values()))
+        raise ModelFolderError(
+            f"{folder.path}: no subnet can be packed: {reasons}: serve with --engine {choice.fallback}"
+        )
+    return PackedAhead(records, refused)
 
 
 def packed_subnets(folder: ModelFolder, choice: EngineChoice, report: Report | None = None) -> tuple[int, ...]:
-    """All subnets, packed now if they were not, where the packed engine is to run them all; of another engine none.
+    """Those that the packed engine can run packed, packed now if they were not; of another engine none.
 
     Raises:
-        ModelFolderError: if one cannot be packed.
+        ModelFolderError: if none can be packed.
     """
-    return tuple(range(len(pack_model(folder, choice, report=report)))) if choice.engine == PACKED else ()
+    if choice.engine != PACKED:
+        return ()
+    ahead = pack_model(folder, choice, report=report)
+    for name, reason in ahead.refused.items():
+        logger.warning("subnet %s is not packed and runs on %s: %s", name, choice.fallback, reason)
+    return tuple(ahead.records)
 
 
 def _packed(task: PackTask) -> PackRecord:
@@ -59,8 +82,5 @@ def _packed(task: PackTask) -> PackRecord:
         command(task), check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment()
     )
     if done.returncode:
-        raise ModelFolderError(
-            f"{task.folder}: subnet {task.subnet} cannot be packed (status {done.returncode}): {done.stderr.strip()}; "
-            f"serve with --engine {task.engine}"
-        )
+        raise ModelFolderError(done.stderr.strip() or f"the process that packs it ended with status {done.returncode}")
     return msgspec.json.decode(done.stdout.splitlines()[-1], type=PackRecord)

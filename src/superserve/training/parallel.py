@@ -98,7 +98,8 @@ def processes(count: int, work: Callable[[_J, Group], object], job: _J) -> Itera
             for process in others:
                 process.kill()
                 process.join()
-        failed = [process.exitcode for process in others if process.exitcode]
+        # One that has done its work may still be aborted by torch's threads as it ends, which costs nothing.
+        failed = [process.exitcode for process, done in zip(others, ends.done, strict=True) if not done.is_set()]
         if failed:
             raise WorkerError(f"a training process ended with exit code {failed[0]}")
 

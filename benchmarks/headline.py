@@ -181,13 +181,12 @@ async def prepare(model: str, data: Path, scratch: Path, engine: str = "auto", l
 
 
 def _with_examples(folder: ModelFolder, data: Path, scratch: Path) -> ModelFolder:
-    """The folder, or a copy of it with the test examples that come with the data."""
-    if folder.carries_test_data or not has_examples(folder.config.name):
-        return folder
+    """A copy of the folder, since servers keep profiles in it; with the test examples that come with the data."""
     copy = scratch / folder.config.name
     shutil.copytree(folder.path, copy)
-    inputs, labels = examples_of(folder.config.name, data)
-    np.savez(copy / TEST_FILE, inputs=inputs, labels=labels)
+    if not folder.carries_test_data and has_examples(folder.config.name):
+        inputs, labels = examples_of(folder.config.name, data)
+        np.savez(copy / TEST_FILE, inputs=inputs, labels=labels)
     return ModelFolder(copy)
 
 

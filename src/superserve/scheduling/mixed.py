@@ -12,8 +12,9 @@ from superserve.scheduling.buckets import create_policies
 from superserve.scheduling.device_plan import DevicePlan
 from superserve.scheduling.expiry import ExpiryQueue
 from superserve.scheduling.mixed_admission import MixedAdmission
+from superserve.scheduling.plans import Plan, Plans
 from superserve.scheduling.policy import Bound, Decision, Policy, TimeoutAction, Wait
-from superserve.scheduling.scheduler import Plan, Scheduler, SchedulerLimits
+from superserve.scheduling.scheduler import Scheduler, SchedulerLimits
 from superserve.scheduling.workers import SharedWorkers, Workers
 
 
@@ -68,7 +69,7 @@ class MixedScheduler(Scheduler):
         given = zip(policies, overheads_ns, self._workers.fleets, strict=True)
         self._plans = [DevicePlan(*one) for one in given]
         self.tables_of = [plan.tables for plan in self._plans]
-        self.plans[0] = Plan(0, longest, self.tables_of)
+        self._history = Plans(Plan(0, longest, self.tables_of))
         self._fastest_ns = max(1, min(plan.tables[-1].latency_ns[longest.subnets[0]][1] for plan in self._plans))
         self._live: Sequence[int] = range(len(self._plans))
         """Devices that have a live worker; if none has, those that had."""

@@ -4,7 +4,6 @@ The live router and the simulator drive the same `Scheduler` object, one with re
 """
 
 import sys
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -20,6 +19,7 @@ from superserve.scheduling.buckets import decide_by
 from superserve.scheduling.drift import DriftEstimate
 from superserve.scheduling.expiry import ExpiryQueue
 from superserve.scheduling.overhead import OverheadEstimate
+from superserve.scheduling.plans import Plan, Plans, none_slower
 from superserve.scheduling.poison import is_poison, separate
 from superserve.scheduling.policy import Bound, Decision, Policy, SchedulerView, Wait
 from superserve.scheduling.victims import victims
@@ -42,19 +42,7 @@ class Overdue(NamedTuple):
     kept: Sequence[Request]
 
 
-class Plan(NamedTuple):
-    """What batches were planned with, and since when."""
-
-    since_ns: int
-    policy: Policy
-    tables_of: Sequence[Sequence[LatencyTable]]
-    """By device and bucket."""
-
-
 _NOTHING: Final[Sequence[Action]] = ()
-
-#: Plans that are remembered, to explain decisions of before: a change every few seconds for some minutes.
-_PLANS: Final = 64
 
 # Every request meets these half a dozen times, and to find a member of an enum takes Python 3.11 70 ns each time.
 _QUEUED: Final = RequestState.QUEUED
@@ -102,8 +90,7 @@ class Scheduler:
         workers: Workers | None = None,
     ) -> None:
         self._set_policies((*shorter, policy))
-        self.plans: deque[Plan] = deque([Plan(0, policy, self.tables_of)], _PLANS)
-        """The latest ones in force, the last one at present."""
+        self._history = Plans(Plan(0, policy, self.tables_of))
         self.limits = limits or SchedulerLimits()
         self._expires = policy.timeout_action == "reject"
         self._queue = WaitingQueue(lambda floor: self.policy.usable(floor)[0])
@@ -140,6 +127,7 @@ class Scheduler:
 
     def _set_policies(self, policies: Sequence[Policy]) -> None:
         """Take the policy and its tables, by bucket, and what follows from them alone."""
+        self._policies = policies
         self.policy = policy = policies[-1]
         self.tables = tuple(one.table for one in policies)
         """By bucket (`Request.bucket`)."""
@@ -256,13 +244,7 @@ class Scheduler:
         """
         queue = self._queue
         floors = {request.min_accuracy for request in queue} if queue.is_mixed else {0.0} if queue else ()
-        for before, after in zip(self.tables, (one.table for one in policies), strict=True):
-            for floor in floors:
-                old, new = (one.usable(floor)[0] for one in (self.policy, policies[-1]))
-                for of_old, of_new in ((before.latency_ns, after.latency_ns), (before.typical_ns, after.typical_ns)):
-                    if any(of_new[new][rows] > of_old[old][rows] for rows in before.batches):
-                        return False
-        return True
+        return none_slower(self._policies, policies, floors)
 
     def replan(self, now_ns: int, policies: Sequence[Policy]) -> Sequence[Action]:
         """The same subnets take other times from now on; what runs was planned with the old ones.
@@ -274,7 +256,7 @@ class Scheduler:
         """
         assert not self._workers.fleets, "workers of several devices are planned with a profile of each"
         self._set_policies(policies)
-        self.plans.append(Plan(now_ns, self.policy, self.tables_of))
+        self._history.change(Plan(now_ns, self.policy, self.tables_of))
         self._view.table = self.policy.table
         self._admission.plan_with(self.policy, self.tables, self._overhead.typical_ns)
         self._plan()
@@ -286,9 +268,9 @@ class Scheduler:
                 self._expiry.push(request)
         return self._dispatch(now_ns) if self._shared is None else _NOTHING
 
-    def plan_at(self, at_ns: int) -> "Plan":
-        """What was planned with at an instant; the oldest that is remembered if that is too long ago."""
-        return next((plan for plan in reversed(self.plans) if plan.since_ns <= at_ns), self.plans[0])
+    def plan_at(self, at_ns: int) -> Plan:
+        """See `Plans.at`."""
+        return self._history.at(at_ns)
 
     def on_arrival(self, now_ns: int, request: Request) -> Sequence[Action]:
         """A request came in, and may run at once; ``request.rows`` is at most the table's ``max_rows``."""

@@ -10,7 +10,8 @@ from superserve.clock import NS_PER_MS
 from superserve.profile import LatencyTable
 from superserve.request import Outcome, Reason, Request
 from superserve.scheduling.actions import BatchFate, Launch
-from superserve.scheduling.scheduler import Plan, Scheduler
+from superserve.scheduling.plans import Plan
+from superserve.scheduling.scheduler import Scheduler
 from superserve.serving.decisions import Course, DecisionLog, Ending
 from superserve.serving.explanation import CHOSEN, NOT_USED, Attempt, Candidate, Explanation, Refusal, Summary
 from superserve.serving.explanation_wording import reasons, remedies

@@ -10,9 +10,11 @@ from superserve.errors import ConfigError
 from superserve.model_folder import ModelFolder
 from superserve.serving import choice as choice_module
 from superserve.serving.choice import choose_engine
+from superserve.serving.points_ahead import runs_of
 from superserve.supernet import compile as compile_module
 from superserve.supernet.builds import this_machine
 from superserve.supernet.packed_store import pack_path
+from superserve.supernet.right_answers import REFERENCE, RightAnswers, Runs, keep_answers
 from support.builds import write_build
 
 
@@ -87,6 +89,35 @@ def test_auto_takes_it_where_subnets_were_packed(folder: ModelFolder) -> None:
     assert choose_engine(folder) == choose_engine(folder, engine="packed")
     assert choose_engine(folder, engine="eager").engine == "eager"
     assert choose_engine(folder, dtype="bfloat16").engine == "eager"
+
+
+def lose(folder: ModelFolder, runs: Runs, lost: int = 2) -> None:
+    """Have it known that a subnet loses points."""
+    for each, right in ((REFERENCE, 900), (runs, 900 - lost)):
+        keep_answers(folder, each, [RightAnswers(subnet="s1", examples="test", n=1000, right=right)])
+
+
+def test_auto_does_not_take_compiled_code_that_is_known_to_lose_points(
+    folder: ModelFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other dtype runs, or eager; who asks for it by name can evaluate it, and is refused when it is served."""
+    write_build(folder, full_batch_us=100.0)
+    write_build(folder, "bfloat16", full_batch_us=50.0)
+    lose(folder, Runs("compiled", "bfloat16"), lost=1)
+    assert choose_engine(folder).dtype == "bfloat16"
+    lose(folder, Runs("compiled", "bfloat16"))
+    assert choose_engine(folder) == EngineChoice("cpu", "compiled", "float32")
+    assert "not taken by --engine auto" in caplog.text
+    assert "s1 0.20 points" in caplog.text
+    lose(folder, Runs("compiled", "float32"))
+    assert choose_engine(folder) == EngineChoice("cpu", "eager", "float32")
+    assert choose_engine(folder, engine="compiled").engine == "compiled"
+
+
+def test_auto_on_a_gpu_does_not_take_graphs_that_are_known_to_lose_points(folder: ModelFolder) -> None:
+    lose(folder, runs_of(EngineChoice("cuda", "graphs", "float32")))
+    assert choose_engine(folder, "cuda") == EngineChoice("cuda", "eager", "float32")
+    assert choose_engine(folder, "cuda", engine="graphs").engine == "graphs"
 
 
 def test_an_emulated_device_needs_no_model(tmp_path: Path) -> None:

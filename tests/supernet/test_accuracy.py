@@ -1,7 +1,6 @@
 """The guard in front of engines."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,7 @@ import pytest
 
 from superserve.errors import ModelFolderError
 from superserve.model_folder import ModelFolder
-from superserve.supernet.accuracy import TOLERANCE, check_front, check_points, check_subnet, relative_error
-from superserve.supernet.hub import save_supernet
-from support.supernets import small_supernet
+from superserve.supernet.accuracy import TOLERANCE, check_front, check_subnet, relative_error
 
 Array = npt.NDArray[Any]
 
@@ -94,41 +91,3 @@ def test_a_front_is_tried_at_both_ends_and_evenly_between(
     assert [subnet for subnet, _ in engine.ran] == expected
     with pytest.raises(ModelFolderError, match=f"'s{count - 1}'"):
         check_front(Linear(0.1, count - 1, count), Linear(count=count), folder, most=most)
-
-
-class Guess:
-    """Reads the class off the first pixel; one that errs does not, where the second one says so."""
-
-    name, subnet_ids = "guess", ("s0", "s1", "s2")
-
-    def __init__(self, dtype: str = "float32", *, errs: bool = False) -> None:
-        self.dtype = dtype
-        self._errs = errs
-
-    def actuate(self, subnet: int) -> None:
-        pass
-
-    def run(self, subnet: int, inputs: Sequence[Array]) -> list[Array]:  # noqa: ARG002 (errs alike on all)
-        (x,) = inputs
-        wrong = x[:, 0, 0, 1] if self._errs else 0
-        return [np.eye(6, dtype=np.float32)[x[:, 0, 0, 0] + wrong]]
-
-
-@pytest.mark.parametrize(
-    ("examples", "lost", "refused"), [(100, 1, False), (100, 2, True), (2000, 2, False), (2000, 3, True)]
-)
-def test_lost_points_are_counted_on_bundled_test_data(tmp_path: Path, examples: int, lost: int, refused: bool) -> None:
-    """A tenth of a point, but always one example."""
-    images = np.zeros((examples, 9, 9, 2), np.uint8)
-    labels = np.arange(examples) % 5
-    images[:, 0, 0, 0], images[:lost, 0, 0, 1] = labels, 1
-    folder = save_supernet(small_supernet(), tmp_path / "small", test=(images, labels))
-    if refused:
-        with pytest.raises(ModelFolderError, match=r"guess \(bfloat16\) loses .* on subnet 's1'"):
-            check_points(Guess("bfloat16", errs=True), Guess(), 1, folder)
-    else:
-        assert check_points(Guess(errs=True), Guess(), 1, folder) == pytest.approx(100 * lost / examples)
-
-
-def test_a_folder_without_test_data_passes(tmp_path: Path) -> None:
-    assert check_points(Guess(errs=True), Guess(), 0, save_supernet(small_supernet(), tmp_path / "small")) == 0

@@ -10,7 +10,15 @@ import pytest
 from superserve.errors import ModelFolderError
 from superserve.model_folder import ModelFolder
 from superserve.supernet import builds
-from superserve.supernet.builds import MANIFEST_FILE, build_path, builds_path, find_build, load_build, this_machine
+from superserve.supernet.builds import (
+    FORMAT,
+    MANIFEST_FILE,
+    build_path,
+    builds_path,
+    find_build,
+    load_build,
+    this_machine,
+)
 from support.builds import write_build
 
 
@@ -102,7 +110,7 @@ def folder_above_for_all(path: Path) -> Path:
 
 
 def other_format(path: Path) -> Path:
-    edit(path / MANIFEST_FILE, b'"format": 2', b'"format": 1')
+    edit(path / MANIFEST_FILE, b'"format": %d' % FORMAT, b'"format": 1')
     return path
 
 

@@ -226,29 +226,29 @@ def evaluate(
     dtype: DtypeWish = "auto",
     json_file: JsonFile = None,
 ) -> None:
-    """Measure the accuracy of subnets against labels."""
-    from superserve.evaluate import evaluate as measure_accuracy
+    """Measure the accuracy of subnets against labels, and what an engine loses of it against eager float32.
+
+    Both are remembered for this machine: an engine and dtype that loses more than 0.1 points is not served any more.
+    """
     from superserve.model_folder import ModelFolder
     from superserve.serving.choice import choose_engine
-    from superserve.serving.engines import load_engine
-    from superserve.serving.residency.pack_ahead import packed_subnets
+    from superserve.serving.evaluation import evaluate_choice
+    from superserve.supernet.points import Examples
     from superserve.tables import print_table, write_rows
 
     folder = ModelFolder.resolve(model)
-    inputs, labels = _examples(folder, data)
+    examples = Examples(*_examples(folder, data))
+    choice = choose_engine(folder, engine=engine, dtype=dtype)
     with progress_bar("evaluate") as advance:
-        choice = choose_engine(folder, engine=engine, dtype=dtype)
-        rows = measure_accuracy(
-            load_engine(folder, choice, resident=packed_subnets(folder, choice, advance)),
-            inputs,
-            labels,
-            subnets=subnet,
-            batch_size=folder.config.max_batch_size,
-            report=advance,
-        )
-    cells = [[row.subnet, row.accuracy, f"{row.ci95[0]:.2f}-{row.ci95[1]:.2f}", row.n] for row in rows]
-    print_table(out, f"Accuracy of {model}", ("subnet", "accuracy %", "95 % interval", "examples"), cells)
-    write_rows(json_file, rows=rows)
+        found = evaluate_choice(folder, choice, examples, subnets=subnet, report=advance)
+    cells = [
+        [row.subnet, row.accuracy, f"{row.ci95[0]:.2f}-{row.ci95[1]:.2f}", row.n, row.lost_points] for row in found.rows
+    ]
+    columns = ("subnet", "accuracy %", "95 % interval", "examples", "points lost to eager float32")
+    print_table(out, f"Accuracy of {model}, {choice}", columns, cells)
+    for reason in found.refused:
+        err.print(f"not served from now on: {reason}", highlight=False, soft_wrap=True, markup=False)
+    write_rows(json_file, rows=found.rows)
 
 
 @app.command()

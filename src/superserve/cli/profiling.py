@@ -41,12 +41,14 @@ def profile(
     from superserve.profiler import measure, save_profile
     from superserve.serving.choice import choose_engine
     from superserve.serving.devices import emulated_profile
+    from superserve.serving.points_ahead import require_points
     from superserve.serving.residency.pack_ahead import packed_subnets
 
     levers = _wants_levers(levers, device, quick, figure)
     folder = ModelFolder.resolve(model)
     choice = choose_engine(folder, device, engine, dtype)
     with progress_bar("profile") as advance:
+        require_points(folder, choice, advance)
         packed_subnets(folder, choice, advance)
         measured = measure(
             folder,

@@ -25,6 +25,7 @@ from superserve.serving.idle_work import SLO_SHARE
 from superserve.serving.ipc import WorkerSpec
 from superserve.serving.ledger import Ledger
 from superserve.serving.live_profile import LiveProfile
+from superserve.serving.points_ahead import require_points
 from superserve.serving.recorder import Recorder
 from superserve.serving.residency.fast_times import FastTimes
 from superserve.serving.residency.pack_task import PackTask
@@ -193,13 +194,13 @@ class Deployment(NamedTuple):
 def deploy(
     sources: Sequence[str], config: Config, profile_files: Sequence[Path] = (), report: Report | None = None
 ) -> list[Deployment]:
-    """Find the models to serve, decide what runs them, and find or measure their profiles.
+    """Find the models to serve, decide what runs them, see to its accuracy, and find or measure their profiles.
 
     Args:
         sources: folders and names of bundled models; those that the configuration names come behind them.
         config: everything that can be set.
         profile_files: to plan with, one for each device of the workers, if there is one model only.
-        report: told of progress where a profile has to be measured.
+        report: told of progress where a profile has to be measured, or accuracy to be compared.
 
     Raises:
         UsageError: if a model or a profile cannot be used, or two have the same name.
@@ -217,7 +218,11 @@ def deploy(
     for folder in folders:
         own = config.settings(folder.config.name).profile
         files = profile_files or ([Path(own)] if own else [])
-        deployments.append(_deployment(folder, _choices(folder, config, files), files, report))
+        choices = _choices(folder, config, files)
+        if config.workers.pool != "ray":  # nodes are other machines, and compare for themselves
+            for choice in choices:
+                require_points(folder, choice, report)
+        deployments.append(_deployment(folder, choices, files, report))
     if any(deployment.others for deployment in deployments):
         _check_one_profile(config, "where the workers are of one device; leave it out, or give one profile")
     if any(deployment.packing is not None for deployment in deployments):

@@ -27,6 +27,7 @@ from superserve.serving.cores import available_cores, pinned, plan_cores
 from superserve.serving.devices import batch_grid, device_name, emulated_profile, workers_for
 from superserve.serving.ipc import Ready
 from superserve.serving.local_pool import LocalPool
+from superserve.serving.points_ahead import require_points
 from superserve.serving.pool import Batch
 from superserve.serving.residency.pack_ahead import packed_subnets
 
@@ -73,7 +74,7 @@ def measure(
         effort: overrides ``quick``.
 
     Raises:
-        UsageError: for a device, folder or profile that cannot be used.
+        UsageError: for a device, folder or profile that cannot be used, or an engine that loses accuracy.
         WorkerError: if a process fails.
     """
     work = measure_async(folder, quick=quick, choice=choice, seed=seed, report=report, effort=effort)
@@ -93,6 +94,7 @@ async def measure_async(
     """`measure` inside a running event loop, whose thread it pins to the router's core meanwhile."""
     report = report or (lambda _: None)
     choice = choice or choose_engine(folder)
+    await asyncio.to_thread(require_points, folder, choice)
     # A process that has inherited its engine pays page faults once more, in each cell's first run.
     resident = await asyncio.to_thread(packed_subnets, folder, choice)
     spec = msgspec.structs.replace(workers_for(folder, choice, seed), inheritable=False, resident=resident)

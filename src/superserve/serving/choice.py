@@ -1,16 +1,21 @@
 """Which engine runs a model: the one place that decides, for serving, profiling, evaluating and the demo alike."""
 
+import logging
 from typing import get_args
 
 from superserve.engine import PACKED, Dtype, EngineChoice, EngineName
-from superserve.errors import ConfigError
+from superserve.errors import ConfigError, ModelFolderError
 from superserve.model_folder import ModelFolder
 from superserve.processor import has_bfloat16
 from superserve.serving.devices import CPU, CUDA, emulated_profile
 from superserve.serving.emulated import ENGINE_NAME as EMULATED
+from superserve.serving.points_ahead import runs_of
 from superserve.supernet.builds import KeptBuild, find_build
 from superserve.supernet.compile import check_processor
 from superserve.supernet.packed_store import has_packs
+from superserve.supernet.right_answers import Runs, refuse_losses
+
+logger = logging.getLogger(__name__)
 
 
 def choose_engine(folder: ModelFolder, device: str = CPU, engine: str = "auto", dtype: str = "auto") -> EngineChoice:
@@ -19,7 +24,7 @@ def choose_engine(folder: ModelFolder, device: str = CPU, engine: str = "auto", 
     On the CPU, ``auto`` takes compiled code if a valid build is kept in the user's cache (of several dtypes the one
     that was faster when they were checked; float32 if they were equal), else eager float32; and the packed engine on
     top of either if subnets were packed in that dtype. Eager bfloat16 and CUDA run when they are asked for; on CUDA
-    ``auto`` takes graphs.
+    ``auto`` takes graphs. What is known to lose accuracy (``supernet/right_answers.py``) is not taken by ``auto``.
 
     Args:
         folder: the model; an emulated device does not look into it.
@@ -37,7 +42,7 @@ def choose_engine(folder: ModelFolder, device: str = CPU, engine: str = "auto", 
             raise ConfigError(f"device {device!r} computes nothing: leave out --engine and --dtype")
         return EngineChoice(device, EMULATED, "none")
     if device == CUDA:
-        return _choose_for_cuda(engine, dtype)
+        return _choose_for_cuda(folder, engine, dtype)
     if device != CPU:
         raise ConfigError(f"device {device!r} is none of 'cpu', 'cuda' and 'emulated:PROFILE'")
     if engine == "graphs":
@@ -62,6 +67,8 @@ def _on_cpu(folder: ModelFolder, engine: str, dtype: str) -> EngineChoice:
 def _on_one_copy(folder: ModelFolder, engine: str, dtype: str) -> EngineChoice:
     """What runs every subnet from the one copy of the weights."""
     builds = [] if engine == "eager" else _builds(folder, dtype)
+    if engine == "auto":
+        builds = [kept for kept in builds if _is_accurate(folder, Runs("compiled", kept.build.target.dtype))]
     if builds:
         return EngineChoice(CPU, "compiled", min(builds, key=lambda kept: kept.full_batch_us).build.target.dtype)
     if engine == "compiled":
@@ -73,10 +80,23 @@ def _on_one_copy(folder: ModelFolder, engine: str, dtype: str) -> EngineChoice:
     return EngineChoice(CPU, "eager", "float32" if dtype == "auto" else dtype)
 
 
-def _choose_for_cuda(engine: str, dtype: str) -> EngineChoice:
+def _choose_for_cuda(folder: ModelFolder, engine: str, dtype: str) -> EngineChoice:
     if engine in {"compiled", PACKED}:
         raise ConfigError(f"engine {engine!r} runs on device 'cpu' only: use --engine graphs with --device cuda")
-    return EngineChoice(CUDA, "graphs" if engine == "auto" else engine, "float32" if dtype == "auto" else dtype)
+    choice = EngineChoice(CUDA, "graphs" if engine == "auto" else engine, "float32" if dtype == "auto" else dtype)
+    if engine == "auto" and not _is_accurate(folder, runs_of(choice)):
+        return choice._replace(engine="eager")
+    return choice
+
+
+def _is_accurate(folder: ModelFolder, runs: Runs) -> bool:
+    """Whether nothing is known against it; what ``auto`` does not take is told in a warning."""
+    try:
+        refuse_losses(folder, runs)
+    except ModelFolderError as error:
+        logger.warning("not taken by --engine auto: %s", error)
+        return False
+    return True
 
 
 def _builds(folder: ModelFolder, dtype: str) -> list[KeptBuild]:

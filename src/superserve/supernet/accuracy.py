@@ -1,4 +1,7 @@
-"""The guard in front of every engine and dtype: its outputs against eager float32 on real inputs."""
+"""The guard in front of every engine and dtype: its outputs against eager float32 on real inputs.
+
+``points.py`` is the other one: outputs may be close, and answers differ.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -7,7 +10,6 @@ import numpy as np
 
 from superserve.engine import Engine
 from superserve.errors import ModelFolderError
-from superserve.evaluate import evaluate
 from superserve.model_folder import ModelFolder
 
 Rows = Sequence[np.ndarray[Any, Any]]
@@ -16,9 +18,6 @@ Rows = Sequence[np.ndarray[Any, Any]]
 #: Largest difference that an engine may show, over the largest absolute output of eager float32. Float32 leaves room
 #: for another order of summation only; bfloat16 has 8 bits of mantissa, and a network's layers add their roundings up.
 TOLERANCE: Final[Mapping[str, float]] = {"float32": 1e-4, "bfloat16": 5e-2}
-
-#: Accuracy that an engine may lose against eager float32, in points of a test set (at least one example).
-_MOST_POINTS: Final = 0.1
 
 #: Subnets of a front that are tried when an engine is loaded, its ends among them: hundreds would take minutes.
 _MOST_SUBNETS: Final = 16
@@ -60,35 +59,6 @@ def check_front(engine: Engine, reference: Engine, folder: ModelFolder, most: in
     count = len(engine.subnet_ids)
     chosen = sorted({round(number) for number in np.linspace(0, count - 1, min(most, count))})
     return max(check_subnet(engine, reference, subnet, inputs, [len(inputs[0])]) for subnet in chosen)
-
-
-def check_points(engine: Engine, reference: Engine, subnet: int, folder: ModelFolder) -> float:
-    """Compare accuracies on the bundled test data of a folder, if it carries any.
-
-    Args:
-        engine: the one to check.
-        reference: eager float32 of the same model.
-        subnet: its index in both.
-        folder: the model.
-
-    Returns:
-        The points of accuracy that are lost; below 0 if some are won.
-
-    Raises:
-        ModelFolderError: if more than `_MOST_POINTS` are lost, and more than a single example.
-    """
-    if not folder.carries_test_data or len(folder.config.inputs) != 1:
-        return 0.0
-    inputs, labels = folder.test_data()
-    rows, chosen = folder.config.inputs[0].packed(inputs), [reference.subnet_ids[subnet]]
-    (expected,), (found,) = (evaluate(each, rows, labels, subnets=chosen) for each in (reference, engine))
-    lost = expected.accuracy - found.accuracy
-    if round(lost * len(labels) / 100) > max(_MOST_POINTS * len(labels) / 100, 1):
-        raise ModelFolderError(
-            f"engine {engine.name} ({engine.dtype}) loses {lost:.2f} points of accuracy on subnet {chosen[0]!r} "
-            f"({len(labels)} test examples), more than {_MOST_POINTS:g}: it is not used; serve with float32"
-        )
-    return lost
 
 
 def check_subnet(

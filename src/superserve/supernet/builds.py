@@ -24,7 +24,7 @@ from superserve.processor import cpu_fingerprint
 logger = logging.getLogger(__name__)
 
 #: Raised whenever builds of before must not be used any more.
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 MANIFEST_FILE: Final = "build.json"
 _FIX: Final = "compile again with `superserve compile`"

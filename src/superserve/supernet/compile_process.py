@@ -22,6 +22,7 @@ from superserve.supernet.compile_task import Checked, Task
 from superserve.supernet.compiled import CompiledEngine
 from superserve.supernet.engine import EagerEngine, as_tensor
 from superserve.supernet.hub import load_supernet
+from superserve.supernet.points import check_points
 from superserve.supernet.reduced import load_supernet_in
 
 _SEED: Final = 0
@@ -68,10 +69,12 @@ def compile_subnet(task: Task, subnet: int) -> float:
 def check_build(task: Task) -> list[Checked]:
     """Check every subnet of a finished build against eager float32, at every batch size that is profiled and at 3.
 
+    So are its right answers on the test data that the folder carries, if it does.
+
     In a process without those assertions, as in serving: they refuse single rows, where torch takes other paths.
 
     Raises:
-        ModelFolderError: if one is beyond the tolerance.
+        ModelFolderError: if one is beyond the tolerance, or loses points of accuracy.
     """
     folder = _folder(task)
     most = folder.config.max_batch_size
@@ -79,10 +82,12 @@ def check_build(task: Task) -> list[Checked]:
     batches = sorted({min(rows, len(inputs[0])) for rows in (*(1 << bit for bit in range(12)), 3, most)})
     engine = CompiledEngine.load(folder, task.dtype, Path(task.out))
     eager = EagerEngine(load_supernet(folder))
-    return [
+    checked = [
         Checked(check_subnet(engine, eager, subnet, inputs, batches), _full_batch_us(engine, subnet, inputs))
         for subnet in range(len(engine.subnet_ids))
     ]
+    check_points(engine, lambda: eager, folder, again=True)
+    return checked
 
 
 def _full_batch_us(engine: Engine, subnet: int, inputs: Rows) -> float:

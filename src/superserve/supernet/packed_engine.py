@@ -62,8 +62,13 @@ class PackedEngine:
         self._mapped: dict[int, Mapped] = {}
 
     @classmethod
-    def load(cls, folder: ModelFolder, behind: Engine) -> "PackedEngine":
+    def load(cls, folder: ModelFolder, behind: Engine, *, always: bool = False) -> "PackedEngine":
         """An engine for a model, with nothing resident yet.
+
+        Args:
+            folder: the model.
+            behind: runs what is not resident.
+            always: have resident subnets run every batch, not only those at which they are faster.
 
         Raises:
             ModelFolderError: if the model folder cannot be loaded.
@@ -74,7 +79,8 @@ class PackedEngine:
             path = pack_path(folder, behind.dtype, subnet)
             record = read_record(path)
             # Of one that was timed beside another engine nothing is known here.
-            return Mapped(PackedModule.load(path, shared), record if record.behind == behind.name else None)
+            timed = record.behind == behind.name and not always
+            return Mapped(PackedModule.load(path, shared), record if timed else None)
 
         return cls(behind, load, folder.config.inputs)
 

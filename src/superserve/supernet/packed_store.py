@@ -13,10 +13,12 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from superserve.engine import PACKED
 from superserve.errors import ModelFolderError
 from superserve.model_folder import ModelFolder, cache_folder, write_json
 from superserve.supernet.builds import check_ours, sha256, this_machine
 from superserve.supernet.packed.program import FORMAT, PROGRAM_FILE, WEIGHTS_FILE, read_program
+from superserve.supernet.right_answers import Runs, refuse_losses
 
 logger = logging.getLogger(__name__)
 
@@ -77,13 +79,15 @@ def pack_path(folder: ModelFolder, dtype: str, subnet: int) -> Path:
 def find_pack(folder: ModelFolder, dtype: str, subnet: int, behind: str) -> KeptPack | None:
     """A kept packed subnet, every byte checked; None if there is none, or it was timed beside another engine.
 
-    What lies there and may not be used is told in a warning.
+    It must not be known to lose accuracy either: `superserve evaluate` may have found out. What lies there and may not
+    be used is told in a warning.
     """
     path = pack_path(folder, dtype, subnet)
     if not path.exists():
         return None
     try:
         record = _load(folder, path, folder.front.subnets[subnet].id)
+        refuse_losses(folder, Runs(PACKED, dtype), [record.subnet])
     except ModelFolderError as error:
         logger.warning("ignoring a packed subnet: %s", error)
         return None

@@ -11,7 +11,7 @@ import torch
 
 from superserve.errors import ModelFolderError
 from superserve.model_folder import ModelFolder
-from superserve.supernet.accuracy import check_points, check_subnet
+from superserve.supernet.accuracy import check_subnet
 from superserve.supernet.builds import this_machine
 from superserve.supernet.engine import EagerEngine, as_tensor
 from superserve.supernet.hub import load_supernet
@@ -21,6 +21,7 @@ from superserve.supernet.packed.memory import check_torch
 from superserve.supernet.packed.module import PackedModule, SharedParts
 from superserve.supernet.packed.program import FORMAT, PROGRAM_FILE, WEIGHTS_FILE, Program
 from superserve.supernet.packed.trace import Traced, trace_subnet
+from superserve.supernet.points import check_points
 from superserve.supernet.reduced import TORCH_DTYPES, load_supernet_in
 
 #: The largest batch that a fresh subnet is tried with.
@@ -111,7 +112,7 @@ def _check(folder: ModelFolder, subnet: int, dtype: str, path: Path) -> None:
     inputs = folder.example_inputs(most, np.random.default_rng(_SEED))
     engine, eager = _Packed(module, folder, dtype), EagerEngine(load_supernet(folder))
     check_subnet(engine, eager, subnet, inputs, [1, 3, most])
-    check_points(engine, eager, subnet, folder)
+    check_points(engine, lambda: eager, folder, subnets=[subnet], again=True)
     module.close()
 
 

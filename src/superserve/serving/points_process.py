@@ -1,0 +1,39 @@
+"""The process that counts right answers: ``python -m superserve.serving.points_process TASK`` (``points_ahead.py``)."""
+
+import sys
+from pathlib import Path
+
+import msgspec
+
+from superserve.errors import SuperServeError
+from superserve.model_folder import ModelFolder
+from superserve.processes import end_with_parent
+from superserve.serving.engines import eager_float32, load_engine
+from superserve.serving.points_ahead import PointsTask, runs_of
+from superserve.supernet.points import count_test_data
+
+
+def main() -> None:
+    """Do a task; print how far it is, a line of two numbers for each batch."""
+    end_with_parent()
+    task = msgspec.json.decode(sys.argv[1], type=PointsTask)
+    folder = ModelFolder(Path(task.folder), bundled=task.bundled)
+    try:
+        count_test_data(
+            load_engine(folder, task.choice),
+            lambda: eager_float32(folder),
+            folder,
+            runs_of(task.choice),
+            report=_tell,
+        )
+    except SuperServeError as error:
+        sys.exit(str(error))
+
+
+def _tell(done: int, total: int) -> None:
+    sys.stdout.write(f"{done} {total}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""The guard in front of every engine and dtype: its points of accuracy against eager float32 on labelled examples.
+
+``accuracy.py`` is the other one: answers may agree, and outputs differ. Nothing here imports torch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from superserve.engine import Engine
+from superserve.errors import ModelFolderError
+from superserve.evaluate import evaluate
+from superserve.model_folder import TEST_FILE, ModelFolder
+from superserve.supernet.right_answers import (
+    REFERENCE,
+    RightAnswers,
+    Runs,
+    counting_alone,
+    examples_hash,
+    keep_answers,
+    kept_answers,
+    refuse_losses,
+)
+
+#: Told of progress: batches done, batches in all.
+Report = Callable[[int, int], None]
+
+
+def _untold(_done: int, _total: int) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled examples of a model."""
+
+    inputs: np.ndarray[Any, Any]
+    """(n, *row_shape), as a batch holds them."""
+    labels: np.ndarray[Any, Any]
+    """(n,) integer classes."""
+
+    @cached_property
+    def hash(self) -> str:
+        """What counts on them are kept by."""
+        return examples_hash(self.inputs, self.labels)
+
+
+def labelled_examples(folder: ModelFolder) -> Examples | None:
+    """The test data that a folder carries; None if there is none, or the model has several inputs.
+
+    Raises:
+        ModelFolderError: if it is not what the model takes.
+    """
+    if not folder.carries_test_data or len(folder.config.inputs) != 1:
+        return None
+    (tensor,), (inputs, labels) = folder.config.inputs, folder.test_data()
+    rows = tensor.packed(inputs)
+    if (rows.dtype, rows.shape[1:]) != (tensor.dtype, tensor.row_shape) or labels.shape != rows.shape[:1]:
+        raise ModelFolderError(
+            f"{folder.path / TEST_FILE}: inputs {inputs.dtype} {inputs.shape} and labels {labels.shape} are not rows "
+            f"of {tensor.datatype} {list(tensor.row_shape)} and a label for each: correct the file, or remove it"
+        )
+    return Examples(rows, labels)
+
+
+def check_points(
+    engine: Engine,
+    reference: Callable[[], Engine],
+    folder: ModelFolder,
+    *,
+    device: str = "cpu",
+    subnets: Sequence[int] | None = None,
+    again: bool = False,
+) -> None:
+    """Compare accuracies on the test data of a folder, if it carries any; then go by all that is known.
+
+    What was counted before on this machine is not counted again. `superserve evaluate` counts on other data, too.
+
+    Args:
+        engine: the one to check.
+        reference: makes eager float32 of the same model, if it is needed.
+        folder: the model.
+        device: ``cpu``, or the name of the GPU.
+        subnets: indices of those to check; None means the whole front.
+        again: whether the engine was made anew, so that what is kept of it on this data is worth nothing.
+
+    Raises:
+        ModelFolderError: if a subnet loses more than `right_answers.MOST_POINTS`, the test data does not fit the
+            model, or counts cannot be kept.
+    """
+    runs = Runs(engine.name, engine.dtype, device)
+    if runs == REFERENCE:
+        return
+    ids = engine.subnet_ids if subnets is None else [engine.subnet_ids[subnet] for subnet in subnets]
+    count_test_data(engine, reference, folder, runs, subnets=ids, again=again)
+    refuse_losses(folder, runs, ids)
+
+
+def count_test_data(
+    engine: Engine,
+    reference: Callable[[], Engine],
+    folder: ModelFolder,
+    runs: Runs,
+    *,
+    subnets: Sequence[str] | None = None,
+    again: bool = False,
+    report: Report = _untold,
+) -> None:
+    """Count the right answers of an engine and of eager float32 on the test data of a folder, if it carries any.
+
+    Args:
+        engine: the one to count.
+        reference: makes eager float32 of the same model, if it is needed.
+        folder: the model.
+        runs: what the engine is.
+        subnets: ids of those to count; None means the whole front.
+        again: as for `count`, of the engine.
+        report: told of progress, first of the engine, then of the reference.
+
+    Raises:
+        ModelFolderError: if the test data does not fit the model, or counts cannot be kept.
+    """
+    examples = labelled_examples(folder)
+    if examples is not None:
+        ids = engine.subnet_ids if subnets is None else subnets
+        count(lambda: engine, folder, runs, examples, ids, again=again, report=report)
+        count(reference, folder, REFERENCE, examples, ids, report=report)
+
+
+def count(
+    engine: Callable[[], Engine],
+    folder: ModelFolder,
+    runs: Runs,
+    examples: Examples,
+    subnets: Sequence[str],
+    *,
+    again: bool = False,
+    report: Report = _untold,
+) -> None:
+    """Count the right answers of subnets, and keep the counts.
+
+    Args:
+        engine: makes the engine, if there is anything to count.
+        folder: the model.
+        runs: what the engine is.
+        examples: what is counted on.
+        subnets: ids.
+        again: whether to count what is kept already, too.
+        report: told of progress.
+
+    Raises:
+        ModelFolderError: if counts cannot be kept.
+    """
+    with counting_alone(folder, runs):
+        known = set() if again else {kept.subnet for kept in answers_on(folder, runs, examples)}
+        missing = [subnet for subnet in subnets if subnet not in known]
+        if not missing:
+            return
+        rows = evaluate(
+            engine(),
+            examples.inputs,
+            examples.labels,
+            subnets=missing,
+            batch_size=folder.config.max_batch_size,
+            report=report,
+        )
+        keep_answers(
+            folder,
+            runs,
+            [
+                RightAnswers(
+                    subnet=row.subnet, examples=examples.hash, n=row.n, right=round(row.accuracy * row.n / 100)
+                )
+                for row in rows
+            ],
+        )
+
+
+def answers_on(folder: ModelFolder, runs: Runs, examples: Examples) -> list[RightAnswers]:
+    """What was counted of an engine and dtype on these examples."""
+    return [kept for kept in kept_answers(folder, runs) if kept.examples == examples.hash]

@@ -8,7 +8,7 @@ import pytest
 from superserve import profiler
 from superserve.conditions import Conditions
 from superserve.engine import EngineChoice
-from superserve.errors import ConfigError, ProfileError
+from superserve.errors import ConfigError, ModelFolderError, ProfileError
 from superserve.frontend.deployment import _engine_wish, choose_profile, deploy
 from superserve.model_folder import ModelFolder, write_json
 from superserve.processor import cpu_name
@@ -17,6 +17,8 @@ from superserve.profiler import Progress, save_profile
 from superserve.profiler.store import THREADS
 from superserve.serving.config import Config, resolve
 from superserve.supernet.packed_store import pack_path
+from superserve.supernet.points import labelled_examples
+from superserve.supernet.right_answers import REFERENCE, RightAnswers, Runs, keep_answers
 from support.folders import write_digits_like_folder
 
 EAGER = EngineChoice("cpu", "eager", "float32")
@@ -184,6 +186,27 @@ def test_nodes_run_what_every_one_of_them_has(folder: ModelFolder, monkeypatch: 
     for flags in ({}, {"workers.pool": "ray"}, {"workers.pool": "ray", "workers.engine": "compiled"}):
         deploy(["digits"], resolve(flags, {}).config)
     assert wishes == ["auto", "eager", "compiled"]
+
+
+def test_what_is_known_to_lose_accuracy_is_refused_before_anything_is_measured(
+    folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes of a cluster are other machines: their workers see for themselves."""
+    examples = labelled_examples(folder)
+    assert examples is not None
+    for runs, lost in ((REFERENCE, 0), (Runs("eager", "bfloat16"), 2)):
+        counts = [
+            RightAnswers(subnet=record.id, examples=examples.hash, n=997, right=900 - lost)
+            for record in folder.front.subnets
+        ]
+        keep_answers(folder, runs, counts)
+    monkeypatch.setattr("superserve.supernet.compile.has_bfloat16", lambda: True)
+    monkeypatch.setattr("superserve.frontend.deployment.choose_profile", lambda *_: profile_of(folder))
+    asked = {"workers.engine": "eager", "workers.dtype": "bfloat16"}
+    with pytest.raises(ModelFolderError, match=r"s0 0\.20 points .*: use --dtype float32"):
+        deploy(["digits"], resolve(asked, {}).config)
+    deploy(["digits"], resolve({**asked, "workers.pool": "ray"}, {}).config)
+    deploy(["digits"], resolve({"workers.engine": "eager"}, {}).config)
 
 
 @pytest.mark.parametrize("device", ["cuda", "emulated:r-profile"])

@@ -310,6 +310,26 @@ async def test_without_a_profile_a_real_model_is_refused(tmp_path: Path, monkeyp
         await bench.repository.load("second")
 
 
+async def test_a_model_whose_accuracy_is_unknown_or_not_enough_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is counted beside running models either."""
+    asked: list[tuple[EngineChoice, bool]] = []
+
+    def require_points(_: ModelFolder, choice: EngineChoice, *, may_count: bool) -> None:
+        asked.append((choice, may_count))
+        raise ModelFolderError("it loses 0.20 points")
+
+    monkeypatch.setattr("superserve.frontend.repository.require_points", require_points)
+    monkeypatch.setattr("superserve.frontend.repository.kept_profile", lambda *_: Profile.load("r-profile"))
+    bench = await Bench(tmp_path, device="cpu").started()
+    bench.write("second")
+    with pytest.raises(ModelFolderError, match=r"it loses 0\.20 points"):
+        await bench.repository.load("second")
+    assert asked == [(EngineChoice("cpu", "eager", "float32"), False)]
+    assert "second" not in bench.server.plane.models
+
+
 async def test_one_change_of_a_model_at_a_time(tmp_path: Path) -> None:
     """Whoever asks for a second one is told to wait; changes of other models wait by themselves."""
     pool = SlowPool()

@@ -11,7 +11,7 @@ from superserve.model_folder import ModelFolder
 from superserve.serving import points_ahead
 from superserve.serving.points_ahead import Report, require_points, runs_of
 from superserve.supernet.hub import save_supernet
-from superserve.supernet.points import count, count_test_data
+from superserve.supernet.points import count, labelled_examples
 from superserve.supernet.right_answers import REFERENCE
 from support.guesses import Guess, guess_examples, guess_folder
 from support.supernets import small_supernet
@@ -36,7 +36,11 @@ class Counting:
     def count(self, folder: ModelFolder, choice: EngineChoice, told: Report) -> None:
         self.counted.append(choice)
         told(1, 2, "compare accuracy")
-        count_test_data(Guess(choice.engine, choice.dtype, errs=self._errs), Guess, folder, runs_of(choice))
+        examples = labelled_examples(folder)
+        assert examples is not None
+        engine = Guess(choice.engine, choice.dtype, errs=self._errs)
+        count(lambda: engine, folder, runs_of(choice), examples, Guess.subnet_ids)
+        count(Guess, folder, REFERENCE, examples, Guess.subnet_ids)
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,18 @@ def test_what_was_counted_on_other_data_counts(tmp_path: Path) -> None:
     assert [(kept.right, kept.n) for kept in answers_on(folder, BFLOAT16, examples)] == [(998, 1000)]
 
 
+def test_other_examples_than_the_folders_may_be_given(tmp_path: Path) -> None:
+    """The folder's own are not looked at then."""
+    folder = guess_folder(tmp_path / "small", hard=50)
+    engine, given = Guess("packed", errs=[0]), guess_examples(100, hard=1)
+    check_points(engine, Guess, folder, subnets=[0], examples=given)
+    assert [(kept.examples, kept.right) for kept in kept_answers(folder, Runs("packed", "float32"))] == [
+        (given.hash, 99)
+    ]
+    with pytest.raises(ModelFolderError, match=r"s0 50\.00 points"):
+        check_points(engine, Guess, folder, subnets=[0])
+
+
 def test_eager_float32_pays_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is what the others are held against: no file is read for it, least of all the test data."""
     folder = guess_folder(tmp_path / "small")

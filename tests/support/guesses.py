@@ -9,18 +9,18 @@ import numpy.typing as npt
 
 from superserve.model_folder import ModelFolder
 from superserve.supernet.hub import save_supernet
-from superserve.supernet.points import Examples
+from superserve.supernet.points import LabelledExamples
 from support.supernets import small_supernet
 
 Array = npt.NDArray[Any]
 
 
-def guess_examples(examples: int, hard: int, seed: int = 0) -> Examples:
+def guess_examples(examples: int, hard: int, seed: int = 0) -> LabelledExamples:
     """Images of the small supernet whose class stands in a pixel; another pixel says which are hard, the first ones."""
     images = np.random.default_rng(seed).integers(0, 255, (examples, 9, 9, 2), np.uint8)
     labels = np.arange(examples) % 5
     images[:, 0, 0, 0], images[:, 0, 0, 1] = labels, np.arange(examples) < hard
-    return Examples(images, labels)
+    return LabelledExamples(images, labels)
 
 
 def guess_folder(path: Path, examples: int = 100, hard: int = 2) -> ModelFolder:

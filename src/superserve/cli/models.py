@@ -233,11 +233,11 @@ def evaluate(
     from superserve.model_folder import ModelFolder
     from superserve.serving.choice import choose_engine
     from superserve.serving.evaluation import evaluate_choice
-    from superserve.supernet.points import Examples
+    from superserve.supernet.points import LabelledExamples
     from superserve.tables import print_table, write_rows
 
     folder = ModelFolder.resolve(model)
-    examples = Examples(*_examples(folder, data))
+    examples = LabelledExamples(*_examples(folder, data))
     choice = choose_engine(folder, engine=engine, dtype=dtype)
     with progress_bar("evaluate") as advance:
         found = evaluate_choice(folder, choice, examples, subnets=subnet, report=advance)

@@ -11,7 +11,7 @@ from superserve.model_folder import ModelFolder
 from superserve.serving.engines import eager_float32, load_engine
 from superserve.serving.points_ahead import runs_of
 from superserve.serving.residency.pack_ahead import packed_subnets
-from superserve.supernet.points import Examples, answers_on, count
+from superserve.supernet.points import LabelledExamples, answers_on, count
 from superserve.supernet.right_answers import REFERENCE, Runs, refuse_losses
 
 
@@ -33,7 +33,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 def evaluate_choice(
     folder: ModelFolder,
     choice: EngineChoice,
-    examples: Examples,
+    examples: LabelledExamples,
     *,
     subnets: Sequence[str] | None = None,
     report: Callable[..., None],
@@ -76,7 +76,7 @@ def _rows(
     engine: Engine,
     folder: ModelFolder,
     runs: Runs,
-    examples: Examples,
+    examples: LabelledExamples,
     *,
     subnets: Sequence[str],
     report: Callable[..., None],

@@ -10,7 +10,8 @@ from superserve.model_folder import ModelFolder
 from superserve.processes import end_with_parent
 from superserve.serving.engines import eager_float32, load_engine
 from superserve.serving.points_ahead import PointsTask, runs_of
-from superserve.supernet.points import count_test_data
+from superserve.supernet.points import count, labelled_examples
+from superserve.supernet.right_answers import REFERENCE
 
 
 def main() -> None:
@@ -19,13 +20,14 @@ def main() -> None:
     task = msgspec.json.decode(sys.argv[1], type=PointsTask)
     folder = ModelFolder(Path(task.folder), bundled=task.bundled)
     try:
-        count_test_data(
-            load_engine(folder, task.choice),
-            lambda: eager_float32(folder),
-            folder,
-            runs_of(task.choice),
-            report=_tell,
-        )
+        examples = labelled_examples(folder)
+        assert examples is not None, "without any no process is started"
+        front = [record.id for record in folder.front.subnets]
+        for runs, engine in (
+            (runs_of(task.choice), lambda: load_engine(folder, task.choice)),
+            (REFERENCE, lambda: eager_float32(folder)),
+        ):
+            count(engine, folder, runs, examples, front, report=_tell)
     except SuperServeError as error:
         sys.exit(str(error))
 

@@ -34,8 +34,8 @@ def _untold(_done: int, _total: int) -> None:
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Labelled examples of a model."""
+class LabelledExamples:
+    """Examples of a model with one input, and their labels."""
 
     inputs: np.ndarray[Any, Any]
     """(n, *row_shape), as a batch holds them."""
@@ -48,7 +48,7 @@ class Examples:
         return examples_hash(self.inputs, self.labels)
 
 
-def labelled_examples(folder: ModelFolder) -> Examples | None:
+def labelled_examples(folder: ModelFolder) -> LabelledExamples | None:
     """The test data that a folder carries; None if there is none, or the model has several inputs.
 
     Raises:
@@ -63,7 +63,7 @@ def labelled_examples(folder: ModelFolder) -> Examples | None:
             f"{folder.path / TEST_FILE}: inputs {inputs.dtype} {inputs.shape} and labels {labels.shape} are not rows "
             f"of {tensor.datatype} {list(tensor.row_shape)} and a label for each: correct the file, or remove it"
         )
-    return Examples(rows, labels)
+    return LabelledExamples(rows, labels)
 
 
 def check_points(
@@ -73,9 +73,10 @@ def check_points(
     *,
     device: str = "cpu",
     subnets: Sequence[int] | None = None,
+    examples: LabelledExamples | None = None,
     again: bool = False,
 ) -> None:
-    """Compare accuracies on the test data of a folder, if it carries any; then go by all that is known.
+    """Compare accuracies on labelled examples, if there are any; then go by all that is known.
 
     What was counted before on this machine is not counted again. `superserve evaluate` counts on other data, too.
 
@@ -85,7 +86,8 @@ def check_points(
         folder: the model.
         device: ``cpu``, or the name of the GPU.
         subnets: indices of those to check; None means the whole front.
-        again: whether the engine was made anew, so that what is kept of it on this data is worth nothing.
+        examples: what to compare on; None means the test data that the folder carries, if it does.
+        again: whether the engine was made anew, so that what is kept of it on these examples is worth nothing.
 
     Raises:
         ModelFolderError: if a subnet loses more than `right_answers.MOST_POINTS`, the test data does not fit the
@@ -95,46 +97,18 @@ def check_points(
     if runs == REFERENCE:
         return
     ids = engine.subnet_ids if subnets is None else [engine.subnet_ids[subnet] for subnet in subnets]
-    count_test_data(engine, reference, folder, runs, subnets=ids, again=again)
-    refuse_losses(folder, runs, ids)
-
-
-def count_test_data(
-    engine: Engine,
-    reference: Callable[[], Engine],
-    folder: ModelFolder,
-    runs: Runs,
-    *,
-    subnets: Sequence[str] | None = None,
-    again: bool = False,
-    report: Report = _untold,
-) -> None:
-    """Count the right answers of an engine and of eager float32 on the test data of a folder, if it carries any.
-
-    Args:
-        engine: the one to count.
-        reference: makes eager float32 of the same model, if it is needed.
-        folder: the model.
-        runs: what the engine is.
-        subnets: ids of those to count; None means the whole front.
-        again: as for `count`, of the engine.
-        report: told of progress, first of the engine, then of the reference.
-
-    Raises:
-        ModelFolderError: if the test data does not fit the model, or counts cannot be kept.
-    """
-    examples = labelled_examples(folder)
+    examples = examples or labelled_examples(folder)
     if examples is not None:
-        ids = engine.subnet_ids if subnets is None else subnets
-        count(lambda: engine, folder, runs, examples, ids, again=again, report=report)
-        count(reference, folder, REFERENCE, examples, ids, report=report)
+        count(lambda: engine, folder, runs, examples, ids, again=again)
+        count(reference, folder, REFERENCE, examples, ids)
+    refuse_losses(folder, runs, ids)
 
 
 def count(
     engine: Callable[[], Engine],
     folder: ModelFolder,
     runs: Runs,
-    examples: Examples,
+    examples: LabelledExamples,
     subnets: Sequence[str],
     *,
     again: bool = False,
@@ -179,6 +153,6 @@ def count(
         )
 
 
-def answers_on(folder: ModelFolder, runs: Runs, examples: Examples) -> list[RightAnswers]:
+def answers_on(folder: ModelFolder, runs: Runs, examples: LabelledExamples) -> list[RightAnswers]:
     """What was counted of an engine and dtype on these examples."""
     return [kept for kept in kept_answers(folder, runs) if kept.examples == examples.hash]

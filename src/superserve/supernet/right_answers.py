@@ -200,8 +200,8 @@ def refuse_losses(folder: ModelFolder, runs: Runs, subnets: Iterable[str] | None
     told = ", ".join(f"{loss.subnet} {loss.points:.2f} points ({loss.lost} of {loss.n} examples)" for loss in found)
     instead = "--dtype float32" if runs.dtype != REFERENCE.dtype else f"--engine {REFERENCE.engine}"
     raise ModelFolderError(
-        f"{folder.path}: {runs} loses more than {MOST_POINTS:g} points of accuracy against eager float32, so that it is "
-        f"not used: {told}: use {instead} (counted once, and kept in {counts_path(folder, runs)})"
+        f"{folder.path}: {runs} loses more than {MOST_POINTS:g} points of accuracy against eager float32, and is not "
+        f"used: {told}: use {instead} (counted once, and kept in {counts_path(folder, runs)})"
     )
 
 

@@ -24,7 +24,7 @@ What `superserve train`, `import` and a converted model write, and what `superse
 | `norms.safetensors` | SubnetNorm statistics, each distinct set once |
 | `subnets.json` | the Pareto front, from the least to the most accurate subnet: [Front](#front) |
 | `profiles/` | a latency [Profile](#profile) per device; bundled models keep theirs in the user's cache |
-| `test.npz` | optional: test examples, `inputs` and `labels`, for `superserve evaluate` |
+| `test.npz` | optional: test examples, `inputs` and `labels`, to evaluate on and to compare engines on |
 | `README.md` | optional: the model's card |
 
 There is no pickle anywhere: a folder cannot run code. Unknown fields, tensors of another shape than `config.json`

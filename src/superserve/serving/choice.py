@@ -4,7 +4,7 @@ import logging
 from typing import get_args
 
 from superserve.engine import PACKED, Dtype, EngineChoice, EngineName
-from superserve.errors import ConfigError, ModelFolderError
+from superserve.errors import ConfigError
 from superserve.model_folder import ModelFolder
 from superserve.processor import has_bfloat16
 from superserve.serving.devices import CPU, CUDA, emulated_profile
@@ -13,7 +13,7 @@ from superserve.serving.points_ahead import runs_of
 from superserve.supernet.builds import KeptBuild, find_build
 from superserve.supernet.compile import check_processor
 from superserve.supernet.packed_store import has_packs
-from superserve.supernet.right_answers import Runs, refuse_losses
+from superserve.supernet.right_answers import Runs, why_refused
 
 logger = logging.getLogger(__name__)
 
@@ -91,12 +91,10 @@ def _choose_for_cuda(folder: ModelFolder, engine: str, dtype: str) -> EngineChoi
 
 def _is_accurate(folder: ModelFolder, runs: Runs) -> bool:
     """Whether nothing is known against it; what ``auto`` does not take is told in a warning."""
-    try:
-        refuse_losses(folder, runs)
-    except ModelFolderError as error:
-        logger.warning("not taken by --engine auto: %s", error)
-        return False
-    return True
+    reason = why_refused(folder, runs)
+    if reason:
+        logger.warning("not taken by --engine auto: %s", reason)
+    return not reason
 
 
 def _builds(folder: ModelFolder, dtype: str) -> list[KeptBuild]:

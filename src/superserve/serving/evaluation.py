@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from superserve.engine import Engine, EngineChoice
-from superserve.errors import ModelFolderError
 from superserve.evaluate import AccuracyRow, accuracy_row
 from superserve.model_folder import ModelFolder
 from superserve.serving.engines import eager_float32, load_engine
 from superserve.serving.points_ahead import runs_of
 from superserve.serving.residency.pack_ahead import packed_subnets
 from superserve.supernet.points import LabelledExamples, answers_on, count
-from superserve.supernet.right_answers import REFERENCE, Runs, refuse_losses
+from superserve.supernet.right_answers import REFERENCE, Runs, why_refused
 
 
 class EvaluatedRow(AccuracyRow, frozen=True, kw_only=True):
@@ -65,11 +64,8 @@ def evaluate_choice(
     refused = []
     for runs, ids in parts.items():
         rows |= {row.subnet: row for row in _rows(engine, folder, runs, examples, subnets=ids, report=report)}
-        try:
-            refuse_losses(folder, runs, ids)
-        except ModelFolderError as error:
-            refused.append(str(error))
-    return Evaluation(rows=tuple(rows[subnet] for subnet in chosen), refused=tuple(refused))
+        refused.append(why_refused(folder, runs, ids))
+    return Evaluation(rows=tuple(rows[subnet] for subnet in chosen), refused=tuple(filter(None, refused)))
 
 
 def _rows(

@@ -177,32 +177,34 @@ def losses(folder: ModelFolder, runs: Runs) -> list[Loss]:
     ]
 
 
-def loses_too_much(folder: ModelFolder, runs: Runs) -> bool:
-    """Whether an engine and dtype is known to lose more than it may, on any subnet."""
-    return any(loss.is_too_much for loss in losses(folder, runs))
-
-
-def refuse_losses(folder: ModelFolder, runs: Runs, subnets: Iterable[str] | None = None) -> None:
-    """Refuse an engine and dtype that is known to lose accuracy.
+def why_refused(folder: ModelFolder, runs: Runs, subnets: Iterable[str] | None = None) -> str:
+    """Why an engine and dtype that is known to lose accuracy is not used; empty if nothing is known against it.
 
     Args:
         folder: the model.
         runs: what is to be served.
         subnets: ids of those that it is to run; None means the whole front.
-
-    Raises:
-        ModelFolderError: naming the subnets, what they lose, and what to serve instead.
     """
     chosen = None if subnets is None else set(subnets)
     found = [loss for loss in losses(folder, runs) if loss.is_too_much and (chosen is None or loss.subnet in chosen)]
     if not found:
-        return
+        return ""
     told = ", ".join(f"{loss.subnet} {loss.points:.2f} points ({loss.lost} of {loss.n} examples)" for loss in found)
     instead = "--dtype float32" if runs.dtype != REFERENCE.dtype else f"--engine {REFERENCE.engine}"
-    raise ModelFolderError(
+    return (
         f"{folder.path}: {runs} loses more than {MOST_POINTS:g} points of accuracy against eager float32, and is not "
         f"used: {told}: use {instead} (counted once, and kept in {counts_path(folder, runs)})"
     )
+
+
+def refuse_losses(folder: ModelFolder, runs: Runs, subnets: Iterable[str] | None = None) -> None:
+    """Refuse an engine and dtype that is known to lose accuracy; see `why_refused`.
+
+    Raises:
+        ModelFolderError: naming the subnets, what they lose, and what to use instead.
+    """
+    if reason := why_refused(folder, runs, subnets):
+        raise ModelFolderError(reason)
 
 
 @contextmanager

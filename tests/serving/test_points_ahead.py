@@ -1,6 +1,5 @@
 """Before workers start: what was never compared is counted, what loses is refused, eager float32 passes at once."""
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ from superserve.engine import PACKED, EngineChoice
 from superserve.errors import ModelFolderError
 from superserve.model_folder import ModelFolder
 from superserve.serving import points_ahead
-from superserve.serving.points_ahead import Report, require_points, runs_of
+from superserve.serving.points_ahead import Report, require_points, runs_of, tell_never_compared
 from superserve.supernet.hub import save_supernet
 from superserve.supernet.points import count, labelled_examples
 from superserve.supernet.right_answers import REFERENCE
@@ -91,23 +90,35 @@ def test_where_nothing_may_be_counted_what_was_not_is_refused(tmp_path: Path, mo
 def test_without_test_data_it_is_served_with_a_warning_until_it_was_evaluated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """And refused if that showed a loss."""
     folder, counting = save_supernet(small_supernet(), tmp_path / "small"), Counting([], monkeypatch)
-    with caplog.at_level(logging.WARNING):
-        require_points(folder, EngineChoice("cpu", "compiled", "float32"))
-        assert not caplog.records
-        require_points(folder, BFLOAT16)
+    require_points(folder, BFLOAT16)
+    tell_never_compared(folder, EngineChoice("cpu", "compiled", "float32"))
+    assert not caplog.records
+    tell_never_compared(folder, BFLOAT16)
     assert "--engine eager --dtype bfloat16 --data PATH` does so" in caplog.text
     caplog.clear()
     examples = guess_examples(100, hard=2)
     count(Guess, folder, REFERENCE, examples, Guess.subnet_ids)
     count(lambda: Guess(dtype="bfloat16"), folder, runs_of(BFLOAT16), examples, Guess.subnet_ids)
     require_points(folder, BFLOAT16)
+    tell_never_compared(folder, BFLOAT16)
     assert not caplog.records
     lossy = Guess(dtype="bfloat16", errs=[2])
     count(lambda: lossy, folder, runs_of(BFLOAT16), examples, Guess.subnet_ids, again=True)
     with pytest.raises(ModelFolderError, match="s2"):
         require_points(folder, BFLOAT16)
     assert counting.counted == []
+
+
+def test_packed_subnets_and_what_is_behind_them_are_told_of_apart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    packed = EngineChoice("cpu", PACKED, "bfloat16", fallback="eager")
+    tell_never_compared(guess_folder(tmp_path / "labelled"), packed)
+    assert not caplog.records
+    tell_never_compared(save_supernet(small_supernet(), tmp_path / "small"), packed)
+    assert ["packed (bfloat16)" in record.getMessage() for record in caplog.records] == [True, False]
 
 
 def test_a_gpu_has_counts_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from superserve.serving.idle_work import SLO_SHARE
 from superserve.serving.ipc import WorkerSpec
 from superserve.serving.ledger import Ledger
 from superserve.serving.live_profile import LiveProfile
-from superserve.serving.points_ahead import require_points
+from superserve.serving.points_ahead import require_points, tell_never_compared
 from superserve.serving.recorder import Recorder
 from superserve.serving.residency.fast_times import FastTimes
 from superserve.serving.residency.pack_task import PackTask
@@ -222,6 +222,7 @@ def deploy(
         if config.workers.pool != "ray":  # nodes are other machines, and compare for themselves
             for choice in choices:
                 require_points(folder, choice, report)
+                tell_never_compared(folder, choice)
         deployments.append(_deployment(folder, choices, files, report))
     if any(deployment.others for deployment in deployments):
         _check_one_profile(config, "where the workers are of one device; leave it out, or give one profile")

@@ -34,7 +34,7 @@ from superserve.scheduling import create_policy
 from superserve.serving.config import Config
 from superserve.serving.dataplane import DataPlane, ServedModel
 from superserve.serving.metadata import REPOSITORY_EXTENSION, ModelIndex
-from superserve.serving.points_ahead import require_points
+from superserve.serving.points_ahead import require_points, tell_never_compared
 from superserve.serving.pool import WorkerPool
 from superserve.serving.shared_pool import SharedPool
 
@@ -254,6 +254,7 @@ class ModelRepository:
         settings = self._config.settings(name)
         profile = kept_profile(folder, choice.behind, Path(settings.profile) if settings.profile else None)
         require_points(folder, choice, may_count=False)  # as above: other models run on the cores
+        tell_never_compared(folder, choice)
         create_policy(settings.policy, LatencyTable(profile))
         assert folder.model_hash, "kept by the folder, to tell later whether it has changed"
         return Deployment(folder, choice, profile, packing=Packing.of(folder, choice))

@@ -64,9 +64,9 @@ def require_points(
         ModelFolderError: if it loses more than it may, cannot be run, or would have to be counted and may not.
     """
     on_one_copy = choice.behind
-    if emulated_profile(on_one_copy.device) is not None or runs_of(on_one_copy) == REFERENCE:
-        return
     runs = runs_of(on_one_copy)
+    if runs == REFERENCE or emulated_profile(choice.device) is not None:
+        return
     if not _is_counted(folder, runs):
         if not may_count:
             raise ModelFolderError(
@@ -76,17 +76,29 @@ def require_points(
             )
         logger.info("comparing the accuracy of %s with eager float32's, once on this machine", runs)
         _count(folder, on_one_copy, report or (lambda *_: None))
-    if runs.dtype != REFERENCE.dtype and not losses(folder, runs):
-        logger.warning(
-            "the accuracy of %s has never been compared with eager float32's: %s carries no test data. `superserve "
-            "evaluate %s --engine %s --dtype %s --data PATH` does so, and is remembered",
-            runs,
-            folder.path,
-            folder.config.name if folder.bundled else folder.path,
-            choice.engine,
-            choice.dtype,
-        )
     refuse_losses(folder, runs)
+
+
+def tell_never_compared(folder: ModelFolder, choice: EngineChoice) -> None:
+    """What rounds more than float32 is served where nobody can know what that costs, but not silently.
+
+    Args:
+        folder: the model.
+        choice: by `choose_engine`; of the packed engine, what is behind it counts for itself.
+    """
+    if emulated_profile(choice.device) is not None or choice.dtype == REFERENCE.dtype or folder.carries_test_data:
+        return
+    for each in dict.fromkeys((choice, choice.behind)):
+        if not losses(folder, runs_of(each)):
+            logger.warning(
+                "the accuracy of %s has never been compared with eager float32's: %s carries no test data. `superserve "
+                "evaluate %s --engine %s --dtype %s --data PATH` does so, and is remembered",
+                runs_of(each),
+                folder.path,
+                folder.config.name if folder.bundled else folder.path,
+                each.engine,
+                each.dtype,
+            )
 
 
 def _is_counted(folder: ModelFolder, runs: Runs) -> bool:

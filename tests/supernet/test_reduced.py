@@ -12,7 +12,8 @@ from superserve.model_folder import ModelFolder
 from superserve.supernet.engine import EagerEngine
 from superserve.supernet.hub import load_supernet
 from superserve.supernet.operators import SubnetNorm
-from superserve.supernet.reduced import load_supernet_in, reduced_path
+from superserve.supernet.reduced import load_supernet_in
+from superserve.supernet.weights_file import reduced_path, weights_nbytes
 from support.supernets import pixels
 
 
@@ -24,11 +25,13 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_float32_is_the_models_own_file(folder: ModelFolder) -> None:
     assert all(tensor.dtype == torch.float32 for tensor in load_supernet_in(folder, "float32").network.parameters())
     assert not reduced_path(folder, "float32").exists()
+    assert weights_nbytes(folder, "float32") == folder.weights_path.stat().st_size
 
 
 def test_all_but_normalisations_are_rounded_once_and_mapped(folder: ModelFolder, tmp_path: Path) -> None:
     whole, reduced = load_supernet(folder).network, load_supernet_in(folder, "bfloat16").network
     path = reduced_path(folder, "bfloat16")
+    assert weights_nbytes(folder, "bfloat16") == path.stat().st_size < folder.weights_path.stat().st_size
     assert path.is_relative_to(tmp_path / "cache")
     written = path.stat()
     maps = Path("/proc/self/maps").read_text()

@@ -33,6 +33,7 @@ from superserve.serving.residency.packed_model import PackedModel
 from superserve.serving.router import Router
 from superserve.serving.shared_pool import SharedPool
 from superserve.supernet.packed_store import PackRecord, find_packs
+from superserve.supernet.weights_file import weights_nbytes
 from superserve.traces.recording import RecordedSettings
 
 if TYPE_CHECKING:
@@ -170,6 +171,7 @@ class Deployment(NamedTuple):
             policy=settings.policy,
             timeout_action=settings.timeout_action,
             kept=packing.kept,
+            weights=partial(weights_nbytes, self.folder, self.choice.dtype),
             router=router,
         )
 

@@ -7,7 +7,7 @@ somebody asks.
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
-from typing import Final
+from typing import Final, get_args
 
 from prometheus_client.core import (
     CollectorRegistry,
@@ -25,6 +25,7 @@ from superserve.frontend.exchange import Exchange
 from superserve.frontend.routes import PathArguments, RouteTable
 from superserve.request import Outcome
 from superserve.serving.dataplane import DataPlane, ServedModel
+from superserve.serving.residency.report import SubnetState
 from superserve.serving.telemetry import Histogram
 
 #: The text format that every Prometheus reads.
@@ -232,6 +233,16 @@ def _profile_drift(models: Iterable[ServedModel]) -> Metric:
 def _packed(models: Iterable[ServedModel]) -> Iterator[Metric]:
     """Nothing of models on engines that run from the one copy of the weights."""
     told = [(model.config.name, report) for model in models if (report := model.router.residency) is not None]
+    weights = GaugeMetricFamily(
+        "superserve_weights_bytes",
+        "Bytes of the one copy of a model's weights, where some of its subnets may be packed beside it.",
+        labels=["model"],
+    )
+    states = GaugeMetricFamily(
+        "superserve_subnet_residency",
+        "1 for the state that a subnet is in: resident, packing, packed, refused, or not packed.",
+        labels=["model", "subnet", "state"],
+    )
     held = GaugeMetricFamily(
         "superserve_packed_bytes",
         "Bytes that packed subnets take on this machine beside the one copy of the weights.",
@@ -254,13 +265,17 @@ def _packed(models: Iterable[ServedModel]) -> Iterator[Metric]:
         ),
     }
     for name, report in told:
+        weights.add_metric([name], report.weights)
+        for one in report.front:
+            for state in get_args(SubnetState):
+                states.add_metric([name, one.id, state], state == one.state)
         held.add_metric([name], report.nbytes)
         resident.add_metric([name], len(report.subnets))
         for what, family in counters.items():
             family.add_metric([name], getattr(report, what))
     for _, report in told[:1]:
         budget.add_metric([], report.budget)
-    yield from (held, budget, resident, *counters.values())
+    yield from (weights, held, budget, resident, states, *counters.values())
 
 
 def _workers(models: Iterable[ServedModel]) -> Metric:

@@ -177,6 +177,7 @@ class Server:
         """Answer what has been admitted, within ``drain_timeout_s``, refuse everything else, and end; idempotent."""
         await self.repository.close()
         await self._drain(self._config.server.drain_timeout_s)
+        self._tell_packed()
         self.history.stop()
         await self.grpc.stop()
         await self.metrics.stop()
@@ -192,6 +193,13 @@ class Server:
         self.http.abort()
         self.metrics.abort()
         await self.grpc.stop(0)
+
+    def _tell_packed(self) -> None:
+        """Say what packed subnets came to, while the workers still have them."""
+        for model in self.models:
+            residency = model.router.residency
+            if residency is not None:
+                _logger.info("%s: %s", model.config.name, residency)
 
     async def _drain(self, timeout_s: float) -> None:
         await asyncio.gather(*(model.router.drain(timeout_s) for model in self.models))

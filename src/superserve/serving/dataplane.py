@@ -105,8 +105,8 @@ class ServedModel:
 
     @property
     def metadata(self) -> ModelMetadata:
-        """Name, versions and tensors."""
-        return ModelMetadata.of(self.config, self.platform)
+        """Name, versions and tensors; on the packed engine also what is resident."""
+        return ModelMetadata.of(self.config, self.platform, self.router.residency)
 
     @property
     def configuration(self) -> ModelConfiguration:

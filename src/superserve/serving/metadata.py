@@ -5,12 +5,15 @@ Fields are named as in the Open Inference Protocol and in Triton's model configu
 both made from these values without another table of names.
 """
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, get_args
 
 import msgspec
 
+from superserve.engine import PACKED
 from superserve.model_folder import BYTES, ModelConfig, TensorSpec
 from superserve.scheduling.policy import TimeoutAction
+from superserve.serving.residency.report import ResidencyReport, SubnetState
 
 #: Open Inference Protocol extensions that are always served.
 EXTENSIONS: Final = ("binary_tensor_data", "parameters", "schedule_policy", "model_configuration", "statistics")
@@ -49,7 +52,7 @@ class TensorMetadata(msgspec.Struct, frozen=True):
         return cls(spec.name, spec.datatype, spec.shape)
 
 
-class ModelMetadata(msgspec.Struct, frozen=True):
+class ModelMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the server says of a model."""
 
     name: str
@@ -57,17 +60,36 @@ class ModelMetadata(msgspec.Struct, frozen=True):
     platform: str
     inputs: tuple[TensorMetadata, ...]
     outputs: tuple[TensorMetadata, ...]
+    parameters: Mapping[str, str | int | float] = {}
+    """Ours; none but for models on the packed engine."""
 
     @classmethod
-    def of(cls, config: ModelConfig, platform: str) -> "ModelMetadata":
-        """What is told of a model."""
+    def of(cls, config: ModelConfig, platform: str, residency: ResidencyReport | None = None) -> "ModelMetadata":
+        """What is told of a model, and of what it has resident beside the one copy of its weights."""
         return cls(
             name=config.name,
             versions=(config.version,),
             platform=platform,
             inputs=tuple(map(TensorMetadata.of, config.inputs)),
             outputs=tuple(map(TensorMetadata.of, config.outputs)),
+            parameters={} if residency is None else residency_parameters(residency),
         )
+
+
+def residency_parameters(report: ResidencyReport) -> dict[str, str | int | float]:
+    """A report as parameters, whose values are plain: lists of subnets are separated by commas."""
+    by_state = {
+        f"superserve_subnets_{state.replace(' ', '_')}": ",".join(one.id for one in report.front if one.state == state)
+        for state in get_args(SubnetState)
+    }
+    return {
+        "superserve_engine": PACKED,
+        "superserve_weights_bytes": report.weights,
+        "superserve_packed_bytes": report.nbytes,
+        "superserve_packed_budget_bytes": report.budget,
+        "superserve_packed_share": round(report.share or 0.0, 4),
+        **by_state,
+    }
 
 
 class TensorConfiguration(msgspec.Struct, frozen=True):

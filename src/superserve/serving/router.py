@@ -34,7 +34,7 @@ from superserve.serving.inference import Answer, Responder
 from superserve.serving.ledger import Ledger
 from superserve.serving.pool import Batch, BatchResult, Buffer
 from superserve.serving.recorder import Recorder
-from superserve.serving.residency.residency import ResidencyReport
+from superserve.serving.residency.report import ResidencyReport
 from superserve.serving.shared_pool import SharedPool
 from superserve.serving.statistics import BatchTimes, Statistics
 from superserve.serving.telemetry import DEFAULT_SLO_NS, Telemetry

@@ -10,10 +10,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from superserve.errors import ModelFolderError
 from superserve.file_lock import alone
-from superserve.model_folder import ModelFolder, cache_folder
+from superserve.model_folder import ModelFolder
 from superserve.supernet.hub import load_supernet
 from superserve.supernet.network import Supernet
 from superserve.supernet.tensor_files import read_tensors, write_tensors
+from superserve.supernet.weights_file import reduced_path
 
 #: Normalisations keep float32 parameters, as their statistics are float32: torch takes both beside bfloat16 inputs.
 _KEPT_WHOLE: Final = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
@@ -47,11 +48,6 @@ def load_supernet_in(folder: ModelFolder, dtype: str) -> Supernet:
     supernet.network.load_state_dict(tensors, assign=True, strict=False)
     supernet.network.requires_grad_(requires_grad=False)
     return supernet
-
-
-def reduced_path(folder: ModelFolder, dtype: str) -> Path:
-    """Where a model's weights in a dtype are kept."""
-    return cache_folder() / "weights" / f"{folder.config.name}-{folder.model_hash[:16]}" / f"{dtype}.safetensors"
 
 
 def _reducible(network: nn.Module) -> Iterator[tuple[str, Tensor]]:

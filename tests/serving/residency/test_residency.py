@@ -8,61 +8,15 @@ import msgspec
 import pytest
 
 from superserve.clock import NS_PER_MS, NS_PER_S, ManualClock
-from superserve.errors import WorkerError
 from superserve.request import Outcome
 from superserve.serving.fake_pool import FakePool
 from superserve.serving.residency.fast_times import FastTimes
-from superserve.serving.residency.pack_task import PackTask
-from superserve.serving.residency.packed_model import PackedModel
-from superserve.serving.residency.residency import LOOK_NS, Residency
+from superserve.serving.residency.report import ResidencyReport
+from superserve.serving.residency.residency import LOOK_NS
 from superserve.serving.residency.resident_set import FIRST_BACKOFF_NS, INTERVAL_NS
-from superserve.serving.shared_pool import SharedPool
-from superserve.supernet.packed_store import PackRecord
+from support.packing import PROFILE, ROW, WEIGHTS, Packs, packed_router, record
 from support.profiles import make_profile
-from support.serving import Recorder, make_router
-
-#: Three subnets, of 4, 6 and 9 ms a row; packed they take half of that, and 10, 20 and 30 bytes.
-PROFILE = make_profile([[4.0, 8.0], [6.0, 12.0], [9.0, 18.0]], batches=(1, 4))
-SIZES = (10, 20, 30)
-ROW = (bytes(4), bytes(4))
-
-
-class Packs:
-    """Packs when a test says so."""
-
-    def __init__(self) -> None:
-        self.asked: list[int] = []
-        self.cancelled = 0
-        self._under_way: asyncio.Future[PackRecord] | None = None
-
-    async def pack(self, task: PackTask) -> PackRecord:
-        self.asked.append(task.subnet)
-        self._under_way = asyncio.get_running_loop().create_future()
-        try:
-            return await self._under_way
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-
-    def done(self, ratio: float = 0.5) -> None:
-        assert self._under_way is not None
-        self._under_way.set_result(record(self.asked[-1], ratio))
-
-    def failed(self) -> None:
-        assert self._under_way is not None
-        self._under_way.set_exception(WorkerError("no space left"))
-
-
-def record(subnet: int, ratio: float = 0.5) -> PackRecord:
-    return PackRecord(
-        subnet=f"s{subnet}",
-        nbytes=SIZES[subnet],
-        seconds=1.0,
-        behind="eager",
-        batches=(1, 4),
-        ratios=(ratio, ratio),
-        sha256={},
-    )
+from support.serving import Recorder
 
 
 class Bench:
@@ -71,20 +25,8 @@ class Bench:
     def __init__(self, budget: int | None, kept: tuple[int, ...], policy: str) -> None:
         self.clock = ManualClock()
         self.pool, self.packs = FakePool(), Packs()
-        self.residency = Residency(self.pool, self.packs, self.clock, budget)
-        shared = SharedPool(self.pool, self.clock, residency=self.residency)
-        self.router = make_router(shared, self.clock, profile=PROFILE, policy=policy)
-        self.residency.add(
-            PackedModel(
-                number=0,
-                ids=self.router.table.ids,
-                times=FastTimes(PROFILE),
-                task=PackTask(folder="none", bundled=False, engine="eager", dtype="float32", subnet=0),
-                policy=policy,
-                timeout_action="reject",
-                kept={subnet: record(subnet) for subnet in kept},
-                router=self.router,
-            )
+        self.router, self.residency = packed_router(
+            self.pool, self.clock, self.packs, budget=budget, kept=kept, policy=policy
         )
 
     async def time(self, seconds: float) -> None:
@@ -113,11 +55,19 @@ class Bench:
         return {subnet: policy.table.latency_ns[subnet][1] // NS_PER_MS for subnet in policy.subnets}
 
     @property
-    def resident(self) -> str:
+    def report(self) -> ResidencyReport:
         report = self.residency.report(self.router)
         assert report is not None
         assert report.nbytes <= report.budget
-        return " ".join(report.subnets)
+        return report
+
+    @property
+    def resident(self) -> str:
+        return " ".join(self.report.subnets)
+
+    @property
+    def states(self) -> list[str]:
+        return [one.state for one in self.report.front]
 
 
 async def settle() -> None:
@@ -166,8 +116,7 @@ async def test_what_is_used_is_packed_in_the_background_and_then_mapped() -> Non
         assert bench.resident == "s0 s2"
         assert bench.planned == {0: 2, 2: 4}
         bench.serve()
-        report = bench.residency.report(bench.router)
-        assert report is not None
+        report = bench.report
         assert (report.packed, report.answered, report.nbytes, report.budget) == (2, 1, 40, 40)
 
 
@@ -185,9 +134,7 @@ async def test_what_cannot_be_packed_is_tried_again_later_and_served_as_before()
         assert bench.planned == {0: 4, 1: 6, 2: 9}
         await bench.time(1)
         assert bench.packs.asked == [0, 2, 0]
-        report = bench.residency.report(bench.router)
-        assert report is not None
-        assert report.failures == 2
+        assert bench.report.failures == 2
 
 
 async def test_what_is_no_faster_packed_is_left_as_it_was() -> None:
@@ -199,6 +146,45 @@ async def test_what_is_no_faster_packed_is_left_as_it_was() -> None:
         assert bench.packs.asked == [0, 2]
         assert bench.resident == ""
         assert bench.planned == {0: 4, 1: 6, 2: 9}
+
+
+async def test_it_is_told_what_each_subnet_is_about_and_why_one_is_refused() -> None:
+    async with running(kept=(1,)) as bench:
+        assert bench.states == ["not packed", "resident", "not packed"]
+        assert (bench.report.weights, bench.report.share) == (WEIGHTS, None)
+        bench.serve()
+        await bench.time(0.5)
+        assert bench.states == ["packing", "resident", "not packed"]
+        bench.packs.failed()
+        await bench.time(0.5)
+        assert bench.report.refused == {"s0": "cannot be packed: no space left"}
+        assert bench.states == ["refused", "resident", "packing"]
+        bench.packs.done(ratio=1.0)
+        await bench.time(0.5)
+        assert bench.states == ["refused", "resident", "refused"]
+        assert bench.report.refused["s2"] == "is no faster packed than on engine eager"
+        await bench.time(FIRST_BACKOFF_NS / NS_PER_S)
+        assert bench.states[0] == "packing"  # again
+        bench.packs.done()
+        await bench.time(0.5)
+        assert bench.states[0] == "resident"
+        assert set(bench.report.refused) == {"s2"}
+
+
+async def test_what_gave_way_is_told_as_packed_with_what_it_has_answered() -> None:
+    async with running(budget=40, kept=(0, 1, 2)) as bench:
+        bench.serve(count=3)
+        await bench.time(INTERVAL_NS / NS_PER_S)
+        bench.router.telemetry.rows[1].observe(4, times=100)
+        await bench.time(0.5)
+        assert bench.states == ["resident", "resident", "packed"]
+        bench.serve()  # by the largest: 9 ms are enough, as they were
+        assert [one.answered for one in bench.report.front] == [0, 0, 3]
+        assert [one.nbytes for one in bench.report.front] == [10, 20, 30]
+        assert (bench.report.answered, bench.report.requests, bench.report.share) == (3, 4, 0.75)
+        assert str(bench.report) == (
+            "packed subnets answered 75.0% of 4 requests; s0, s1 resident, 0.0 MB of 0.0 MB beside the weights' 0.0 MB"
+        )
 
 
 async def test_what_is_used_more_takes_the_place_of_what_is_not() -> None:

@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 
 from superserve.serving.explanation import Summary
 from superserve.serving.metadata import TensorMetadata
+from superserve.serving.residency.report import ResidencyReport
 
 WorkerState = Literal["busy", "idle", "slow", "away"]
 """``slow``: it takes longer than the others for the same; ``away``: it starts, or is started again."""
@@ -45,6 +46,8 @@ class ModelSecond(Struct, frozen=True, kw_only=True):
     """Requests that waited at the end of the second."""
     subnets: list[float]
     """Requests answered by each subnet, in the order of `ModelCard.subnets`."""
+    packed: float | None
+    """Requests answered from packed weights; null on other engines."""
 
 
 class Second(Struct, frozen=True, kw_only=True):
@@ -110,6 +113,8 @@ class Activity(Struct, frozen=True, kw_only=True):
     seconds: list[Second]
     """Those after the one that was named, the oldest first."""
     workers: list[WorkerNow]
+    packed: dict[str, ResidencyReport]
+    """What is resident beside the one copy of the weights, of models on the packed engine."""
     notable: list[Summary]
     """Requests without an answer, and the most urgent ones of batches that were late or ran another subnet than the
     best: of each kind the latest one, the latest first."""

@@ -98,6 +98,7 @@ class History:
             models=None if known else [_card(model) for model in models],
             seconds=list(islice(self._seconds, max(0, len(self._seconds) - missing), None)),
             workers=self._workers_now(),
+            packed={model.config.name: report for model in models if (report := model.router.residency) is not None},
             notable=sorted(notable, key=lambda summary: summary.arrived, reverse=True),
         )
 

@@ -15,7 +15,8 @@ class Totals(NamedTuple):
     """Counts of a model since it was first served, or between two instants.
 
     ``outcomes`` are in the order of `Outcome`, ``answered`` are requests by subnet, ``latency`` those by the bounds of
-    `Telemetry.request`; ``busy_ns`` is the time of its batches in workers.
+    `Telemetry.request`; ``busy_ns`` is the time of its batches in workers; ``packed`` are requests that were answered
+    from packed weights, None on other engines.
     """
 
     arrived: int
@@ -25,12 +26,13 @@ class Totals(NamedTuple):
     rows: int
     busy_ns: int
     latency: Sequence[int]
+    packed: int | None
 
     @classmethod
     def of(cls, model: ServedModel) -> "Totals":
         """As of now."""
         router = model.router
-        telemetry, outcomes = router.telemetry, list(router.outcomes.values())
+        telemetry, outcomes, residency = router.telemetry, list(router.outcomes.values()), router.residency
         return cls(
             arrived=sum(outcomes) + router.unfinished,
             outcomes=outcomes,
@@ -39,6 +41,7 @@ class Totals(NamedTuple):
             rows=sum(rows.total for rows in telemetry.rows),
             busy_ns=sum(inference.total for inference in telemetry.inference),
             latency=list(telemetry.request.counts),
+            packed=None if residency is None else residency.answered,
         )
 
     def since(self, before: "Totals") -> "Totals":
@@ -51,6 +54,7 @@ class Totals(NamedTuple):
             self.rows - before.rows,
             self.busy_ns - before.busy_ns,
             list(map(sub, self.latency, before.latency)),
+            None if self.packed is None else self.packed - (before.packed or 0),
         )
 
     def second(self, model: ServedModel, span_ns: int) -> ModelSecond:
@@ -71,6 +75,7 @@ class Totals(NamedTuple):
             batch_rows=_round(self.rows / self.batches) if self.batches else None,
             queued=model.router.queue_depth,
             subnets=[_rate(count, per_s) for count in self.answered],
+            packed=None if self.packed is None else _rate(self.packed, per_s),
             **{outcome.value: _rate(count, per_s) for outcome, count in outcomes.items()},
         )
 

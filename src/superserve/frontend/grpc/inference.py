@@ -16,7 +16,7 @@ from superserve.clock import Clock
 from superserve.errors import InvalidRequestError, SuperServeError
 from superserve.frontend.common import Common
 from superserve.frontend.grpc.answers import REQUEST_ID, Context, answering, metadata_value
-from superserve.frontend.grpc.codec import ResponseEncoder, ResponsePlan, decode_infer
+from superserve.frontend.grpc.codec import ResponseEncoder, ResponsePlan, decode_infer, put_parameters
 from superserve.frontend.grpc.repository import RepositoryCalls
 from superserve.frontend.parameters import slo_of_header
 from superserve.frontend.per_model import PerModel
@@ -26,6 +26,7 @@ from superserve.protocol import messages
 from superserve.protocol.messages import INFERENCE, message
 from superserve.serving.dataplane import MAX_TIMEOUT_US, DataPlane, ServedModel
 from superserve.serving.inference import Answer
+from superserve.serving.metadata import ModelMetadata
 from superserve.serving.tracing import GRPC, GRPC_STREAM, Origin
 
 #: Requests of one stream that may wait for their answers; no more are read until the first is answered.
@@ -64,9 +65,7 @@ class InferenceService:
                 ready=self._plane.model_ready(ask.name, ask.version or None)
             ),
             "ServerMetadata": lambda _: _filled(messages.ServerMetadataResponse, self._plane.metadata),
-            "ModelMetadata": lambda ask: _filled(
-                messages.ModelMetadataResponse, self._model(ask.name, ask.version).metadata
-            ),
+            "ModelMetadata": lambda ask: _metadata(self._model(ask.name, ask.version).metadata),
             "ModelConfig": lambda ask: _filled(
                 messages.ModelConfigResponse, {"config": self._model(ask.name, ask.version).configuration}
             ),
@@ -218,6 +217,12 @@ async def _told(call: _Call) -> bytes:
 def _filled(kind: Any, value: msgspec.Struct | Mapping[str, msgspec.Struct]) -> Any:
     """A message with the content of a value whose fields are named like the message's."""
     return json_format.ParseDict(msgspec.to_builtins(value), kind())
+
+
+def _metadata(value: ModelMetadata) -> Any:
+    told = _filled(messages.ModelMetadataResponse, msgspec.structs.replace(value, parameters={}))
+    put_parameters(told.parameters, value.parameters)
+    return told
 
 
 def _asking(method: str, answer: Callable[[Any], Any]) -> Callable[[bytes, Context, str], Awaitable[bytes]]:

@@ -1,12 +1,13 @@
 """A model on the packed engine, as the router plans it and counts what came of that."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from superserve.scheduling.policy import TimeoutAction
 from superserve.serving.residency.fast_times import FastTimes
 from superserve.serving.residency.pack_task import PackTask
+from superserve.serving.residency.report import ResidencyReport, SubnetReport, SubnetState
 from superserve.supernet.packed_store import PackRecord
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class PackedModel:
 
     ``number`` is the pool's; ``ids`` names its subnets in front order. ``times`` is what they take, ``task`` packs the
     first of them, ``kept`` is what is packed already. ``policy`` and ``timeout_action`` are those that ``router``
-    serves it with.
+    serves it with. ``weights`` tells the bytes of the one copy, in a file that workers may still have to write.
     """
 
     number: int
@@ -32,14 +33,20 @@ class PackedModel:
     policy: str
     timeout_action: TimeoutAction
     kept: Mapping[int, PackRecord]
+    weights: Callable[[], int]
     router: "Router"
     resident: frozenset[int] = frozenset()
     """As it is planned."""
+    packing: int | None = None
+    """The subnet that is being packed."""
+    refused: dict[int, str] = field(default_factory=dict)
+    """Why subnets cannot be resident, or are not worth it."""
     packed: int = 0
     failures: int = 0
     evictions: int = 0
-    answered: int = 0
+    _answered: dict[int, int] = field(default_factory=dict)
     """By subnets while they were resident."""
+    _records: dict[int, PackRecord] = field(default_factory=dict)
     _seen: list[tuple[int, int]] = field(default_factory=list)
     """Rows and requests of each subnet, when they were last looked at."""
     _used: dict[Key, int] = field(default_factory=dict)
@@ -69,7 +76,7 @@ class PackedModel:
             key = (self.number, subnet)
             self._used[key] = self._used.get(key, 0) + rows - rows_before
             if subnet in self.resident:
-                self.answered += answers - answers_before
+                self._answered[subnet] = self._answered.get(subnet, 0) + answers - answers_before
         self._seen = now
 
     def used(self) -> Mapping[Key, int]:
@@ -77,6 +84,50 @@ class PackedModel:
         self.count()
         used, self._used = self._used, {}
         return used
+
+    def built(self, subnet: int, record: PackRecord) -> None:
+        """A subnet has been packed, or found packed."""
+        self.packed += 1
+        self.times.built(subnet, record)
+        self._records[subnet] = record
+        self.refused.pop(subnet, None)
+        if not record.is_faster:
+            self.refused[subnet] = f"is no faster packed than on engine {record.behind}"
+
+    def report(self, mapped: Collection[int], budget: int) -> ResidencyReport:
+        """What is told of it while every worker has these subnets mapped."""
+        self.count()
+        front = tuple(self._told(subnet, mapped) for subnet in range(len(self.ids)))
+        resident = [one for one in front if one.state == "resident"]
+        return ResidencyReport(
+            subnets=tuple(one.id for one in resident),
+            nbytes=sum(one.nbytes or 0 for one in resident),
+            budget=budget,
+            weights=self.weights(),
+            front=front,
+            packed=self.packed,
+            failures=self.failures,
+            evictions=self.evictions,
+            answered=sum(self._answered.values()),
+            requests=sum(self.router.telemetry.answered),
+        )
+
+    def _told(self, subnet: int, mapped: Collection[int]) -> SubnetReport:
+        record = self._records.get(subnet)
+        state: SubnetState = "not packed" if record is None else "packed"
+        if subnet in mapped:
+            state = "resident"
+        elif subnet == self.packing:
+            state = "packing"
+        elif subnet in self.refused:
+            state = "refused"
+        return SubnetReport(
+            id=self.ids[subnet],
+            state=state,
+            nbytes=None if record is None else record.nbytes,
+            answered=self._answered.get(subnet, 0),
+            reason=self.refused[subnet] if state == "refused" else None,
+        )
 
     def names(self, subnets: Collection[int]) -> str:
         """For the log."""

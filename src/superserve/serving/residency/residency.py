@@ -12,6 +12,7 @@ from superserve.errors import WorkerError
 from superserve.serving.pool import ResidentPool
 from superserve.serving.residency.packed_model import Key, PackedModel
 from superserve.serving.residency.packer import Packs
+from superserve.serving.residency.report import ResidencyReport
 from superserve.serving.residency.resident_set import ResidentSet
 from superserve.supernet.packed_store import PackRecord
 
@@ -22,25 +23,6 @@ _logger = logging.getLogger(__name__)
 
 #: Between two looks at what was used.
 LOOK_NS: Final = 500 * NS_PER_MS
-
-
-class ResidencyReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model has resident, and what came of it so far."""
-
-    subnets: tuple[str, ...]
-    """The resident ones, in front order."""
-    nbytes: int
-    """What they take on the machine beside the one copy of the weights."""
-    budget: int
-    """What those of all models may take together."""
-    packed: int
-    """Subnets that were packed, or found packed."""
-    failures: int
-    """Times that a subnet could not be packed or mapped."""
-    evictions: int
-    """Times that a resident subnet has given way."""
-    answered: int
-    """Requests that were answered by a subnet while it was resident."""
 
 
 class Residency:
@@ -94,17 +76,7 @@ class Residency:
         model = next((model for model in self._models.values() if model.router is router), None)
         if model is None:
             return None
-        model.count()
-        mapped = self._mapped_of(model)
-        return ResidencyReport(
-            subnets=tuple(model.ids[subnet] for subnet in sorted(mapped)),
-            nbytes=self._set.size((model.number, subnet) for subnet in mapped),
-            budget=self._set.budget,
-            packed=model.packed,
-            failures=model.failures,
-            evictions=model.evictions,
-            answered=model.answered,
-        )
+        return model.report(self._mapped_of(model), self._set.budget)
 
     async def begin(self) -> None:
         """Have what is packed already resident from the start; before the workers are started."""
@@ -158,6 +130,7 @@ class Residency:
 
     async def _pack(self, model: PackedModel, subnet: int) -> None:
         began_ns = self._clock.now_ns()
+        model.packing = subnet
         _logger.info("packing subnet %s in the background", model.ids[subnet])
         try:
             record = await self._packs.pack(msgspec.structs.replace(model.task, subnet=subnet))
@@ -166,6 +139,7 @@ class Residency:
         else:
             self._built(model, subnet, record)
         finally:
+            model.packing = None
             self._rest_until_ns = 2 * self._clock.now_ns() - began_ns
             self._packing = None
 
@@ -211,6 +185,8 @@ class Residency:
         keys = {(model.number, subnet) for subnet in found}
         self._mapped = frozenset(key for key in self._mapped if key[0] != model.number) | keys
         self._set.settled(keys)
+        for subnet in found:
+            model.refused.pop(subnet, None)
         for subnet in sorted(subnets - found):
             self._failed(model, subnet, "cannot be mapped by every worker: see their output")
         if not model.resident <= found:  # it runs slower already, whoever waits for it
@@ -219,17 +195,17 @@ class Residency:
     def _built(self, model: PackedModel, subnet: int, record: PackRecord) -> None:
         if model.number not in self._models:
             return
-        model.packed += 1
-        model.times.built(subnet, record)
+        model.built(subnet, record)
         if record.is_faster:
             self._set.built((model.number, subnet), record.nbytes)
         else:
             self._set.is_no_faster((model.number, subnet))
-            _logger.info("subnet %s is no faster packed than on engine %s", model.ids[subnet], record.behind)
+            _logger.info("subnet %s %s", model.ids[subnet], model.refused[subnet])
 
     def _failed(self, model: PackedModel, subnet: int, why: str) -> None:
         if model.number in self._models:
             model.failures += 1
+            model.refused[subnet] = why
             self._set.failed((model.number, subnet), self._clock.now_ns())
             _logger.warning("subnet %s %s", model.ids[subnet], why)
 

@@ -193,6 +193,7 @@ def test_it_loads_without_a_complaint(page: Page) -> None:
         "Burst headroom",
     ]
     assert page.text("#workers li").startswith("0")
+    assert page.one("#packed").get_attribute("hidden")  # all run from the one copy of their weights
     assert page.log() == []
 
 
@@ -352,6 +353,23 @@ def test_it_is_usable_without_a_pointer(page: Page) -> None:
     assert page.all("#requests .cursor"), "the cursor is shared"
     page.press(Keys.ESCAPE)
     assert not page.all("#requests .cursor")
+
+
+def test_packed_subnets_are_marked_in_the_front(driver: "Chrome", tmp_path: Path) -> None:
+    """From not packed to packing to resident, with their bytes and their part of the answers."""
+    with started(tmp_path, "--engine", "packed", "--engine-memory", "50MB") as server:
+        page = Page(driver, server.url).live()
+        page.until(lambda: len(page.all("#packed .not-packed")) == 6, "the front is not shown")
+        assert (page.text("#packed-size"), page.text("#packed-share")) == ("0 B of 50.0 MB", NOTHING)
+        infer(server, 1000.0)
+        page.until(lambda: page.all("#packed .packing"), "packing is not shown")
+        page.until(lambda: page.all("#packed .resident"), "nothing becomes resident")
+        assert page.one("#packed-bar").get_attribute("aria-label").endswith("s0")
+        infer(server, 1000.0)
+        page.choose("intents")
+        page.until(lambda: page.text("#packed-size").startswith("0 B"), "it is not of the model that is chosen")
+        assert "are other models'" in page.text("#packed-size-note")
+        assert page.refusals() == []
 
 
 def test_it_survives_a_restart(driver: "Chrome", tmp_path: Path) -> None:

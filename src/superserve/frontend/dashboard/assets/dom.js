@@ -27,6 +27,12 @@ export function short(value) {
   return value.toFixed(size < 10 ? 2 : 1);
 }
 
+/** A size of memory. */
+export function bytes(count) {
+  if (count < 1e6) return count < 1e3 ? `${count} B` : `${Math.round(count / 1e3)} kB`;
+  return count < 1e9 ? `${(count / 1e6).toFixed(1)} MB` : `${(count / 1e9).toFixed(1)} GB`;
+}
+
 export function milliseconds(value) {
   if (value === null || value === undefined) return "–";
   return value >= 1000 ? `${short(value / 1000)} s` : `${short(value)} ms`;

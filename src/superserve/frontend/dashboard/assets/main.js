@@ -5,16 +5,18 @@ import { element } from "./dom.js";
 import { AskForm } from "./form.js";
 import { Notable } from "./notable.js";
 import { Overview } from "./overview.js";
+import { Packed } from "./packed.js";
 import { Workers } from "./workers.js";
 
 const EVERY_MS = 1000;
 const SLOWEST_MS = 5000;
 const KEPT = 300;
 
-const page = { run: "", models: [], model: null, seconds: [], workers: [], span: 60, back: null };
+const page = { run: "", models: [], model: null, seconds: [], workers: [], packed: {}, span: 60, back: null };
 const byId = (id) => document.getElementById(id);
 
 const notable = new Notable();
+const packed = new Packed();
 const workers = new Workers();
 const form = new AskForm((requestId) => notable.explain(requestId));
 
@@ -37,6 +39,7 @@ function draw() {
   const seconds = shownSeconds();
   const cursor = page.back === null ? null : page.span - 1 - page.back;
   overview.draw(seconds, cursor);
+  packed.draw(page.model, page.packed, seconds, cursor);
   workers.draw(page.workers, seconds, cursor);
   const latest = page.seconds.at(-1);
   if (latest) notable.draw(page.model, latest.at_ms, page.span * 1000);
@@ -76,6 +79,7 @@ function learn(activity) {
   page.run = activity.run;
   page.seconds = [...page.seconds, ...activity.seconds].slice(-KEPT);
   page.workers = activity.workers;
+  page.packed = activity.packed;
   notable.learn(activity.notable);
   const emulated = page.models.some((model) => model.emulated);
   const said = !page.models.length ? "No model" : activity.ready ? (emulated ? "Live, emulated" : "Live") : "Not ready";

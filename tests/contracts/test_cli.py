@@ -30,7 +30,7 @@ SURFACE = {
         "--seed", "--json",
     },
     "ledger": {"--url", "--ca-file", "--json"},
-    "models": {"--json"},
+    "models": {"--url", "--ca-file", "--json"},
     "profile": {"MODEL", "--quick", "--device", "--engine", "--dtype", "--levers", "--figure", "--seed", "--json"},
     "replay": {"TRACE", "--url", "--model", "--slo-ms", "--seed", "--ca-file", "--json"},
     "reprofile": {"MODEL", "--url", "--ca-file", "--json"},

@@ -140,3 +140,14 @@ def test_a_packer_that_is_killed_is_no_request_of_anybody(packed: Packed) -> Non
         packed.ask_until(client, 2, "pack_failures_total", 1)
         assert "killed by signal 9" in packed.server.log.read_text()
         assert psutil.pid_exists(packed.server.process.pid)
+        with urlopen(f"{packed.server.url}/v2/models/small") as page:  # noqa: S310  (our own server)
+            parameters = msgspec.json.decode(page.read())["parameters"]
+        assert parameters["superserve_subnets_refused"] == "s2"
+        assert parameters["superserve_weights_bytes"] == packed.folder.weights_path.stat().st_size
+        assert parameters["superserve_packed_budget_bytes"] == packed.budget
+
+
+def test_at_its_end_it_says_what_packed_subnets_came_to(packed: Packed) -> None:
+    packed.server.process.terminate()
+    packed.server.process.wait(PATIENCE_S)
+    assert "small: packed subnets answered" in packed.server.log.read_text()

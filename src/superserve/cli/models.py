@@ -1,4 +1,4 @@
-"""Commands that make models and say how accurate they are: train, import, compile, search, evaluate, models."""
+"""Commands that make models and say how accurate they are: train, import, compile, pack, search, evaluate."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -251,30 +251,6 @@ def evaluate(
     write_rows(json_file, rows=found.rows)
 
 
-@app.command()
-def models(json_file: JsonFile = None) -> None:
-    """List the models that come with the package."""
-    from superserve.model_folder import ModelFolder, bundled_models
-    from superserve.tables import print_table, write_rows
-
-    folders = [ModelFolder(path, bundled=True) for path in bundled_models().values()]
-    rows = [
-        {
-            "name": folder.config.name,
-            "task": folder.config.task,
-            "dataset": folder.config.dataset,
-            "subnets": [
-                {"id": record.id, "accuracy": record.accuracy, "test_accuracy": record.test_accuracy}
-                for record in folder.front.subnets
-            ],
-        }
-        for folder in folders
-    ]
-    columns = ("name", "task", "data", "subnets", "test accuracy %")
-    print_table(out, "Bundled models", columns, [_model_cells(folder) for folder in folders])
-    write_rows(json_file, models=rows)
-
-
 def _examples(folder: Any, data: Path | None) -> tuple[Any, Any]:  # noqa: ANN401 (as above)
     """Inputs and labels to measure a model on."""
     from superserve.model_folder import load_examples
@@ -296,10 +272,3 @@ def _print_front(folder: Path) -> None:
     front = ModelFolder(folder).front
     rows = [[record.id, record.accuracy, record.test_accuracy, record.macs] for record in front.subnets]
     print_table(out, f"Front of {folder}", ("subnet", "validation %", "test %", "MACs"), rows)
-
-
-def _model_cells(folder: Any) -> list[Any]:  # noqa: ANN401  (as above)
-    tested = [record.test_accuracy for record in folder.front.subnets if record.test_accuracy is not None]
-    span = f"{min(tested):.1f} - {max(tested):.1f}" if tested else "-"
-    config = folder.config
-    return [config.name, config.task, config.dataset, len(folder.front.subnets), span]

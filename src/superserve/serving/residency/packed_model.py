@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from superserve.scheduling.policy import TimeoutAction
 from superserve.serving.residency.fast_times import FastTimes
 from superserve.serving.residency.pack_task import PackTask
-from superserve.serving.residency.report import ResidencyReport, SubnetReport, SubnetState
+from superserve.serving.residency.report import ResidencyReport, SubnetReport
 from superserve.supernet.packed_store import PackRecord
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ class PackedModel:
     """As it is planned."""
     packing: int | None = None
     """The subnet that is being packed."""
-    refused: dict[int, str] = field(default_factory=dict)
-    """Why subnets cannot be resident, or are not worth it."""
+    failed: dict[int, str] = field(default_factory=dict)
+    """Why subnets could not be packed, or not be mapped, the last time that this was tried."""
     packed: int = 0
     failures: int = 0
     evictions: int = 0
@@ -90,9 +90,7 @@ class PackedModel:
         self.packed += 1
         self.times.built(subnet, record)
         self._records[subnet] = record
-        self.refused.pop(subnet, None)
-        if not record.is_faster:
-            self.refused[subnet] = f"is no faster packed than on engine {record.behind}"
+        self.failed.pop(subnet, None)
 
     def report(self, mapped: Collection[int], budget: int) -> ResidencyReport:
         """What is told of it while every worker has these subnets mapped."""
@@ -113,20 +111,12 @@ class PackedModel:
         )
 
     def _told(self, subnet: int, mapped: Collection[int]) -> SubnetReport:
-        record = self._records.get(subnet)
-        state: SubnetState = "not packed" if record is None else "packed"
-        if subnet in mapped:
-            state = "resident"
-        elif subnet == self.packing:
-            state = "packing"
-        elif subnet in self.refused:
-            state = "refused"
-        return SubnetReport(
-            id=self.ids[subnet],
-            state=state,
-            nbytes=None if record is None else record.nbytes,
+        return SubnetReport.of(
+            self.ids[subnet],
+            self._records.get(subnet),
+            "resident" if subnet in mapped else "packing" if subnet == self.packing else None,
             answered=self._answered.get(subnet, 0),
-            reason=self.refused[subnet] if state == "refused" else None,
+            failure=self.failed.get(subnet),
         )
 
     def names(self, subnets: Collection[int]) -> str:

@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from superserve.memory_sizes import ALL, told
+from superserve.supernet.packed_store import PackRecord
 
 SubnetState = Literal["resident", "packing", "packed", "refused", "not packed"]
 """``resident``: packed, and mapped by every worker. ``packing``: under way. ``packed``: kept on disk, without room in
@@ -23,6 +24,34 @@ class SubnetReport(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that it has answered while it was resident."""
     reason: str | None
     """Why it is refused; null if it is not."""
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        record: PackRecord | None,
+        state: SubnetState | None = None,
+        *,
+        answered: int = 0,
+        failure: str | None = None,
+    ) -> "SubnetReport":
+        """What is told of a subnet.
+
+        Args:
+            name: its id.
+            record: what is known of it if it has been packed.
+            state: if it is resident or being packed.
+            answered: see above.
+            failure: why it could not be packed, or not be mapped.
+        """
+        reason = None if state is not None else failure or (None if record is None else gains_nothing(record))
+        return cls(
+            id=name,
+            state=state or ("refused" if reason else "not packed" if record is None else "packed"),
+            nbytes=None if record is None else record.nbytes,
+            answered=answered,
+            reason=reason,
+        )
 
 
 class ResidencyReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +96,11 @@ class ResidencyReport(msgspec.Struct, frozen=True, kw_only=True):
             f"packed subnets answered {share} of {self.requests} requests; {resident} resident, {told(self.nbytes)} of "
             f"{budget_told(self.budget)} beside the weights' {told(self.weights)}{refused}"
         )
+
+
+def gains_nothing(record: PackRecord) -> str | None:
+    """Why a packed subnet is not worth any memory; None if it is."""
+    return None if record.is_faster else f"is no faster packed than on engine {record.behind}"
 
 
 def budget_told(budget: int) -> str:

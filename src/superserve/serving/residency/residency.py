@@ -12,7 +12,7 @@ from superserve.errors import WorkerError
 from superserve.serving.pool import ResidentPool
 from superserve.serving.residency.packed_model import Key, PackedModel
 from superserve.serving.residency.packer import Packs
-from superserve.serving.residency.report import ResidencyReport
+from superserve.serving.residency.report import ResidencyReport, gains_nothing
 from superserve.serving.residency.resident_set import ResidentSet
 from superserve.supernet.packed_store import PackRecord
 
@@ -186,7 +186,7 @@ class Residency:
         self._mapped = frozenset(key for key in self._mapped if key[0] != model.number) | keys
         self._set.settled(keys)
         for subnet in found:
-            model.refused.pop(subnet, None)
+            model.failed.pop(subnet, None)
         for subnet in sorted(subnets - found):
             self._failed(model, subnet, "cannot be mapped by every worker: see their output")
         if not model.resident <= found:  # it runs slower already, whoever waits for it
@@ -200,12 +200,12 @@ class Residency:
             self._set.built((model.number, subnet), record.nbytes)
         else:
             self._set.is_no_faster((model.number, subnet))
-            _logger.info("subnet %s %s", model.ids[subnet], model.refused[subnet])
+            _logger.info("subnet %s %s", model.ids[subnet], gains_nothing(record))
 
     def _failed(self, model: PackedModel, subnet: int, why: str) -> None:
         if model.number in self._models:
             model.failures += 1
-            model.refused[subnet] = why
+            model.failed[subnet] = why
             self._set.failed((model.number, subnet), self._clock.now_ns())
             _logger.warning("subnet %s %s", model.ids[subnet], why)
 

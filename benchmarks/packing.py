@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from matplotlib.figure import Figure
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -143,7 +144,7 @@ async def run(name: str, work: Path) -> Run:
     for number in sizes:
         if number not in AHEAD:
             shutil.rmtree(pack_path(folder, choice.dtype, number))
-    arguments = ["serve", MODEL, "--engine", "packed", "--engine-memory", _budget(name, sizes)]
+    arguments = ["serve", MODEL, "--engine", "packed", "--engine-memory", budget_of(name, sizes)]
     arguments += ["--policy", "infaas"]
     ready = work / "ready.json"
     ready.unlink(missing_ok=True)
@@ -160,7 +161,8 @@ async def run(name: str, work: Path) -> Run:
     return found
 
 
-def _budget(name: str, sizes: dict[int, int]) -> str:
+def budget_of(name: str, sizes: dict[int, int]) -> str:
+    """A budget as ``--engine-memory`` takes it, from what each subnet takes."""
     count = BUDGETS[name]
     if count is None:
         return "all"
@@ -170,16 +172,13 @@ def _budget(name: str, sizes: dict[int, int]) -> str:
 
 async def send(name: str, folder: ModelFolder, url: str) -> Run:
     """Requests at random instants, each with the floor of its phase."""
-    rng = np.random.default_rng(0)
-    images = np.asarray(folder.example_inputs(IMAGES, rng)[0])
+    images, sent_s, floors = load(folder)
     engine = load_engine(folder, choose_engine(folder, engine="eager"))
     expected = {
         engine.subnet_ids[number]: engine.run(number, [images])[0].copy() for number in range(len(engine.subnet_ids))
     }
-    seconds = PHASE_S * len(SUBNETS)
-    at_s = np.sort(rng.uniform(0, seconds, round(RATE * seconds)))
     found = Run(
-        name=name, at_s=at_s.round(3).tolist(), latency_ms=[-1.0] * len(at_s), subnets=[""] * len(at_s),
+        name=name, at_s=sent_s.tolist(), latency_ms=[-1.0] * len(sent_s), subnets=[""] * len(sent_s),
         wrong=0, worst_difference=0.0, events=[], metrics={},
     )  # fmt: skip
     output = folder.config.outputs[0].name
@@ -187,12 +186,14 @@ async def send(name: str, folder: ModelFolder, url: str) -> Run:
 
         async def ask(number: int, at_s: float) -> None:
             await asyncio.sleep(max(0.0, at_s - (monotonic_ns() - began_ns) / NS_PER_S))
-            floor = folder.front.subnets[SUBNETS[int(at_s / PHASE_S)]].accuracy
             row = number % IMAGES
             sent_ns = monotonic_ns()
             try:
                 reply = await client.infer(
-                    MODEL, {folder.config.inputs[0].name: images[row : row + 1]}, slo_ms=SLO_MS, min_accuracy=floor
+                    MODEL,
+                    {folder.config.inputs[0].name: images[row : row + 1]},
+                    slo_ms=SLO_MS,
+                    min_accuracy=floors[number],
                 )
             except SuperServeError:
                 return
@@ -206,6 +207,16 @@ async def send(name: str, folder: ModelFolder, url: str) -> Run:
         began_ns = monotonic_ns()
         await asyncio.gather(*(ask(number, at) for number, at in enumerate(found.at_s)))
     return found
+
+
+def load(folder: ModelFolder) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Images, and of each request when it is sent, in seconds, and its accuracy floor, in per cent."""
+    rng = np.random.default_rng(0)
+    images = np.asarray(folder.example_inputs(IMAGES, rng)[0])
+    seconds = PHASE_S * len(SUBNETS)
+    at_s = np.sort(rng.uniform(0, seconds, round(RATE * seconds))).round(3)
+    asked = np.array([folder.front.subnets[subnet].accuracy for subnet in SUBNETS])
+    return images, at_s, asked[(at_s / PHASE_S).astype(int).clip(max=len(SUBNETS) - 1)]
 
 
 def metrics(url: str) -> dict[str, float]:

@@ -44,8 +44,9 @@ SURFACE = {
     },
     "simulate": {
         "TRACE", "--profile", "--slo-ms", "--policy", "--workers", "--overhead-ms", "--timeout-action", "--slowdown",
-        "--actuation-ms", "--lose", "--join", "--patience-ms", "--max-queued", "--bound", "--seed", "--figure",
-        "--series", "--outcomes", "--decisions", "--chrome-trace", "--json",
+        "--actuation-ms", "--lose", "--join", "--patience-ms", "--max-queued", "--packs", "--engine-memory",
+        "--unpacked", "--resident", "--bound", "--seed", "--figure", "--series", "--outcomes", "--decisions",
+        "--chrome-trace", "--json",
     },
     "trace convert": {
         "SRC", "--format", "--out", "--squeeze", "--rate", "--bin-seconds", "--column", "--seed",

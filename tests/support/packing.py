@@ -79,7 +79,8 @@ def packed_router(
     """A router of `PROFILE` on a pool of its own, and what sees to its packed subnets; these are packed already."""
     residency = Residency(pool, packs, clock, budget)
     router = make_router(SharedPool(pool, clock, residency=residency), clock, profile=PROFILE, policy=policy)
-    residency.add(packed_model(router, kept))
+    task = PackTask(folder="none", bundled=False, engine="eager", dtype="float32", subnet=0)
+    residency.add(packed_model(router, kept), task)
     return router, residency
 
 
@@ -89,7 +90,6 @@ def packed_model(router: Router, kept: Collection[int] = ()) -> PackedModel:
         number=0,
         ids=router.table.ids,
         times=FastTimes(PROFILE),
-        task=PackTask(folder="none", bundled=False, engine="eager", dtype="float32", subnet=0),
         policy=router.policy_name,
         timeout_action="reject",
         kept={subnet: record(subnet) for subnet in kept},

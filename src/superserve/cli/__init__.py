@@ -10,12 +10,34 @@ from typing import Annotated
 import typer
 
 from superserve import __version__
-from superserve.cli import serving, why, ledger, reprofile, models, model_list, profiling, traces, simulation
+from superserve.cli import (
+    serving,
+    why,
+    ledger,
+    reprofile,
+    models,
+    model_list,
+    profiling,
+    traces,
+    simulation,
+    reproducing,
+)
 from superserve.cli.base import app, err, out
 from superserve.errors import ConfigError, SuperServeError, UsageError
 
 __all__ = [
-    "app", "ledger", "main", "model_list", "models", "profiling", "reprofile", "serving", "simulation", "traces", "why",
+    "app",
+    "ledger",
+    "main",
+    "model_list",
+    "models",
+    "profiling",
+    "reproducing",
+    "reprofile",
+    "serving",
+    "simulation",
+    "traces",
+    "why",
 ]  # fmt: skip
 
 

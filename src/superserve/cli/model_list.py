@@ -65,7 +65,10 @@ def _kept_here(folder: "ModelFolder") -> tuple[int, "list[SubnetReport]"]:
     choice = choose_engine(folder)
     kept = find_packs(folder, choice.dtype, choice.behind.engine)
     records = {subnet: pack.record for subnet, pack in kept.items()}
-    front = [SubnetReport.of(one.id, records.get(number)) for number, one in enumerate(folder.front.subnets)]
+    front = []
+    for number, subnet in enumerate(folder.front.subnets):
+        record = records.get(number)
+        front.append(SubnetReport.of(subnet.id, record, None if record is None else record.nbytes))
     return weights_nbytes(folder, choice.dtype), front
 
 

@@ -140,6 +140,7 @@ def pack(
     from superserve.model_folder import ModelFolder
     from superserve.serving.choice import choose_engine
     from superserve.serving.residency.pack_ahead import pack_model
+    from superserve.supernet.weights_file import weights_nbytes
     from superserve.tables import print_table, write_rows
 
     folder = ModelFolder.resolve(model)
@@ -165,7 +166,8 @@ def pack(
     print_table(out, f"Packed subnets of {model}, {choice.dtype}", columns, rows)
     for name, reason in ahead.refused.items():
         err.print(f"not packed, and left to {choice.fallback}: {name}: {reason}")
-    write_rows(json_file, rows=[*ahead.records.values()], refused=ahead.refused)
+    weights = weights_nbytes(folder, choice.dtype)
+    write_rows(json_file, rows=[*ahead.records.values()], refused=ahead.refused, weights_bytes=weights)
 
 
 @app.command()

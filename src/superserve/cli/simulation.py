@@ -1,4 +1,4 @@
-"""Commands in virtual time: simulate, compare, reproduce."""
+"""Commands in virtual time: simulate, compare."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +69,18 @@ def simulate(
     max_queued: Annotated[
         int | None, typer.Option(min=1, help="Requests that may wait; default: the server's.")
     ] = None,
+    packs: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The packed engine: what `superserve pack MODEL --json FILE` wrote."),
+    ] = None,
+    engine_memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="What packed subnets may take, e.g. 200MB, or all; default: the server's."),
+    ] = None,
+    unpacked: Annotated[bool, typer.Option("--unpacked", help="None is packed at first: those in use are.")] = False,
+    resident: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Packed subnets that stay resident, instead of a budget.")
+    ] = None,
     bound: Annotated[bool, typer.Option(help="Work out the distance to what no policy can pass.")] = True,
     seed: Seed = 0,
     figure: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the run over time (.png).")] = None,
@@ -88,6 +100,7 @@ def simulate(
     import numpy as np
 
     from superserve.bounds.distance import MOST_REQUESTS, with_bound
+    from superserve.experiments.packed_run import PackedRun, PackedWishes
     from superserve.experiments.run_files import RunFiles
     from superserve.experiments.setting import Setting, Wishes
     from superserve.experiments.what_if import recorded_row, with_patience
@@ -100,6 +113,7 @@ def simulate(
     overload = None if timeout_action is None else _overload(timeout_action)
     setting = Setting.of(trace, Wishes(profile or (), slo_ms, policy, workers or (), overload, max_queued))
     loaded, recorded = setting.trace, setting.recorded
+    packed = PackedRun.of(setting, PackedWishes(packs, engine_memory, resident or (), unpacked))
     if patience_ms is not None:
         conditions = impatient(conditions, patience_ms, len(loaded), np.random.default_rng([seed, 1]))
     if recorded is not None:
@@ -120,6 +134,7 @@ def simulate(
             recording=files.recording,
             on_progress=advance,
             times=setting.times,
+            faster=None if packed is None else packed.engine,
         )
     counted = " + ".join(map(str, setting.workers))
     row = summarise(
@@ -129,7 +144,7 @@ def simulate(
         out.print(f"no bound for more than {MOST_REQUESTS:,} requests: it would take too much memory", highlight=False)
     elif bound and len(setting.profiles) > 1:
         out.print("no bound is known where workers are of several devices", highlight=False)
-    elif bound and setting.times is None:  # it is priced at profiled medians
+    elif bound and setting.times is None and packed is None:  # it is priced at the medians of one profile
         row = with_bound(row, loaded, setting.profiles[0], overhead_ms=overhead_ms, conditions=conditions)
     classes = by_class(log, loaded.request_class, row)
     was = [] if recorded is None else [recorded_row(recorded)]
@@ -140,9 +155,12 @@ def simulate(
         out.print(", ".join(f"{count} {name}" for name, count in missed.items() if count), highlight=False)
     if row.distance_to_bound is not None:
         out.print(f"{row.distance_to_bound:.2f} points of goodput below what no policy can pass", highlight=False)
+    if packed is not None:
+        out.print(str(packed.report), highlight=False, soft_wrap=True)
     files.write(log, setting.profiles[0], f"{loaded.name}: {setting.policy} on {counted} workers")
     compared = {} if recorded is None else _beside(recorded, log)
-    write_rows(json_file, rows=[row], classes=classes, recorded=was, **compared)
+    told = {} if packed is None else {"packed": packed.report}
+    write_rows(json_file, rows=[row], classes=classes, recorded=was, **compared, **told)
 
 
 @app.command(cls=ManyValues)
@@ -193,44 +211,6 @@ def compare(
         title = f"{seeds} seeds, {workers} workers, deadline {slo_ms:g} ms"
         figure.write_bytes(figure_bytes(comparison_figure(comparison, title=title), "png"))
     write_rows(json_file, rows=comparison.rows)
-
-
-@app.command()
-def reproduce(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[E1 ... E11|live|all]", help="Which experiments; default: all.")
-    ] = None,
-    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where reproduction.md goes.")] = Path("docs"),
-    data: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", envvar="SUPERSERVE_DATA", help="Folder of recorded traces (with traces/)."),
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 3,
-    shorten: Annotated[float, typer.Option(min=0.001, max=1.0, help="Shorten every run to so much of it.")] = 1.0,
-    runs: Annotated[
-        Path, typer.Option(metavar="FILE", help="Where finished runs are kept; a killed command goes on there.")
-    ] = Path("runs/reproduce.jsonl"),
-    json_file: JsonFile = None,
-) -> None:
-    """Run the paper's experiments again and write a page with its claims beside our figures."""
-    from superserve.experiments.reproduce import reproduce as run
-    from superserve.tables import print_table, write_rows
-
-    with progress_bar("reproduce") as advance:
-        found = run(
-            names or ["all"],
-            out=folder,
-            data=data,
-            seeds=seeds,
-            seconds_factor=shorten,
-            runs=runs,
-            on_progress=advance,
-        )
-    for finding in (one for one in found if one.checks):
-        rows = [[check.threshold, check.found, "holds" if check.holds else "DOES NOT HOLD"] for check in finding.checks]
-        print_table(out, f"{finding.name}: {finding.title}", ("threshold", "found", ""), rows)
-    out.print(f"written: {folder / 'reproduction.md'}", highlight=False, soft_wrap=True)
-    write_rows(json_file, findings=found)
 
 
 def _beside(recorded: "Recorded", log: "RunLog") -> dict[str, object]:

@@ -148,7 +148,10 @@ class Deployment(NamedTuple):
             idle_sources=() if live_profile is None else (live_profile,),
         )
         if self.packing is not None and pool.residency is not None:
-            pool.residency.add(self._packed_model(self.packing, settings, router, number))
+            pool.residency.add(
+                self._packed_model(self.packing, settings, router, number),
+                msgspec.structs.replace(PackTask.of(self.folder, self.choice), cores=self.packing.cores),
+            )
         return ServedModel(
             model, router, slo_ms=slo_ms, emulated=emulated, live_profile=live_profile, devices=self.devices
         )
@@ -167,7 +170,6 @@ class Deployment(NamedTuple):
             number=number,
             ids=router.table.ids,
             times=FastTimes(self.profile, packing.measured),
-            task=msgspec.structs.replace(PackTask.of(self.folder, self.choice), cores=packing.cores),
             policy=settings.policy,
             timeout_action=settings.timeout_action,
             kept=packing.kept,

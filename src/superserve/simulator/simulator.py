@@ -18,12 +18,14 @@ from superserve.profile import Profile
 from superserve.request import Reason, Request, RequestState
 from superserve.scheduling import Action, Launch, Scheduler, SchedulerLimits, TimeoutAction, create_scheduler
 from superserve.simulator.conditions import ORDINARY, Conditions, WorkerEvent
+from superserve.simulator.faster_engine import FasterEngine
 from superserve.simulator.recorded_times import RecordedTimes
 from superserve.simulator.recording import BatchRecord, Recording
 from superserve.simulator.results import LogWriter
 from superserve.traces.trace import Trace
 
 OnProgress = Callable[[int, int], None]
+MakeFasterEngine = Callable[[Scheduler, Profile], FasterEngine]
 
 #: Requests are made in blocks: a run of a minute at a million requests/s need not hold them all.
 _BLOCK: Final = 1 << 15
@@ -37,14 +39,15 @@ class _Kind(IntEnum):
     BATCH = 0
     WORKER = 1
     CANCEL = 2
+    ENGINE = 3
 
 
 class Simulation:
     """One run: a trace, a scheduler, and workers that take sampled latencies.
 
     Events of one instant have a fixed order: batches end first (they free workers), then workers go or come, clients
-    cancel, timers fire, requests arrive; within each kind, in the order in which they were foreseen. Nothing depends
-    on hashes, addresses or the machine's clock, so equal arguments give equal bytes.
+    cancel, subnets change their engine, timers fire, requests arrive; within each kind, in the order in which they were
+    foreseen. Nothing depends on hashes, addresses or the machine's clock, so equal arguments give equal bytes.
 
     Args:
         trace: arrivals, and SLOs where it gives them.
@@ -58,6 +61,7 @@ class Simulation:
         conditions: failures, slow workers, switching costs, impatient clients.
         recording: filled in with every batch, if given.
         on_progress: called now and then with (requests that have arrived, requests of the trace).
+        faster: an engine that subnets run on at times; it was made for the scheduler.
 
     Raises:
         ConfigError: if the conditions do not fit the workers or the trace, or the profile not the trace's rows.
@@ -76,6 +80,7 @@ class Simulation:
         conditions: Conditions = ORDINARY,
         recording: Recording | None = None,
         on_progress: OnProgress | None = None,
+        faster: FasterEngine | None = None,
     ) -> None:
         counts = (workers,) if isinstance(workers, int) else workers
         self._devices = [device for device, count in enumerate(counts) for _ in range(count)]
@@ -95,6 +100,8 @@ class Simulation:
         self._plain = not conditions.slowdown and not conditions.actuation_ns
         self._recording = recording
         self._on_progress = on_progress
+        self._faster = faster
+        self._all_arrived = False
         self._shed = 0
         # (instant, kind, number, what): numbers are unique, so that "what" is never compared.
         self._events: list[tuple[int, int, int, WorkerEvent | Request | int]] = []
@@ -116,6 +123,9 @@ class Simulation:
         scheduler, patience_ns = self._scheduler, self._conditions.patience_ns
         for event in self._conditions.worker_events:
             self._foresee(event.at_ns, _Kind.WORKER, event)
+        if self._faster is not None:
+            self._apply(0, self._faster.begin())
+            self._foresee(self._faster.next_ns(), _Kind.ENGINE, 0)
         for worker, device in enumerate(self._devices):
             self._apply(0, scheduler.on_worker_ready(0, worker, device))
         for request in self._requests():
@@ -124,6 +134,7 @@ class Simulation:
             self._apply(arrival_ns, scheduler.on_arrival(arrival_ns, request))
             if patience_ns is not None and request.state is not RequestState.DONE:
                 self._foresee(arrival_ns + int(patience_ns[request.id]), _Kind.CANCEL, request)
+        self._all_arrived = True
         self._advance(None)
         assert not scheduler.workers or not scheduler.unfinished, "every request must end while there are workers"
         self._apply(self._now_ns, scheduler.on_stop(self._now_ns))
@@ -173,9 +184,18 @@ class Simulation:
                     self._scheduler.observe_overhead(running[2], what, self._device(what))
         elif isinstance(what, WorkerEvent):
             self._change(what)
+        elif kind == _Kind.ENGINE:
+            self._change_engines(now_ns)
         else:
             assert isinstance(what, Request)
             self._apply(now_ns, self._scheduler.on_cancel(now_ns, what))
+
+    def _change_engines(self, now_ns: int) -> None:
+        assert self._faster is not None
+        if self._all_arrived and not self._scheduler.unfinished:
+            return
+        self._apply(now_ns, self._faster.on_time(now_ns))
+        self._foresee(self._faster.next_ns(), _Kind.ENGINE, 0)
 
     def _change(self, event: WorkerEvent) -> None:
         now_ns, worker = event.at_ns, event.worker
@@ -207,10 +227,14 @@ class Simulation:
                 add(now_ns, action)
                 if action.reason is Reason.SHED:
                     self._shed += 1
+        if self._faster is not None:
+            self._faster.observe(actions)
 
     def _begin(self, now_ns: int, launch: Launch) -> None:
         worker = launch.worker
         time_ns = self._latency_ns(launch)
+        if self._faster is not None:
+            time_ns = max(1, round(time_ns * self._faster.factor(launch)))
         if not self._plain:
             time_ns = int(time_ns * self._conditions.factor(worker))
             if self._active.setdefault(worker, launch.subnet) != launch.subnet:
@@ -322,6 +346,7 @@ def simulate(
     conditions: Conditions = ORDINARY,
     recording: Recording | None = None,
     on_progress: OnProgress | None = None,
+    faster: MakeFasterEngine | None = None,
     times: RecordedTimes | None = None,
 ) -> RunLog:
     """Simulate one policy on one trace.
@@ -342,6 +367,7 @@ def simulate(
         conditions: failures, slow workers, switching costs, impatient clients.
         recording: filled in with every batch, if given.
         on_progress: called now and then with (requests that have arrived, requests of the trace).
+        faster: makes an engine that subnets run on at times, of the run's scheduler and the profile.
         times: what batches take, instead of draws from ``profile``, which is one then; ``overhead_ms`` beats its
             overhead. All plans are for the longest texts then, since recordings know no lengths.
 
@@ -381,6 +407,7 @@ def simulate(
         conditions=conditions,
         recording=recording,
         on_progress=on_progress,
+        faster=None if faster is None else faster(scheduler, profiles[0]),
     ).run()
 
 

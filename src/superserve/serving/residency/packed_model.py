@@ -1,17 +1,31 @@
 """A model on the packed engine, as the router plans it and counts what came of that."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from superserve.scheduling.policy import TimeoutAction
+from superserve.scheduling.policy import Policy, TimeoutAction
+from superserve.scheduling.scheduler import Scheduler
 from superserve.serving.residency.fast_times import FastTimes
-from superserve.serving.residency.pack_task import PackTask
 from superserve.serving.residency.report import ResidencyReport, SubnetReport
+from superserve.serving.telemetry import Telemetry
 from superserve.supernet.packed_store import PackRecord
 
-if TYPE_CHECKING:
-    from superserve.serving.router import Router
+
+class Planned(Protocol):
+    """What serves a model, as far as plans and counts go: a `superserve.serving.router.Router`, or a simulated one."""
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """What decides."""
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """What counts rows and answers by subnet."""
+
+    def replan(self, policies: Sequence[Policy]) -> None:
+        """See `Scheduler.replan`."""
+
 
 #: A subnet of a model, by the pool's number and the front index.
 Key = tuple[int, int]
@@ -21,20 +35,19 @@ Key = tuple[int, int]
 class PackedModel:
     """A model on the packed engine.
 
-    ``number`` is the pool's; ``ids`` names its subnets in front order. ``times`` is what they take, ``task`` packs the
-    first of them, ``kept`` is what is packed already. ``policy`` and ``timeout_action`` are those that ``router``
+    ``number`` is the pool's; ``ids`` names its subnets in front order. ``times`` is what they take, ``kept`` is what is
+    packed already. ``policy`` and ``timeout_action`` are those that ``router``
     serves it with. ``weights`` tells the bytes of the one copy, in a file that workers may still have to write.
     """
 
     number: int
     ids: tuple[str, ...]
     times: FastTimes
-    task: PackTask
     policy: str
     timeout_action: TimeoutAction
     kept: Mapping[int, PackRecord]
     weights: Callable[[], int]
-    router: "Router"
+    router: Planned
     resident: frozenset[int] = frozenset()
     """As it is planned."""
     packing: int | None = None
@@ -47,6 +60,7 @@ class PackedModel:
     _answered: dict[int, int] = field(default_factory=dict)
     """By subnets while they were resident."""
     _records: dict[int, PackRecord] = field(default_factory=dict)
+    _sizes: dict[int, int] = field(default_factory=dict)
     _seen: list[tuple[int, int]] = field(default_factory=list)
     """Rows and requests of each subnet, when they were last looked at."""
     _used: dict[Key, int] = field(default_factory=dict)
@@ -85,11 +99,11 @@ class PackedModel:
         used, self._used = self._used, {}
         return used
 
-    def built(self, subnet: int, record: PackRecord) -> None:
-        """A subnet has been packed, or found packed."""
+    def built(self, subnet: int, record: PackRecord, nbytes: int) -> None:
+        """A subnet has been packed, or found packed, and takes so much while it is resident."""
         self.packed += 1
         self.times.built(subnet, record)
-        self._records[subnet] = record
+        self._records[subnet], self._sizes[subnet] = record, nbytes
         self.failed.pop(subnet, None)
 
     def report(self, mapped: Collection[int], budget: int) -> ResidencyReport:
@@ -114,6 +128,7 @@ class PackedModel:
         return SubnetReport.of(
             self.ids[subnet],
             self._records.get(subnet),
+            self._sizes.get(subnet),
             "resident" if subnet in mapped else "packing" if subnet == self.packing else None,
             answered=self._answered.get(subnet, 0),
             failure=self.failed.get(subnet),

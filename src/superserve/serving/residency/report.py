@@ -30,6 +30,7 @@ class SubnetReport(msgspec.Struct, frozen=True, kw_only=True):
         cls,
         name: str,
         record: PackRecord | None,
+        nbytes: int | None,
         state: SubnetState | None = None,
         *,
         answered: int = 0,
@@ -40,6 +41,7 @@ class SubnetReport(msgspec.Struct, frozen=True, kw_only=True):
         Args:
             name: its id.
             record: what is known of it if it has been packed.
+            nbytes: see above.
             state: if it is resident or being packed.
             answered: see above.
             failure: why it could not be packed, or not be mapped.
@@ -48,7 +50,7 @@ class SubnetReport(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             id=name,
             state=state or ("refused" if reason else "not packed" if record is None else "packed"),
-            nbytes=None if record is None else record.nbytes,
+            nbytes=nbytes,
             answered=answered,
             reason=reason,
         )

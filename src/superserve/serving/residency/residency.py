@@ -10,11 +10,11 @@ import msgspec
 from superserve.clock import NS_PER_MS, Clock, Timer
 from superserve.errors import WorkerError
 from superserve.serving.pool import ResidentPool
-from superserve.serving.residency.packed_model import Key, PackedModel
+from superserve.serving.residency.pack_task import PackTask
+from superserve.serving.residency.packed_model import PackedModel
 from superserve.serving.residency.packer import Packs
-from superserve.serving.residency.report import ResidencyReport, gains_nothing
-from superserve.serving.residency.resident_set import ResidentSet
-from superserve.supernet.packed_store import PackRecord
+from superserve.serving.residency.report import ResidencyReport
+from superserve.serving.residency.steps import ResidencySteps, Steps
 
 if TYPE_CHECKING:
     from superserve.serving.router import Router
@@ -26,13 +26,10 @@ LOOK_NS: Final = 500 * NS_PER_MS
 
 
 class Residency:
-    """Packs subnets, has workers map and drop them, and has schedulers plan accordingly.
+    """Does what `ResidencySteps` decide: packs subnets, and has workers map and drop them.
 
-    What is served never waits for any of it. Subnets are packed one at a time in a process of the lowest priority, with
-    as long a rest after it as it took. Workers map and drop between two batches, in milliseconds. Plans follow: to a
-    faster one when every worker has said that it has mapped a subnet, to a slower one before any is told to drop it,
-    and only when no request that waits would lose the fastest subnet that it was admitted by (`Scheduler.bears`); until
-    then the subnet stays. So the budget is kept at all times: what comes is mapped when what goes is gone.
+    What is served never waits for any of it. Subnets are packed in a process of the lowest priority; workers map and
+    drop between two batches, in milliseconds.
 
     Args:
         pool: the workers, of all models.
@@ -45,49 +42,45 @@ class Residency:
         self._pool = pool
         self._packs = packs
         self._clock = clock
-        self._set: ResidentSet[Key] = ResidentSet(budget)
-        self._models: dict[int, PackedModel] = {}
-        self._mapped: frozenset[Key] = frozenset()
-        """What may be mapped somewhere."""
+        self._steps = ResidencySteps(clock, budget)
+        self._tasks: dict[int, PackTask] = {}
+        """By the pool's number of a model: what packs its first subnet."""
         self._begun = False
         self._timer: Timer | None = None
         self._packing: asyncio.Task[None] | None = None
         self._changing: asyncio.Task[None] | None = None
-        self._rest_until_ns = 0
 
-    def add(self, model: PackedModel) -> None:
-        """A model comes, before its router is started."""
-        self._models[model.number] = model
-        self._set.add(model.front, model.times.row_ns())
-        for subnet, record in model.kept.items():
-            self._built(model, subnet, record)
+    def add(self, model: PackedModel, task: PackTask) -> None:
+        """A model comes, before its router is started; the task packs its first subnet."""
+        self._tasks[model.number] = task
+        self._steps.add(model)
         if self._begun and self._timer is None:
             self._look_again()
 
     def remove(self, router: "Router") -> None:
         """A model goes, whose workers have no batch of it any more; nothing happens if it is on another engine."""
-        for model in [model for model in self._models.values() if model.router is router]:
-            self._mapped -= {*model.front}
-            self._set.remove(model.front)
-            del self._models[model.number]
+        for number in self._steps.remove(router):
+            del self._tasks[number]
 
     def report(self, router: "Router") -> ResidencyReport | None:
         """What is resident of a model; None if it is on another engine."""
-        model = next((model for model in self._models.values() if model.router is router), None)
-        if model is None:
-            return None
-        return model.report(self._mapped_of(model), self._set.budget)
+        return self._steps.report(router)
 
     async def begin(self) -> None:
         """Have what is packed already resident from the start; before the workers are started."""
-        await self._change(self._set.wanted(self._clock.now_ns(), ()))
+        steps = self._steps.change()
+        if steps is not None:
+            await self._change(steps)
 
     async def go_on(self) -> None:
-        """See what the workers have mapped, which have been started, and look from now on at what is used."""
-        for model in self._models.values():
-            await self._settle(model, model.resident)
+        """See what the workers have mapped, which have been started, and look from now on at what is used.
+
+        Raises:
+            WorkerError: if that cannot be known.
+        """
+        await self._do(self._steps.check())
         self._begun = True
-        if self._models:
+        if self._steps.models:
             self._look_again()
 
     async def stop(self) -> None:
@@ -103,111 +96,59 @@ class Residency:
 
     def look(self) -> None:
         """Look at what was used, and begin what there is to do."""
-        now_ns = self._clock.now_ns()
-        self._set.observe(now_ns, {key: rows for model in self._models.values() for key, rows in model.used().items()})
-        if self._packing is None and now_ns >= self._rest_until_ns:
-            key = self._set.next_to_pack(now_ns, self._mapped)
-            if key is not None:
-                self._packing = _start(self._pack(self._models[key[0]], key[1]))
+        self._steps.look()
+        if self._packing is None:
+            found = self._steps.next_to_pack()
+            if found is not None:
+                model, subnet = found
+                task = msgspec.structs.replace(self._tasks[model.number], subnet=subnet)
+                self._packing = _start(self._pack(model, task))
         if self._changing is None:
-            wanted = self._set.wanted(now_ns, self._mapped)
-            if wanted != self._mapped or not all(
-                model.resident == self._mapped_of(model) for model in self._models.values()
-            ):
-                self._changing = _start(self._change(wanted))
+            steps = self._steps.change()
+            if steps is not None:
+                self._changing = _start(self._change(steps))
 
     def _look_again(self) -> None:
         def look() -> None:
             self._timer = None
             self.look()
-            if self._models:
+            if self._steps.models:
                 self._look_again()
 
         self._timer = self._clock.call_at(self._clock.now_ns() + LOOK_NS, look)
 
-    def _mapped_of(self, model: PackedModel) -> frozenset[int]:
-        return frozenset(subnet for number, subnet in self._mapped if number == model.number)
-
-    async def _pack(self, model: PackedModel, subnet: int) -> None:
-        began_ns = self._clock.now_ns()
-        model.packing = subnet
-        _logger.info("packing subnet %s in the background", model.ids[subnet])
+    async def _pack(self, model: PackedModel, task: PackTask) -> None:
         try:
-            record = await self._packs.pack(msgspec.structs.replace(model.task, subnet=subnet))
+            record = await self._packs.pack(task)
         except WorkerError as error:
-            self._failed(model, subnet, f"cannot be packed: {error}")
+            self._steps.failed(model, task.subnet, f"cannot be packed: {error}")
         else:
-            self._built(model, subnet, record)
+            self._steps.packed(model, task.subnet, record)
         finally:
-            model.packing = None
-            self._rest_until_ns = 2 * self._clock.now_ns() - began_ns
+            self._steps.packing_ended(model)
             self._packing = None
 
-    async def _change(self, wanted: frozenset[Key]) -> None:
-        """Bring what is mapped nearer to what is wanted: first what goes, then what comes, as far as it fits."""
+    async def _change(self, steps: Steps) -> None:
         try:
-            for step in (self._drop, self._take):
-                for model in list(self._models.values()):
-                    await step(model, frozenset(subnet for number, subnet in wanted if number == model.number))
+            await self._do(steps)
         except WorkerError as error:  # the pool stops, or a model has gone
             _logger.warning("what is resident could not be changed: %s", error)
         finally:
             self._changing = None
 
-    async def _drop(self, model: PackedModel, wanted: frozenset[int]) -> None:
-        mapped = self._mapped_of(model)
-        staying = mapped & wanted
-        if staying == mapped or not (model.resident <= staying or model.plan(model.resident & staying)):
-            return  # nothing goes, or it does later, when nobody waits for it
-        _logger.info("giving up packed subnets: %s", model.names(mapped - staying))
-        model.evictions += len(mapped - staying)
-        self._set.evicted(self._clock.now_ns())
-        await self._settle(model, staying)
-
-    async def _take(self, model: PackedModel, wanted: frozenset[int]) -> None:
-        mapped = self._mapped_of(model)
-        coming = {(model.number, subnet) for subnet in wanted - mapped}
-        if coming and self._set.size(self._mapped | coming) <= self._set.budget:
-            self._mapped |= coming  # from here on it may be mapped somewhere
-            await self._settle(model, mapped | wanted)
-        if model.resident != self._mapped_of(model) and model.plan(self._mapped_of(model)):
-            _logger.info("packed subnets are resident: %s", model.names(model.resident) or "none")
-
-    async def _settle(self, model: PackedModel, subnets: frozenset[int]) -> None:
-        """Have the workers map these subnets, and take note of those that they have mapped.
+    async def _do(self, steps: Steps) -> None:
+        """Have workers map what the steps say, one after the other.
 
         Raises:
-            WorkerError: if that cannot be known.
+            WorkerError: if it cannot be known what is mapped.
         """
-        found = frozenset(await self._pool.reside(model.number, sorted(subnets)))
-        if model.number not in self._models:  # it has gone meanwhile
-            return
-        keys = {(model.number, subnet) for subnet in found}
-        self._mapped = frozenset(key for key in self._mapped if key[0] != model.number) | keys
-        self._set.settled(keys)
-        for subnet in found:
-            model.failed.pop(subnet, None)
-        for subnet in sorted(subnets - found):
-            self._failed(model, subnet, "cannot be mapped by every worker: see their output")
-        if not model.resident <= found:  # it runs slower already, whoever waits for it
-            model.plan(model.resident & found, whatever_waits=True)
-
-    def _built(self, model: PackedModel, subnet: int, record: PackRecord) -> None:
-        if model.number not in self._models:
-            return
-        model.built(subnet, record)
-        if record.is_faster:
-            self._set.built((model.number, subnet), record.nbytes)
-        else:
-            self._set.is_no_faster((model.number, subnet))
-            _logger.info("subnet %s %s", model.ids[subnet], gains_nothing(record))
-
-    def _failed(self, model: PackedModel, subnet: int, why: str) -> None:
-        if model.number in self._models:
-            model.failures += 1
-            model.failed[subnet] = why
-            self._set.failed((model.number, subnet), self._clock.now_ns())
-            _logger.warning("subnet %s %s", model.ids[subnet], why)
+        wanted = next(steps, None)
+        while wanted is not None:
+            found = frozenset(await self._pool.reside(wanted.model, sorted(wanted.subnets)))
+            try:
+                wanted = steps.send(found)
+            except StopIteration:
+                return
 
 
 def _start(work: Coroutine[None, None, None]) -> "asyncio.Task[None]":

@@ -189,12 +189,8 @@ async def send(name: str, folder: ModelFolder, url: str) -> Run:
             row = number % IMAGES
             sent_ns = monotonic_ns()
             try:
-                reply = await client.infer(
-                    MODEL,
-                    {folder.config.inputs[0].name: images[row : row + 1]},
-                    slo_ms=SLO_MS,
-                    min_accuracy=floors[number],
-                )
+                inputs = {folder.config.inputs[0].name: images[row : row + 1]}
+                reply = await client.infer(MODEL, inputs, slo_ms=SLO_MS, min_accuracy=floors[number])
             except SuperServeError:
                 return
             found.latency_ms[number] = round((monotonic_ns() - sent_ns) / NS_PER_MS, 2)
@@ -209,14 +205,14 @@ async def send(name: str, folder: ModelFolder, url: str) -> Run:
     return found
 
 
-def load(folder: ModelFolder) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def load(folder: ModelFolder) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64], list[float]]:
     """Images, and of each request when it is sent, in seconds, and its accuracy floor, in per cent."""
     rng = np.random.default_rng(0)
     images = np.asarray(folder.example_inputs(IMAGES, rng)[0])
     seconds = PHASE_S * len(SUBNETS)
     at_s = np.sort(rng.uniform(0, seconds, round(RATE * seconds))).round(3)
-    asked = np.array([folder.front.subnets[subnet].accuracy for subnet in SUBNETS])
-    return images, at_s, asked[(at_s / PHASE_S).astype(int).clip(max=len(SUBNETS) - 1)]
+    phases = (at_s / PHASE_S).astype(int).clip(max=len(SUBNETS) - 1)
+    return images, at_s, [folder.front.subnets[SUBNETS[phase]].accuracy for phase in phases.tolist()]
 
 
 def metrics(url: str) -> dict[str, float]:

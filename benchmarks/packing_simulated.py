@@ -57,7 +57,7 @@ def moving(folder: ModelFolder, profile: Profile, records: Mapping[int, PackReco
     """The load of ``packing.py``: every five seconds another subnet is asked for; half of them were packed before."""
     _, at_s, floors = load(folder)
     arrival_ns = np.round(at_s * NS_PER_S).astype(np.int64)
-    trace = Trace("moving", arrival_ns, min_accuracy=floors)
+    trace = Trace("moving", arrival_ns, min_accuracy=np.array(floors))
     yield "| budget | beside the weights | packed at the end | answered packed | p50 ms | p99 ms | late | evictions |"
     yield "|---|---|---|---|---|---|---|---|"
     for name in BUDGETS:

@@ -9,12 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from subnetact.families import request
-from subnetact.static import Arrays, Run, StaticSubnet, static_subnet
+from subnetact.static import Arrays, Run
 from superserve.model_folder import ModelFolder
 from superserve.supernet.aot import EXAMPLE_ROWS, compile_module
 from superserve.supernet.compiled import CompiledModule, module_tensors
 from superserve.supernet.engine import as_tensor
 from superserve.supernet.hub import load_supernet
+from superserve.supernet.runtimes.export import StaticSubnet, static_subnet
 
 
 def build(folder: ModelFolder, scratch: Path) -> None:

@@ -1,6 +1,5 @@
 """Latency of a subnet inside the supernet, extracted, and in static runtimes; side by side, per subnet and batch."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,21 +9,14 @@ import torch
 from subnetact import extracted, supernets
 from subnetact.families import Case, folder_of, request
 from subnetact.progress import Progress
-from subnetact.static import (
-    NOT_INSTALLED,
-    RUNTIMES,
-    Run,
-    export_onnx,
-    installed,
-    onnxruntime_session,
-    openvino_session,
-    static_subnet,
-)
+from subnetact.static import Run, export, missing, sessions
 from subnetact.subset import with_subnets
 from subnetact.timing import Spread, interleaved, one_thread_on_one_core
 from superserve.model_folder import ModelFolder
 from superserve.supernet.hub import load_supernet
 from superserve.supernet.network import Supernet
+from superserve.supernet.runtimes.export import static_subnet
+from superserve.supernet.runtimes.installed import installed
 
 BATCHES: Final = (1, 16)
 
@@ -52,8 +44,7 @@ def measure(one: Case, scratch: Path, *, quick: bool, progress: Progress) -> dic
             _check_agreement(runs)
             for name, spread in interleaved(runs, budget_s).items():
                 rows.append(_row(supernet, index, batch, name, spread))
-    missing = {name: NOT_INSTALLED for name in RUNTIMES if not installed(name)}
-    return {"rows": rows, "missing": missing, "compile_s": compile_s, "compiled_subnets": len(folder.front.subnets)}
+    return {"rows": rows, "missing": missing(), "compile_s": compile_s, "compiled_subnets": len(folder.front.subnets)}
 
 
 def _measured(one: Case, scratch: Path, *, quick: bool) -> tuple[ModelFolder, float]:
@@ -72,21 +63,10 @@ def _statics(folder: ModelFolder, supernet: Supernet, index: int, scratch: Path)
     found: dict[str, Run] = {"extracted eager fp32": plain.run}
     found["extracted eager bf16"] = static_subnet(supernet, index, torch.bfloat16).run
     found["extracted compiled fp32"] = extracted.load(folder, index, plain, scratch)
-    if any(installed(runtime) for runtime in RUNTIMES):
-        names = [tensor.name for tensor in supernet.config.inputs]
-        path = export_onnx(plain, names, request(supernet.config, 2), scratch / "latency.onnx")
-        found |= dict(sessions(path))
-        path.unlink()
+    if installed("float32"):
+        export(plain, supernet.config, scratch / "latency")
+        found |= dict(sessions(scratch / "latency"))
     return found
-
-
-def sessions(path: Path) -> Iterator[tuple[str, Run]]:
-    """The static runtimes that are installed here, by name, on an exported subnet."""
-    if installed("onnxruntime"):
-        yield "onnxruntime fp32", onnxruntime_session(path)
-    if installed("openvino"):
-        yield "openvino fp32", openvino_session(path)
-        yield "openvino bf16", openvino_session(path, "bf16")
 
 
 def _bound(run: Any, index: int, inputs: Any) -> Any:  # noqa: ANN401 (an engine's method)

@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 
 from subnetact.families import Case, folder_of
 from subnetact.progress import Progress
-from subnetact.static import static_subnet
 from superserve.model_folder import ModelFolder
 from superserve.supernet.hub import load_supernet
+from superserve.supernet.runtimes.export import static_subnet
 
 WORKERS: Final = (1, 2, 4)
 MODES: Final = ("supernet", "zoo", "reloading")

@@ -13,10 +13,11 @@ from typing import Any, Final
 import torch
 
 from subnetact.families import request
-from subnetact.static import StaticSubnet, empty_subnet, load_private
+from subnetact.static import empty_subnet, load_private
 from superserve.model_folder import ModelFolder
 from superserve.supernet.engine import EagerEngine
 from superserve.supernet.hub import load_supernet
+from superserve.supernet.runtimes.export import StaticSubnet
 
 Arrays = list[Any]
 

@@ -1,6 +1,5 @@
-"""The packed engine, and compiled code that it may be on top of, beside the static runtimes at equal precision."""
+"""The packed engine, compiled code that it may be on top of, and static runtimes, beside it and within it."""
 
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -11,20 +10,24 @@ import torch
 
 from subnetact import supernets
 from subnetact.families import Case, folder_of, request
-from subnetact.latency import sessions
 from subnetact.progress import Progress
-from subnetact.static import NOT_INSTALLED, RUNTIMES, Arrays, Run, export_onnx, installed, static_subnet
+from subnetact.static import Arrays, Run, export, missing, sessions
 from subnetact.subset import with_subnets
 from subnetact.supernets import SHORT, dtypes
 from subnetact.timing import interleaved, one_thread_on_one_core
 from superserve.engine import Engine
 from superserve.model_folder import ModelFolder
+from superserve.serving.residency.pack_process import pack
+from superserve.serving.residency.pack_task import PackTask
 from superserve.supernet.compiled import CompiledEngine
-from superserve.supernet.engine import EagerEngine, as_tensor
+from superserve.supernet.engine import EagerEngine
 from superserve.supernet.hub import load_supernet
-from superserve.supernet.packed.build import build_packed
-from superserve.supernet.packed.module import PackedModule, SharedParts
-from superserve.supernet.reduced import load_supernet_in
+from superserve.supernet.packed.program import WEIGHTS_FILE
+from superserve.supernet.packed_engine import Loader, Module, PackedEngine
+from superserve.supernet.packed_store import pack_path
+from superserve.supernet.runtimes.contest import PROGRAM
+from superserve.supernet.runtimes.export import static_subnet
+from superserve.supernet.runtimes.installed import installed
 
 BATCHES: Final = (1, 8)
 _SUBNETS: Final = 3
@@ -33,23 +36,13 @@ _SUBNETS: Final = 3
 def measure(one: Case, scratch: Path, *, quick: bool, progress: Progress) -> dict[str, Any]:
     """Rows of (subnet, batch, alternative), and what packing the subnets took."""
     folder = _measured(one, scratch, quick=quick)
-    packed = {dtype: list(_pack(folder, dtype, scratch, progress)) for dtype in dtypes()}
+    packing = {SHORT[dtype]: list(_pack(folder, dtype, progress)) for dtype in dtypes()}
     supernets.build(folder, progress)
     one_thread_on_one_core()
-    supernet, eager = load_supernet(folder), EagerEngine.load(folder)
-    compiled = {dtype: CompiledEngine.load(folder, dtype) for dtype in dtypes()}
-    shared = {dtype: SharedParts.of(folder, load_supernet_in(folder, dtype)) for dtype in dtypes()}
-    names = [tensor.name for tensor in folder.config.inputs]
+    alternatives = _Alternatives(folder, scratch / "packed")
     rows = []
     for index, record in enumerate(folder.front.subnets):
-        path = export_onnx(static_subnet(supernet, index), names, request(folder.config, 2), scratch / "packed.onnx")
-        runs: dict[str, Run] = {"eager fp32": _on(eager, index)}
-        for dtype in dtypes():
-            runs[f"compiled {SHORT[dtype]}"] = _on(compiled[dtype], index)
-            module = PackedModule.load(_path(folder, index, dtype, scratch), shared[dtype])
-            runs[f"packed {SHORT[dtype]}"] = _runner(module, folder)
-        runs |= dict(sessions(path))
-        path.unlink()
+        runs = alternatives.of(index)
         for batch in BATCHES:
             progress.step(f"packed, {one.name}, subnet {record.id}, batch {batch}")
             inputs = request(folder.config, batch)
@@ -58,8 +51,40 @@ def measure(one: Case, scratch: Path, *, quick: bool, progress: Progress) -> dic
                 {"subnet": record.id, "batch": batch, "alternative": name, **spread.json()}
                 for name, spread in timed.items()
             ]
-    missing = {name: NOT_INSTALLED for name in RUNTIMES if not installed(name)}
-    return {"rows": rows, "missing": missing, "packing": {SHORT[dtype]: found for dtype, found in packed.items()}}
+    return {"rows": rows, "missing": missing(), "packing": packing}
+
+
+class _Alternatives:
+    """What runs the subnets of a folder, all of which are packed.
+
+    Args:
+        folder: the model.
+        scratch: where subnets are exported to.
+    """
+
+    def __init__(self, folder: ModelFolder, scratch: Path) -> None:
+        self._folder = folder
+        self._scratch = scratch
+        self._supernet = load_supernet(folder)
+        self._eager = {dtype: EagerEngine.load(folder, dtype) for dtype in dtypes()}
+        self._compiled = {dtype: CompiledEngine.load(folder, dtype) for dtype in dtypes()}
+        self._packed = {dtype: PackedEngine.load(folder, engine) for dtype, engine in self._eager.items()}
+        self._loaders = {dtype: Loader.of(folder, dtype) for dtype in dtypes()}
+
+    def of(self, index: int) -> dict[str, Run]:
+        """By name: what runs a subnet; the packed engine as it serves it, and its program alone."""
+        runs: dict[str, Run] = {"eager fp32": _on(self._eager["float32"], index)}
+        for dtype in dtypes():
+            short, path = SHORT[dtype], pack_path(self._folder, dtype, index)
+            runs[f"compiled {short}"] = _on(self._compiled[dtype], index)
+            runs[f"packed {short}"] = _logits(self._loaders[dtype].module(PROGRAM, path))
+            if installed(dtype):
+                self._packed[dtype].reside([index])
+                runs[f"packed + runtimes {short}"] = _on(self._packed[dtype], index)
+        if installed("float32"):
+            export(static_subnet(self._supernet, index), self._folder.config, self._scratch)
+            runs |= dict(sessions(self._scratch))
+        return runs
 
 
 def _measured(one: Case, scratch: Path, *, quick: bool) -> ModelFolder:
@@ -69,33 +94,32 @@ def _measured(one: Case, scratch: Path, *, quick: bool) -> ModelFolder:
     return with_subnets(whole, indices, scratch / f"{one.name}-packed-{len(indices)}")
 
 
-def _pack(folder: ModelFolder, dtype: str, scratch: Path, progress: Progress) -> Iterator[dict[str, float]]:
+def _pack(folder: ModelFolder, dtype: str, progress: Progress) -> Iterator[dict[str, Any]]:
     """Pack each subnet, one after the other, in a process of its own as a server does."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         for number in range(len(folder.front.subnets)):
             progress.say(f"{folder.config.name} in {SHORT[dtype]}: packing {number}")
-            path = _path(folder, number, dtype, scratch)
-            yield pool.submit(_pack_one, folder.path, number, dtype, path).result()
+            yield pool.submit(_pack_one, folder.path, number, dtype).result()
 
 
-def _pack_one(folder: Path, subnet: int, dtype: str, path: Path) -> dict[str, float]:
+def _pack_one(path: Path, subnet: int, dtype: str) -> dict[str, Any]:
     torch.set_num_threads(1)
-    began_s = time.perf_counter()
-    nbytes = build_packed(ModelFolder(folder), subnet, dtype, path).nbytes
-    return {"seconds": round(time.perf_counter() - began_s, 1), "mb": round(nbytes / 1e6, 2)}
+    folder = ModelFolder(path)
+    record = pack(
+        PackTask(folder=str(path), bundled=False, engine=EagerEngine.name, dtype=dtype, subnet=subnet, background=False)
+    )
+    program_bytes = (pack_path(folder, dtype, subnet) / WEIGHTS_FILE).stat().st_size
+    return {
+        "seconds": record.seconds,
+        "mb": round(program_bytes / 1e6, 2),
+        "mapped_mb": round(record.nbytes / 1e6, 2),
+        "each_mb": round(record.nbytes_each / 1e6, 2),
+        "runs": {str(rows): record.module(rows) or record.behind for rows in record.batches},
+    }
 
 
-def _path(folder: ModelFolder, subnet: int, dtype: str, scratch: Path) -> Path:
-    return scratch / f"{folder.config.name}-{folder.model_hash[:8]}-packed-{subnet}-{dtype}"
-
-
-def _runner(module: PackedModule, folder: ModelFolder) -> Run:
-    datatypes = [tensor.datatype for tensor in folder.config.inputs]
-
-    def run(arrays: Arrays) -> object:
-        return module.run([as_tensor(*item) for item in zip(arrays, datatypes, strict=True)])[0].numpy()
-
-    return run
+def _logits(module: Module) -> Run:
+    return lambda arrays: module.run(arrays)[0]
 
 
 def _on(engine: Engine, subnet: int) -> Run:

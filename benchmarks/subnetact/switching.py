@@ -8,24 +8,18 @@ from typing import Any, Final
 
 import numpy as np
 
-from subnetact.families import Case, folder_of, request
+from subnetact.families import Case, folder_of
 from subnetact.memory import six_points, write_zoo
 from subnetact.progress import Progress
-from subnetact.static import (
-    RUNTIMES,
-    empty_subnet,
-    export_onnx,
-    installed,
-    load_private,
-    onnxruntime_session,
-    openvino_session,
-    static_subnet,
-)
+from subnetact.static import empty_subnet, export, load_private
 from subnetact.timing import Spread, one_thread_on_one_core, timed_us
 from superserve.model_folder import ModelFolder
 from superserve.supernet.actuator import Actuator
 from superserve.supernet.hub import load_supernet
 from superserve.supernet.network import Supernet
+from superserve.supernet.runtimes.export import static_subnet
+from superserve.supernet.runtimes.installed import installed
+from superserve.supernet.runtimes.sessions import open_session
 
 _ACTUATIONS: Final = 4000
 _LOADS: Final = 7
@@ -46,7 +40,6 @@ def measure(one: Case, scratch: Path, *, quick: bool, progress: Progress) -> dic
         rounds = 2 if quick else _LOADS
         for name, spread in _in_turns(ways, rounds).items():
             rows.append({"way": name, "subnet": folder.front.subnets[index].id, **spread.json()})
-        (scratch / "switch.onnx").unlink(missing_ok=True)
     return {"rows": rows}
 
 
@@ -70,14 +63,11 @@ def _ways(
         "load extracted, warm cache": (lambda: load_private(empty, file), False),
         "load extracted, cold cache": (lambda: load_private(empty, file), True),
     }
-    if any(installed(runtime) for runtime in RUNTIMES):
-        names = [tensor.name for tensor in supernet.config.inputs]
-        subnet = static_subnet(supernet, index)
-        path = export_onnx(subnet, names, request(supernet.config, 2), scratch / "switch.onnx")
-        if installed("onnxruntime"):
-            ways["onnxruntime session"] = (lambda: onnxruntime_session(path), False)
-        if installed("openvino"):
-            ways["openvino session"] = (lambda: openvino_session(path), False)
+    runtimes = installed("float32")
+    if runtimes:
+        export(static_subnet(supernet, index), supernet.config, scratch / "switch")
+    for runtime in runtimes:
+        ways[f"{runtime} session"] = (partial(open_session, runtime, "float32", scratch / "switch"), False)
     return ways
 
 

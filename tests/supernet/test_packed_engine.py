@@ -3,17 +3,21 @@
 from collections.abc import Sequence
 from typing import Any
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
+from hypothesis import given
 
 from superserve.errors import ModelFolderError
 from superserve.model_folder import TensorSpec
 from superserve.supernet.packed_engine import Mapped, PackedEngine
 from superserve.supernet.packed_store import PackRecord
+from superserve.supernet.runtimes.contest import PROGRAM
 
 ROWS = np.ones((2, 3), np.float32)
+
+#: By what runs a subnet.
+ANSWERS = {PROGRAM: 0, "openvino": 10}
 
 
 class Behind:
@@ -32,17 +36,17 @@ class Behind:
 
 
 class Module:
-    """Answers with the number of its subnet."""
+    """Answers with the number of its subnet, plus what tells it from others of the same subnet."""
 
-    def __init__(self, subnet: int, log: list[str]) -> None:
-        self._subnet, self._log = subnet, log
+    def __init__(self, subnet: int, log: list[str], answer: int = 0) -> None:
+        self._subnet, self._log, self._answer = subnet, log, subnet + answer
         log.append(f"map {subnet}")
 
-    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+    def run(self, inputs: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
         self._log.append(f"run {self._subnet} on {len(inputs[0])}")
         if self._subnet == 2:
             raise RuntimeError("an operator that this processor lacks")
-        return [torch.full_like(inputs[0], self._subnet)]
+        return [np.full_like(inputs[0], self._answer)]
 
     def close(self) -> None:
         self._log.append(f"close {self._subnet}")
@@ -58,7 +62,8 @@ class Bench:
         def load(subnet: int) -> Mapped:
             if subnet in missing:
                 raise ModelFolderError("gone")
-            return Mapped(Module(subnet, self.log), record)
+            names = (PROGRAM,) if record is None else record.modules
+            return Mapped({name: Module(subnet, self.log, ANSWERS[name]) for name in names}, record)
 
         self.engine = PackedEngine(self.behind, load, [TensorSpec("x", "FP32", (-1, 3))])
 
@@ -112,3 +117,62 @@ def test_each_batch_of_a_resident_subnet_runs_where_it_was_faster() -> None:
 def test_a_subnet_is_worth_memory_by_what_it_saves_where_it_runs(ratios: tuple[float, ...], worth: bool) -> None:
     record = PackRecord(subnet="b", nbytes=1, seconds=0.5, behind="eager", batches=(1, 4, 8), ratios=ratios, sha256={})
     assert record.is_faster == worth
+
+
+def test_each_batch_runs_in_the_program_the_runtime_or_behind_whichever_was_fastest() -> None:
+    record = PackRecord(
+        subnet="b",
+        nbytes=1,
+        nbytes_each=7,
+        seconds=0.5,
+        behind="eager",
+        batches=(1, 4, 8),
+        ratios=(0.5, 1.1, 0.7),
+        runs=("openvino", "openvino", PROGRAM),
+        runtimes={"openvino": "1"},
+        sha256={},
+    )
+    assert record.modules == ("openvino", PROGRAM)
+    bench = Bench(record=record)
+    assert bench.engine.reside([1]) == (1,)
+    assert bench.log == ["map 1", "map 1", "run 1 on 1", "run 1 on 1"]  # both are tried before a request runs them
+    outputs = {rows: bench.engine.run(1, [np.ones((rows, 3), np.float32)])[0].max() for rows in (1, 2, 4, 8, 16)}
+    assert outputs == {1: 11, 2: 0, 4: 0, 8: 1, 16: 1}
+    bench.engine.reside([])
+    assert bench.log[-2:] == ["close 1", "close 1"]
+
+
+def test_a_runtime_takes_memory_in_every_worker_a_program_once() -> None:
+    record = PackRecord(
+        subnet="b", nbytes=5, nbytes_each=7, seconds=0.5, behind="eager", batches=(1,), ratios=(0.5,), sha256={}
+    )
+    assert [record.nbytes_on(workers) for workers in (1, 3)] == [12, 26]
+
+
+VERSIONS = st.dictionaries(st.sampled_from(["onnxruntime", "openvino"]), st.sampled_from(["1", "2"]))
+
+
+@given(used=VERSIONS, others=VERSIONS, wanted=VERSIONS)
+def test_a_pack_fits_what_it_was_tried_on_and_runs_on_nothing_else(
+    used: dict[str, str], others: dict[str, str], wanted: dict[str, str]
+) -> None:
+    tried = {**others, **used}
+    record = PackRecord(
+        subnet="b",
+        nbytes=5,
+        seconds=0.5,
+        behind="eager",
+        batches=(1,),
+        ratios=(0.5,),
+        runtimes=used,
+        tried=tried,
+        sha256={},
+    )
+    assert record.fits(tried)
+    if record.fits(wanted):
+        assert all(tried.get(name) == version for name, version in wanted.items())
+        assert all(wanted.get(name) == version for name, version in used.items())
+    else:
+        assert any(tried.get(name) != version for name, version in wanted.items()) or any(
+            wanted.get(name) != version for name, version in used.items()
+        )

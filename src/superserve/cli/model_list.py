@@ -68,7 +68,7 @@ def _kept_here(folder: "ModelFolder") -> tuple[int, "list[SubnetReport]"]:
     front = []
     for number, subnet in enumerate(folder.front.subnets):
         record = records.get(number)
-        front.append(SubnetReport.of(subnet.id, record, None if record is None else record.nbytes))
+        front.append(SubnetReport.of(subnet.id, record, None if record is None else record.nbytes_on(1)))
     return weights_nbytes(folder, choice.dtype), front
 
 

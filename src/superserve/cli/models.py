@@ -132,6 +132,13 @@ def compile_subnets(
 def pack(
     model: ModelName,
     dtype: DtypeWish = "auto",
+    runtimes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Static runtimes to try subnets on, too: onnxruntime,openvino or none; default: what is installed.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Pack even what is kept already.")] = False,
     json_file: JsonFile = None,
 ) -> None:
@@ -140,32 +147,40 @@ def pack(
     from superserve.model_folder import ModelFolder
     from superserve.serving.choice import choose_engine
     from superserve.serving.residency.pack_ahead import pack_model
+    from superserve.supernet.runtimes.installed import chosen
     from superserve.supernet.weights_file import weights_nbytes
     from superserve.tables import print_table, write_rows
 
     folder = ModelFolder.resolve(model)
     choice = choose_engine(folder, engine="packed", dtype=dtype)
+    names = None if runtimes is None else [name for name in runtimes.split(",") if name != "none"]
     with end_on_sigterm(), progress_bar("pack") as advance:
-        ahead = pack_model(folder, choice, force=force, report=advance)
+        ahead = pack_model(folder, choice, runtimes=[*chosen(names, choice.dtype)], force=force, report=advance)
     rows = [
         [
             record.subnet,
             told(record.nbytes),
+            told(record.nbytes_each),
             record.seconds,
             *(f"{record.ratios[place]:.2f}" for place in (0, -1)),
+            _runs(record, choice.fallback),
         ]
         for record in ahead.records.values()
     ]
     columns = (
         "subnet",
         "beside the weights",
+        "in each worker",
         "seconds to pack",
         f"time over {choice.fallback}'s, one row",
         "largest batch",
+        "rows, and what runs them",
     )
     print_table(out, f"Packed subnets of {model}, {choice.dtype}", columns, rows)
     for name, reason in ahead.refused.items():
         err.print(f"not packed, and left to {choice.fallback}: {name}: {reason}")
+    for (name, reason), subnets in _left(ahead.records.values()).items():
+        err.print(f"not run on {name}: {', '.join(subnets)}: {reason}", highlight=False, soft_wrap=True)
     weights = weights_nbytes(folder, choice.dtype)
     write_rows(json_file, rows=[*ahead.records.values()], refused=ahead.refused, weights_bytes=weights)
 
@@ -251,6 +266,23 @@ def evaluate(
     for reason in found.refused:
         err.print(f"not served from now on: {reason}", highlight=False, soft_wrap=True, markup=False)
     write_rows(json_file, rows=found.rows)
+
+
+def _runs(record: Any, behind: str) -> str:  # noqa: ANN401 (typing it would import the library for --help)
+    """What runs a packed subnet's batches, by their rows."""
+    by_name: dict[str, list[int]] = {}
+    for rows in record.batches:
+        by_name.setdefault(record.module(rows) or behind, []).append(rows)
+    return ", ".join(f"{' '.join(map(str, rows))} {name}" for name, rows in by_name.items())
+
+
+def _left(records: Any) -> dict[tuple[str, str], list[str]]:  # noqa: ANN401 (as above)
+    """The subnets that do not run on a static runtime which they were tried on, by its name and the reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for record in records:
+        for why in record.left.items():
+            found.setdefault(why, []).append(record.subnet)
+    return found
 
 
 def _examples(folder: Any, data: Path | None) -> tuple[Any, Any]:  # noqa: ANN401 (as above)

@@ -57,6 +57,7 @@ class VirtualResidency:
         budget: see `superserve.serving.residency.resident_set.ResidentSet`.
         weights: bytes of the one copy of the weights.
         packs: whether more are packed as they are used.
+        workers: those that hold what is resident.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class VirtualResidency:
         budget: int | None,
         weights: int = 0,
         packs: bool = True,
+        workers: int = 1,
     ) -> None:
         self._records = records
         self._refused = refused
@@ -88,7 +90,7 @@ class VirtualResidency:
             weights=lambda: weights,
             router=self._planned,
         )
-        self._steps = ResidencySteps(self._clock, budget)
+        self._steps = ResidencySteps(self._clock, budget, workers)
         self._steps.add(self._model)
         self._mapped: frozenset[int] = frozenset()
         self._look_ns = LOOK_NS

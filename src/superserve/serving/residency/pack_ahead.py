@@ -2,7 +2,7 @@
 
 import logging
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -12,6 +12,7 @@ from superserve.model_folder import ModelFolder
 from superserve.serving.residency.pack_task import PackTask
 from superserve.serving.residency.packer import command, environment
 from superserve.supernet.packed_store import PackRecord, find_pack
+from superserve.supernet.runtimes.installed import chosen
 
 logger = logging.getLogger(__name__)
 
@@ -29,27 +30,40 @@ class PackedAhead(msgspec.Struct, frozen=True):
 
 
 def pack_model(
-    folder: ModelFolder, choice: EngineChoice, *, force: bool = False, report: Report | None = None
+    folder: ModelFolder,
+    choice: EngineChoice,
+    *,
+    runtimes: Sequence[str] | None = None,
+    force: bool = False,
+    report: Report | None = None,
 ) -> PackedAhead:
     """Pack every subnet of a model for this machine, each in a process of its own, and keep them in the cache.
 
     Args:
         folder: the model.
         choice: the packed engine, by `choose_engine`.
+        runtimes: static runtimes to try each on; by default what is kept will do, else all that are installed.
         force: pack even what is kept.
         report: told of progress, in the calling thread.
 
     Raises:
+        ConfigError: if a runtime is not here, or not for the dtype.
         ModelFolderError: if none can be packed.
     """
+    wanted = None if runtimes is None else chosen(runtimes, choice.dtype)
     told = report or (lambda *_: None)
     count = len(folder.front.subnets)
-    first = msgspec.structs.replace(PackTask.of(folder, choice), background=False, force=force)
+    first = msgspec.structs.replace(
+        PackTask.of(folder, choice),
+        background=False,
+        runtimes=None if wanted is None else tuple(wanted),
+        force=force,
+    )
     records: dict[int, PackRecord] = {}
     refused: dict[str, str] = {}
     for subnet, subnet_record in enumerate(folder.front.subnets):
         told(subnet, count, "pack")
-        kept = None if force else find_pack(folder, choice.dtype, subnet, choice.fallback)
+        kept = None if force else find_pack(folder, choice.dtype, subnet, choice.fallback, wanted)
         try:
             records[subnet] = _packed(msgspec.structs.replace(first, subnet=subnet)) if kept is None else kept.record
         except ModelFolderError as error:

@@ -9,10 +9,10 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import numpy as np
@@ -25,16 +25,30 @@ from superserve.model_folder import ModelFolder
 from superserve.processes import end_with_parent
 from superserve.serving.devices import CPU, batch_grid
 from superserve.serving.residency.pack_task import PackTask
-from superserve.supernet.packed_store import PackRecord, find_pack, hashes, pack_path, write_record
+from superserve.supernet.packed_store import (
+    PackRecord,
+    find_pack,
+    hashes,
+    mapped_bytes,
+    pack_path,
+    write_record,
+)
+from superserve.supernet.runtimes.contest import PROGRAM, best_ratios, fastest, worth_keeping
+from superserve.supernet.runtimes.installed import chosen
+from superserve.supernet.runtimes.sessions import Arrays
+
+if TYPE_CHECKING:
+    from superserve.supernet.packed_engine import ModuleEngine
+    from superserve.supernet.runtimes.build import RuntimeBuilder
 
 _LOCK_FILE: Final = ".lock"
 _UNFINISHED: Final = ".packing-"
 _SEED: Final = 0
 
-#: Pairs of runs behind the ratio of a batch size: as many as there is time for, within these.
-_LEAST_PAIRS: Final = 3
-_MOST_PAIRS: Final = 15
-_PAIRS_NS: Final = NS_PER_S
+#: Rounds of runs behind the ratios of a batch size: as many as there is time for, within these.
+_LEAST_ROUNDS: Final = 3
+_MOST_ROUNDS: Final = 15
+_ROUNDS_NS: Final = NS_PER_S
 
 
 def main() -> None:
@@ -76,7 +90,8 @@ def pack(task: PackTask) -> PackRecord:
     for private in (path.parent, path.parent.parent, path.parent.parent.parent):
         private.chmod(0o700)
     with alone(path.parent / _LOCK_FILE):
-        kept = None if task.force else find_pack(folder, task.dtype, task.subnet, task.engine)
+        wanted = None if task.runtimes is None else chosen(task.runtimes, task.dtype)
+        kept = None if task.force else find_pack(folder, task.dtype, task.subnet, task.engine, wanted)
         if kept is not None:
             return kept.record
         for left in path.parent.glob(f"{_UNFINISHED}*"):
@@ -91,7 +106,7 @@ def pack(task: PackTask) -> PackRecord:
 
 
 def build(folder: ModelFolder, task: PackTask, stage: Path) -> PackRecord:
-    """Write a subnet's program, weights and record into a folder; it is checked by `build_packed`, and timed here.
+    """Write what runs a subnet, and its record, into a folder; each of it is checked as it is built, and timed here.
 
     Raises:
         SuperServeError: as `pack`.
@@ -99,51 +114,96 @@ def build(folder: ModelFolder, task: PackTask, stage: Path) -> PackRecord:
     # Here, since what is kept is found without them, thirty times as fast.
     from superserve.serving.engines import load_engine  # noqa: PLC0415
     from superserve.supernet.packed.build import build_packed  # noqa: PLC0415
-    from superserve.supernet.packed.module import PackedModule, SharedParts  # noqa: PLC0415
-    from superserve.supernet.packed_engine import Mapped, PackedEngine  # noqa: PLC0415
-    from superserve.supernet.reduced import load_supernet_in  # noqa: PLC0415
+    from superserve.supernet.packed_engine import Loader, ModuleEngine  # noqa: PLC0415
+    from superserve.supernet.runtimes.build import RuntimeBuilder  # noqa: PLC0415
 
     began_ns = monotonic_ns()
-    built = build_packed(folder, task.subnet, task.dtype, stage)
-    taken_ns = monotonic_ns() - began_ns
-    shared = SharedParts.of(folder, load_supernet_in(folder, task.dtype))
+    build_packed(folder, task.subnet, task.dtype, stage)
+    tried = chosen(task.runtimes, task.dtype)
+    loader = Loader.of(folder, task.dtype)
+    builder = RuntimeBuilder(folder, task.subnet, loader, stage)
+    engines, left = builder.build(tuple(tried))
     behind = load_engine(folder, EngineChoice(CPU, task.engine, task.dtype))
-    engine = PackedEngine(behind, lambda _: Mapped(PackedModule.load(stage, shared)), folder.config.inputs)
-    if not engine.reside([task.subnet]):
-        raise ModelFolderError(f"{folder.path}: subnet {task.subnet} was packed, and cannot be run: see above")
+    program = ModuleEngine(PROGRAM, task.dtype, behind.subnet_ids, loader.module(PROGRAM, stage))
     most = folder.config.max_batch_size
     inputs = folder.example_inputs(most, np.random.default_rng(_SEED))
-    batches = [rows for rows in batch_grid(most) if rows <= len(inputs[0])]
-    ratios = tuple(
-        round(statistics.median(_ratios(engine, behind, task.subnet, [array[:rows] for array in inputs])), 4)
-        for rows in batches
-    )
+    batches = tuple(rows for rows in batch_grid(most) if rows <= len(inputs[0]))
+    ratios = _ratios({PROGRAM: program, **engines}, behind, task.subnet, inputs, batches)
+    kept, nbytes_each = _kept(builder, engines, ratios, left, batches)
+    for name in engines.keys() - set(kept):
+        left.setdefault(name, "not faster by enough for the memory that it takes in every worker")
+        builder.remove(name)
+    runtimes = {name: tried[name] for name in kept if name != PROGRAM}
     record = PackRecord(
         subnet=folder.front.subnets[task.subnet].id,
-        nbytes=built.nbytes,
-        seconds=round(taken_ns / NS_PER_S, 1),
+        nbytes=mapped_bytes(stage, kept),
+        nbytes_each=nbytes_each,
+        seconds=round((monotonic_ns() - began_ns) / NS_PER_S, 1),
         behind=task.engine,
-        batches=tuple(batches),
-        ratios=ratios,
-        sha256=hashes(stage),
+        batches=batches,
+        ratios=best_ratios(ratios, kept),
+        runs=fastest(ratios, kept),
+        runtimes=runtimes,
+        tried=tried,
+        left=left,
+        sha256=hashes(stage, runtimes),
     )
     write_record(stage, record)
     return record
 
 
-def _ratios(engine: Engine, behind: Engine, subnet: int, inputs: Sequence[np.ndarray[Any, Any]]) -> Iterator[float]:
-    """The time of one engine over that of another, in turns: whatever else the machine does happens to both.
+def _kept(
+    builder: "RuntimeBuilder",
+    engines: Mapping[str, "ModuleEngine"],
+    ratios: dict[str, tuple[float, ...]],
+    left: dict[str, str],
+    batches: Sequence[int],
+) -> tuple[tuple[str, ...], int]:
+    """What is worth keeping of all that passes the last check, and what that takes in each worker.
+
+    The check takes seconds: only of what would be kept it is worth them. What fails leaves ``ratios`` for ``left``.
+    """
+    while True:
+        kept = worth_keeping(ratios)
+        runtime = next((name for name in kept if name != PROGRAM), None)
+        if runtime is None:
+            return kept, 0
+        try:
+            return kept, builder.check(engines[runtime], batches)
+        except ModelFolderError as error:
+            left[runtime] = str(error)
+            del ratios[runtime]
+
+
+def _ratios(
+    engines: Mapping[str, Engine], behind: Engine, subnet: int, inputs: Arrays, batches: Sequence[int]
+) -> dict[str, tuple[float, ...]]:
+    """By engine and batch size: its time over that of the engine behind, medians of runs in turns."""
+    found: dict[str, list[float]] = {name: [] for name in engines}
+    for rows in batches:
+        rounds = list(_rounds(engines, behind, subnet, [array[:rows] for array in inputs]))
+        for name, ratios in found.items():
+            ratios.append(round(statistics.median(each[name] for each in rounds), 4))
+    return {name: tuple(ratios) for name, ratios in found.items()}
+
+
+def _rounds(engines: Mapping[str, Engine], behind: Engine, subnet: int, batch: Arrays) -> Iterator[dict[str, float]]:
+    """The times of engines over that of another, in turns: whatever else the machine does happens to all.
 
     Processor time, of which there is one thread: this process waits for its core most of the time.
     """
-    until_ns = monotonic_ns() + _PAIRS_NS
-    for pair in range(_MOST_PAIRS):
-        if pair >= _LEAST_PAIRS and monotonic_ns() > until_ns:
+    for engine in (*engines.values(), behind):  # the first batch of a size finds nothing prepared
+        engine.run(subnet, batch)
+    until_ns = monotonic_ns() + _ROUNDS_NS
+    for number in range(_MOST_ROUNDS):
+        if number >= _LEAST_ROUNDS and monotonic_ns() > until_ns:
             return
-        yield _taken_ns(engine, subnet, inputs) / _taken_ns(behind, subnet, inputs)
+        taken_ns = {name: _taken_ns(engine, subnet, batch) for name, engine in engines.items()}
+        behind_ns = _taken_ns(behind, subnet, batch)
+        yield {name: taken / behind_ns for name, taken in taken_ns.items()}
 
 
-def _taken_ns(engine: Engine, subnet: int, inputs: Sequence[np.ndarray[Any, Any]]) -> int:
+def _taken_ns(engine: Engine, subnet: int, inputs: Arrays) -> int:
     began_ns = process_cpu_ns()
     engine.run(subnet, inputs)
     return process_cpu_ns() - began_ns

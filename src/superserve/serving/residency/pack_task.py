@@ -19,6 +19,8 @@ class PackTask(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it is to take only what time others leave."""
     cores: tuple[int, ...] = ()
     """Those that it may run on then; none: where it is started."""
+    runtimes: tuple[str, ...] | None = None
+    """Static runtimes to try it on beside its program; None: what is kept will do, else all that are installed."""
     force: bool = False
     """Whether to pack what is kept already."""
 

@@ -28,8 +28,8 @@ LOOK_NS: Final = 500 * NS_PER_MS
 class Residency:
     """Does what `ResidencySteps` decide: packs subnets, and has workers map and drop them.
 
-    What is served never waits for any of it. Subnets are packed in a process of the lowest priority; workers map and
-    drop between two batches, in milliseconds.
+    What is served never waits for any of it. Subnets are packed in a process of the lowest priority; workers drop
+    between two batches, and map beside them.
 
     Args:
         pool: the workers, of all models.
@@ -42,7 +42,7 @@ class Residency:
         self._pool = pool
         self._packs = packs
         self._clock = clock
-        self._steps = ResidencySteps(clock, budget)
+        self._steps = ResidencySteps(clock, budget, pool.size)
         self._tasks: dict[int, PackTask] = {}
         """By the pool's number of a model: what packs its first subnet."""
         self._begun = False

@@ -38,11 +38,13 @@ class ResidencySteps:
     Args:
         clock: time.
         budget: see `ResidentSet`.
+        workers: those that hold what is resident, on one machine.
     """
 
-    def __init__(self, clock: Clock, budget: int | None) -> None:
+    def __init__(self, clock: Clock, budget: int | None, workers: int = 1) -> None:
         self.models: dict[int, PackedModel] = {}
         self._clock = clock
+        self._workers = workers
         self._set: ResidentSet[Key] = ResidentSet(budget)
         self._mapped: frozenset[Key] = frozenset()
         """What may be mapped somewhere."""
@@ -105,7 +107,7 @@ class ResidencySteps:
         """A subnet has been packed, or found packed."""
         if model.number not in self.models:
             return
-        nbytes = record.nbytes
+        nbytes = record.nbytes_on(self._workers)
         model.built(subnet, record, nbytes)
         if record.is_faster:
             self._set.built((model.number, subnet), nbytes)

@@ -127,6 +127,8 @@ class ResidentEngine(Engine, Protocol):
     def reside(self, subnets: Sequence[int]) -> tuple[int, ...]:
         """Have exactly these subnets resident: others give their memory back, new ones are mapped and tried.
 
+        While nothing goes, another thread may run batches meanwhile.
+
         Returns:
             Those that are resident now: without what could not be mapped or does not run, which standard error says.
         """

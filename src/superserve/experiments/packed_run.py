@@ -57,7 +57,7 @@ class PackedRun:
         self._wishes = wishes
         self._budget = None if wishes.memory is None else bytes_of(wishes.memory)
         if wishes.resident:
-            self._budget = sum(record.nbytes_on(setting.workers) for record in self._records.values())
+            self._budget = sum(record.nbytes_on(setting.workers[0]) for record in self._records.values())
         self._made: VirtualResidency | None = None
 
     @classmethod
@@ -88,7 +88,7 @@ class PackedRun:
             budget=self._budget,
             weights=self._packs.weights_bytes,
             packs=not self._wishes.resident,
-            workers=self._setting.workers,
+            workers=self._setting.workers[0],
         )
         return self._made
 

@@ -122,7 +122,8 @@ class ResidentPool(WorkerPool, Protocol):
     async def reside(self, model: int, subnets: Sequence[int]) -> tuple[int, ...]:
         """Have every worker, later ones included, have exactly these subnets of a model resident.
 
-        Each does so between two batches: what is launched after this has begun finds it done.
+        What goes does so between two batches: what is launched after this has begun finds it gone. What comes is
+        mapped beside batches.
 
         Returns:
             Those that are resident in every worker, once each has said so. No process has any other one mapped then.

@@ -24,7 +24,7 @@ from typing import Final
 import numpy as np
 
 from superserve.clock import monotonic_ns
-from superserve.engine import Engine, OverlappingEngine, ResidentEngine
+from superserve.engine import Engine, OverlappingEngine
 from superserve.serving.background import at_lowest_priority
 from superserve.serving.child import adopt
 from superserve.serving.devices import device_of
@@ -47,6 +47,7 @@ from superserve.serving.ipc import (
     worker_channel,
 )
 from superserve.serving.overlap import Overlap, OverlapModel
+from superserve.serving.residency.mapping import SubnetMapping
 
 #: Worker processes can be recognised by it in the process list.
 MODULE: Final = "superserve.serving.worker"
@@ -95,6 +96,7 @@ class Model:
     slots: WorkerSlots
     engine: Engine
     load_ns: int
+    mapping: SubnetMapping
     warm_ns: int = 0
 
 
@@ -149,22 +151,17 @@ def start(
         began_ns = monotonic_ns()
         engine = inherited.get(setup.model) or load_engine(setup)
         slots = WorkerSlots(layouts[setup.model], region)
-        models.append(Model(setup, slots, engine, monotonic_ns() - began_ns))
+        models.append(Model(setup, slots, engine, monotonic_ns() - began_ns, SubnetMapping(engine)))
     _pin(models, region)
     for model in models:
         began_ns = monotonic_ns()
-        reside(model, model.setup.spec.resident)
+        model.mapping.at_once(model.setup.spec.resident)
         _warm(model, everything=model.setup.model not in inherited)
         model.warm_ns = monotonic_ns() - began_ns
     # What lives now lives on: the collector need not look at it again (a full pass with torch loaded takes 0.1 s).
     gc.collect()
     gc.freeze()
     return models
-
-
-def reside(model: Model, subnets: Sequence[int]) -> tuple[int, ...]:
-    """Have these subnets resident, and no others; returns those that are."""
-    return model.engine.reside(subnets) if isinstance(model.engine, ResidentEngine) else ()
 
 
 def ready(model: Model, *, more: bool) -> Ready:
@@ -226,7 +223,7 @@ def _serve(channel: Channel[ToWorker], models: dict[int, Model]) -> None:
         received_ns = monotonic_ns()
         if not isinstance(message, Launch):
             assert isinstance(message, Reside), message
-            _send(channel, Resident(message.model, reside(models[message.model], message.subnets)))
+            _reside(channel, models[message.model], message)
             continue
         try:
             actuate_ns = run_batch(models[message.model], message)
@@ -235,6 +232,13 @@ def _serve(channel: Channel[ToWorker], models: dict[int, Model]) -> None:
             _send(channel, Failed(message.seq, error_text(error)))
         else:
             _send(channel, Done(message.seq, monotonic_ns() - received_ns, actuate_ns))
+
+
+def _reside(channel: Channel[ToWorker], model: Model, message: Reside) -> None:
+    def tell(subnets: tuple[int, ...]) -> None:
+        _send(channel, Resident(message.model, subnets))
+
+    model.mapping.beside_batches(message.subnets, tell)
 
 
 def run_batch(model: Model, launch: Launch) -> int:

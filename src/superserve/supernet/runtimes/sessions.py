@@ -32,9 +32,6 @@ _OPENVINO_TELEMETRY: Final = "openvino_telemetry"
 #: onnxruntime tells one from its first session on (1.29 and later), unless this is set before: its ``Privacy.md``.
 _ONNXRUNTIME_OPT_OUT: Final = "ORT_DISABLE_TELEMETRY"
 
-#: How an import fails, however broken an installation is; and how a runtime refuses a file.
-_FAILURES: Final = (ImportError, OSError, RuntimeError, ValueError, TypeError, AttributeError)
-
 
 def open_session(runtime: str, dtype: str, path: Path) -> Session:
     """Open the subnet that lies in a folder, for one thread; some 20 (onnxruntime) to 200 ms.
@@ -51,7 +48,7 @@ def open_session(runtime: str, dtype: str, path: Path) -> Session:
     library = import_runtime(runtime)
     try:
         return _onnxruntime_session(library, file) if runtime == "onnxruntime" else _openvino_session(file, dtype)
-    except _FAILURES as error:
+    except Exception as error:  # onnxruntime's own are nothing more special
         raise ModelFolderError(f"{file}: {runtime} cannot open it: {type(error).__name__}: {error}") from error
 
 
@@ -65,7 +62,7 @@ def import_runtime(runtime: str) -> Any:  # noqa: ANN401 (published without type
     try:
         with _missing(_OPENVINO_TELEMETRY):
             return importlib.import_module(runtime)
-    except _FAILURES as error:
+    except Exception as error:
         raise ModelFolderError(
             f"{runtime} cannot be imported: {type(error).__name__}: {error}: install it again, or pack with "
             f"`superserve pack --runtimes none`"
@@ -84,7 +81,11 @@ def _onnxruntime_session(onnxruntime: Any, file: Path) -> Session:  # noqa: ANN4
     names = [tensor.name for tensor in session.get_inputs()]
 
     def run(inputs: Arrays) -> list[np.ndarray[Any, Any]]:
-        outputs: list[np.ndarray[Any, Any]] = session.run(None, dict(zip(names, inputs, strict=True)))
+        fed = dict(zip(names, inputs, strict=True))
+        try:
+            outputs: list[np.ndarray[Any, Any]] = session.run(None, fed)
+        except Exception as error:  # likewise; to others it is what torch would raise
+            raise RuntimeError(f"onnxruntime: {error}") from error
         return outputs
 
     return run
@@ -118,7 +119,7 @@ def write_openvino(exported: Path, path: Path) -> None:
     try:
         model = _openvino_core().read_model(str(exported))
         library.save_model(model, str(path / FILES["openvino"][0]), compress_to_fp16=False)
-    except _FAILURES as error:
+    except Exception as error:
         raise ModelFolderError(f"{exported}: openvino cannot convert it: {type(error).__name__}: {error}") from error
 
 

@@ -207,9 +207,9 @@ soak: $(VENV)/.installed-core  ## MINUTES=30 of requests, most given up, with fa
 chaos: $(VENV)/.installed-core  ## Workers killed, stopped, slowed down and poisoned under load: docs/chaos.md (8 minutes, wants the machine)
 	PYTHONPATH=benchmarks $(BIN)/python -m chaos --docs docs $(CHAOS_ARGS)
 
-# The runtimes that it compares with, and what writes models for them, are nothing that SuperServe needs.
+# The runtimes that it compares with are those that packed subnets may run in.
 $(VENV)/.installed-bench: $(BIN)/python pyproject.toml constraints.txt
-	$(PIP_INSTALL) --editable . onnx onnxruntime openvino
+	$(PIP_INSTALL) --editable '.[runtimes]'
 	@touch $@
 
 bench-subnetact:  ## Subnets of a supernet beside extracted ones and static runtimes: docs/subnetact.md (over an hour)

@@ -54,11 +54,12 @@ class Packs:
         self._under_way.set_exception(WorkerError("no space left"))
 
 
-def record(subnet: int, ratio: float = 0.5) -> PackRecord:
-    """What is known of a packed subnet, which takes so much of the time of the engine behind."""
+def record(subnet: int, ratio: float = 0.5, nbytes_each: int = 0) -> PackRecord:
+    """What is known of a packed subnet, which takes so much of the time of the engine behind, and of each worker."""
     return PackRecord(
         subnet=f"s{subnet}",
         nbytes=SIZES[subnet],
+        nbytes_each=nbytes_each,
         seconds=1.0,
         behind="eager",
         batches=(1, 4),
@@ -75,16 +76,17 @@ def packed_router(
     budget: int | None = None,
     kept: Collection[int] = (),
     policy: str = "maxacc",
+    nbytes_each: int = 0,
 ) -> tuple[Router, Residency]:
     """A router of `PROFILE` on a pool of its own, and what sees to its packed subnets; these are packed already."""
     residency = Residency(pool, packs, clock, budget)
     router = make_router(SharedPool(pool, clock, residency=residency), clock, profile=PROFILE, policy=policy)
     task = PackTask(folder="none", bundled=False, engine="eager", dtype="float32", subnet=0)
-    residency.add(packed_model(router, kept), task)
+    residency.add(packed_model(router, kept, nbytes_each), task)
     return router, residency
 
 
-def packed_model(router: Router, kept: Collection[int] = ()) -> PackedModel:
+def packed_model(router: Router, kept: Collection[int] = (), nbytes_each: int = 0) -> PackedModel:
     """What serves `PROFILE` by a router; these subnets are packed already."""
     return PackedModel(
         number=0,
@@ -92,7 +94,7 @@ def packed_model(router: Router, kept: Collection[int] = ()) -> PackedModel:
         times=FastTimes(PROFILE),
         policy=router.policy_name,
         timeout_action="reject",
-        kept={subnet: record(subnet) for subnet in kept},
+        kept={subnet: record(subnet, nbytes_each=nbytes_each) for subnet in kept},
         weights=lambda: WEIGHTS,
         router=router,
     )

@@ -22,11 +22,13 @@ from support.serving import Recorder
 class Bench:
     """A model over a fake pool in virtual time."""
 
-    def __init__(self, budget: int | None, kept: tuple[int, ...], policy: str) -> None:
+    def __init__(
+        self, budget: int | None, kept: tuple[int, ...], policy: str, workers: int = 1, nbytes_each: int = 0
+    ) -> None:
         self.clock = ManualClock()
-        self.pool, self.packs = FakePool(), Packs()
+        self.pool, self.packs = FakePool(workers), Packs()
         self.router, self.residency = packed_router(
-            self.pool, self.clock, self.packs, budget=budget, kept=kept, policy=policy
+            self.pool, self.clock, self.packs, budget=budget, kept=kept, policy=policy, nbytes_each=nbytes_each
         )
 
     async def time(self, seconds: float) -> None:
@@ -223,6 +225,22 @@ async def test_what_workers_cannot_map_is_not_planned_with() -> None:
     await bench.router.start()
     assert bench.resident == "s0"
     assert bench.planned == {0: 2, 1: 6, 2: 9}
+    await bench.router.stop()
+
+
+@pytest.mark.parametrize(
+    ("workers", "budget", "resident", "nbytes"), [(1, 50, "s0 s2", 50), (3, 50, "s0", 25), (3, 70, "s0 s2", 70)]
+)
+async def test_what_each_worker_holds_for_itself_counts_for_each(
+    workers: int, budget: int, resident: str, nbytes: int
+) -> None:
+    """Static runtimes share nothing: five bytes in each worker beside those that all of them map."""
+    bench = Bench(budget, (0, 2), "maxacc", workers, nbytes_each=5)
+    await bench.router.start()
+    assert bench.resident == resident
+    report = bench.residency.report(bench.router)
+    assert report is not None
+    assert report.nbytes == nbytes
     await bench.router.stop()
 
 

@@ -1,4 +1,4 @@
-"""The packed engine, compiled code that it may be on top of, and static runtimes, beside it and within it."""
+"""The packed engine beside static runtimes and with these in it; without them, on top of compiled code."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -37,7 +37,8 @@ def measure(one: Case, scratch: Path, *, quick: bool, progress: Progress) -> dic
     """Rows of (subnet, batch, alternative), and what packing the subnets took."""
     folder = _measured(one, scratch, quick=quick)
     packing = {SHORT[dtype]: list(_pack(folder, dtype, progress)) for dtype in dtypes()}
-    supernets.build(folder, progress)
+    if not installed("float32"):
+        supernets.build(folder, progress)
     one_thread_on_one_core()
     alternatives = _Alternatives(folder, scratch / "packed")
     rows = []
@@ -67,7 +68,8 @@ class _Alternatives:
         self._scratch = scratch
         self._supernet = load_supernet(folder)
         self._eager = {dtype: EagerEngine.load(folder, dtype) for dtype in dtypes()}
-        self._compiled = {dtype: CompiledEngine.load(folder, dtype) for dtype in dtypes()}
+        # Where a server has static runtimes it has no need of compiled code, which takes minutes to build.
+        self._compiled = {dtype: CompiledEngine.load(folder, dtype) for dtype in dtypes() if not installed("float32")}
         self._packed = {dtype: PackedEngine.load(folder, engine) for dtype, engine in self._eager.items()}
         self._loaders = {dtype: Loader.of(folder, dtype) for dtype in dtypes()}
 
@@ -76,7 +78,8 @@ class _Alternatives:
         runs: dict[str, Run] = {"eager fp32": _on(self._eager["float32"], index)}
         for dtype in dtypes():
             short, path = SHORT[dtype], pack_path(self._folder, dtype, index)
-            runs[f"compiled {short}"] = _on(self._compiled[dtype], index)
+            if dtype in self._compiled:
+                runs[f"compiled {short}"] = _on(self._compiled[dtype], index)
             runs[f"packed {short}"] = _logits(self._loaders[dtype].module(PROGRAM, path))
             if installed(dtype):
                 self._packed[dtype].reside([index])

@@ -63,19 +63,19 @@ def _packed(found: dict[str, Any]) -> Iterator[str]:
             sizes = ", ".join(f"{subnet['mb']:g}" for subnet in subnets)
             seconds = ", ".join(f"{subnet['seconds']:g}" for subnet in subnets)
             yield f"\nPacked in {dtype}: {sizes} MB beside the one copy, in {seconds} s of one core, check included."
-            yield from _runtimes(subnets)
+            yield from _runtimes(list(dict.fromkeys(row["subnet"] for row in part["rows"])), subnets)
         yield ""
 
 
-def _runtimes(subnets: list[dict[str, Any]]) -> Iterator[str]:
+def _runtimes(ids: list[str], subnets: list[dict[str, Any]]) -> Iterator[str]:
     """Which static runtimes the subnets run in, for how many rows, and what that takes in each worker."""
-    for number, subnet in enumerate(subnets):
+    for of, subnet in zip(ids, subnets, strict=True):
         if subnet.get("each_mb"):
             by_name: dict[str, list[str]] = {}
             for rows, name in subnet["runs"].items():
                 by_name.setdefault(name, []).append(rows)
             runs = "; ".join(f"{', '.join(rows)} rows: {name}" for name, rows in by_name.items())
-            yield f"With static runtimes subnet {number} takes {subnet['each_mb']:g} MB in each worker ({runs})."
+            yield f"With static runtimes {of} takes {subnet['each_mb']:g} MB in each worker ({runs})."
 
 
 def _cells(one: Case, part: dict[str, Any]) -> Iterator[str]:

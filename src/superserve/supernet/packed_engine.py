@@ -75,10 +75,12 @@ class ModuleEngine:
 
 
 class Mapped(NamedTuple):
-    """A resident subnet: all that runs it, by name, and at which batch sizes; without a record its program at all."""
+    """A resident subnet."""
 
     modules: Mapping[str, Module]
+    """All that runs it, by name: its program, a static runtime, or both."""
     record: PackRecord | None = None
+    """What runs which batch sizes; None: its program runs all."""
 
     def module(self, rows: int) -> Module | None:
         """What runs a batch; None: what is behind."""
@@ -94,13 +96,12 @@ class Mapped(NamedTuple):
 
 
 class Loader(NamedTuple):
-    """Loads what runs packed subnets of a model, in a process.
-
-    ``inputs`` are the datatypes of a request.
-    """
+    """Loads what runs packed subnets of a model, in a process."""
 
     dtype: str
+    """What they were packed in."""
     datatypes: tuple[str, ...]
+    """Of the request's tensors, as ``config.json`` has them."""
     shared: SharedParts
 
     @classmethod

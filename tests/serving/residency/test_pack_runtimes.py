@@ -188,6 +188,20 @@ def test_a_runtime_that_loses_accuracy_gives_way_to_the_next_one(
     assert record.nbytes == (pack_path(played.folder, "float32", SUBNET) / "weights.bin").stat().st_size
 
 
+def test_where_all_batches_are_to_run_packed_each_does_so_on_the_fastest_of_what_there_is(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that what is counted on labelled examples is what a resident subnet answers, not what is behind it."""
+    monkeypatch.setitem(TIMES, "eager", (45, 200))
+    record = played.pack()
+    assert [record.module(rows) for rows in (1, 2)] == [None, PROGRAM]
+    eager = EagerEngine(load_supernet(played.folder))
+    monkeypatch.setattr(eager, "run", None)
+    engine = PackedEngine.load(played.folder, eager, always=True)
+    assert engine.reside([SUBNET]) == (SUBNET,)
+    assert [len(engine.run(SUBNET, [pixels(rows)])[0]) for rows in (1, 2, 16)] == [1, 2, 16]
+
+
 def test_where_nothing_is_installed_nothing_is_exported(played: Played) -> None:
     played.versions.clear()
     record = played.pack()

@@ -205,6 +205,9 @@ class _Busy:
         self._until_s = time.monotonic() + _MEASURE_S
         self._launch(worker)
 
+    def on_worker_overlaps(self, worker: int, *, overlaps: bool) -> None:
+        """See `PoolListener.on_worker_overlaps`; it launches one at a time."""
+
     def on_batch_done(self, worker: int, result: BatchResult) -> None:  # noqa: ARG002
         """See `PoolListener`."""
         if time.monotonic() < self._until_s:

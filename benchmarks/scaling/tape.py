@@ -41,10 +41,10 @@ class TapedScheduler(Scheduler):
         self.tape.append(Event("on_worker_ready", now_ns, (worker, device)))
         return super().on_worker_ready(now_ns, worker, device)
 
-    def on_batch_done(self, now_ns: int, worker: int, taken_ns: int) -> Sequence[Action]:
+    def on_batch_done(self, now_ns: int, worker: int, taken_ns: int, waited_ns: int = 0) -> Sequence[Action]:
         """See `Scheduler.on_batch_done`."""
-        self.tape.append(Event("on_batch_done", now_ns, (worker, taken_ns)))
-        return super().on_batch_done(now_ns, worker, taken_ns)
+        self.tape.append(Event("on_batch_done", now_ns, (worker, taken_ns, waited_ns)))
+        return super().on_batch_done(now_ns, worker, taken_ns, waited_ns)
 
     def on_timer(self, now_ns: int) -> Sequence[Action]:
         """See `Scheduler.on_timer`."""

@@ -47,6 +47,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """``float32`` or ``bfloat16``."""
     torch: str
     """Its version."""
+    overlaps: bool = False
+    """Whether a worker takes its next batch while it runs one, as one does that has a GPU."""
 
 
 class SubnetProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -59,6 +59,8 @@ class Plan:
     """Whether the server is told to stop twice."""
     ledger: float = 0.0
     """The share of degraded requests that is run again in idle time."""
+    overlapping: bool = False
+    """Whether workers take their next batch while they run one; a model that is loaded later ends that."""
 
 
 _POLICIES: Final = ("drainfit", "drainfit", "slackfit", "fixed:smallest", "maxacc", "maxbatch")
@@ -111,6 +113,7 @@ class _Drawer:
             visits=self._visits(),
             faults=self._faults(workers, loads=loads),
             hasty=rng.random() < 0.2,
+            overlapping=rng.random() < 0.4,
         )
 
     def _of(self, values: Sequence[_T]) -> _T:

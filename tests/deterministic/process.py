@@ -63,7 +63,9 @@ class Process:
         self._trouble = trouble
         self._setups: list[Setup] = []
         self._slots: dict[int, WorkerSlots] = {}
-        self._inbox: deque[Launch] = deque()
+        self._inbox: deque[tuple[Launch, int]] = deque()
+        """With the instants at which they came."""
+        self._overlaps = False
         self._running = False
         self._stopped = False
         self._leaving = False
@@ -116,7 +118,9 @@ class Process:
             if not self._running:
                 self.die(0)
         elif isinstance(message, Launch):
-            self._inbox.append(message)
+            if self._running and (self._inbox or not self._overlaps):
+                self._host.broken(f"worker {self.worker} has {len(self._inbox) + 1} batches, and gets another one")
+            self._inbox.append((message, self._host.loop.now_ns))
             self._next()
         elif isinstance(message, Setup):
             self._on_setup(message)
@@ -149,9 +153,10 @@ class Process:
         layouts = SlotLayout.of({setup.model: setup.spec for setup in self._setups})
         region = next(iter(layouts.values())).map(self._memory_fd)
         self._slots = {model: WorkerSlots(layout, region) for model, layout in layouts.items()}
+        self._overlaps = all(setup.spec.in_flight > 1 for setup in self._setups)
         for setup in self._setups:
-            ids = self._table(setup.model).ids
-            self._send(Ready("simulated", "none", "none", tuple(ids), 0, 0, setup.model, setup.more))
+            ids = tuple(self._table(setup.model).ids)
+            self._send(Ready("simulated", "none", "none", ids, 0, 0, setup.model, setup.more, overlaps=self._overlaps))
 
     def _table(self, model: int) -> LatencyTable:
         setup = next(setup for setup in self._setups if setup.model == model)
@@ -160,14 +165,17 @@ class Process:
     def _next(self) -> None:
         if self._running or not self._inbox or self._idle_forever:
             return
-        host, launch = self._host, self._inbox.popleft()
+        host, (launch, came_ns) = self._host, self._inbox.popleft()
         self._running = True
         tags = self._tags(launch)
         trouble = host.trouble[self.worker].popleft() if host.trouble[self.worker] else self._inborn_trouble(tags)
         planned_ns = self._table(launch.model).latency_ns[launch.subnet][launch.rows]
+        waited_ns = host.loop.now_ns - came_ns
         taken_ns = round(planned_ns * host.slow.get(self.worker, 1.0) * next(host.jitter))
         host.log(
-            f"worker {self.worker} runs {tags} on {launch.model}/{launch.subnet}" + (f", {trouble}" if trouble else "")
+            f"worker {self.worker} runs {tags} on {launch.model}/{launch.subnet}"
+            + (f", behind for {waited_ns} ns" if waited_ns else "")
+            + (f", {trouble}" if trouble else "")
         )
         if trouble is Trouble.DIES_AT_ONCE:
             self.die()
@@ -175,7 +183,8 @@ class Process:
             self.hang()
         else:
             early = 0.5 if trouble is Trouble.DIES_BEFORE else 1.0
-            host.loop.after(host.costs.wake_ns + round(early * taken_ns), self._ended, launch, taken_ns, trouble)
+            done = Done(launch.seq, taken_ns, 0, 0, waited_ns)
+            host.loop.after(host.costs.wake_ns + round(early * taken_ns), self._ended, launch, done, trouble)
 
     @staticmethod
     def _inborn_trouble(tags: list[int]) -> Trouble | None:
@@ -184,16 +193,16 @@ class Process:
         return Trouble.RAISES if any(tag & RAISES for tag in tags) else None
 
     def _tags(self, launch: Launch) -> list[int]:
-        return tags_of(self._slots[launch.model].batch(launch.rows)[0])
+        return tags_of(self._slots[launch.model].batch(launch.rows, launch.seq)[0])
 
-    def _ended(self, launch: Launch, taken_ns: int, trouble: Trouble | None) -> None:
+    def _ended(self, launch: Launch, done: Done, trouble: Trouble | None) -> None:
         if self._idle_forever:
             return
         self._running = False
         if trouble is Trouble.DIES_BEFORE:
             self.die(signal.SIGSEGV)
             return
-        self._answer(launch, taken_ns, trouble)
+        self._answer(launch, done, trouble)
         if trouble is Trouble.DIES_AFTER:
             self.die()
         elif self._leaving and not self._inbox:
@@ -201,7 +210,7 @@ class Process:
         else:
             self._next()
 
-    def _answer(self, launch: Launch, taken_ns: int, trouble: Trouble | None) -> None:
+    def _answer(self, launch: Launch, done: Done, trouble: Trouble | None) -> None:
         if trouble in {Trouble.NONSENSE, Trouble.WRONG_SEQ, Trouble.WRONG_KIND}:
             loop = self._host.loop
             # Twice: the router may have been asleep when it was sent.
@@ -211,14 +220,14 @@ class Process:
         elif trouble is Trouble.NONSENSE:
             self._socket.send(b"\xc1nonsense")
         elif trouble is Trouble.WRONG_SEQ:
-            self._send(Done(launch.seq + 7, taken_ns, 0))
+            self._send(Done(launch.seq + 7, done.infer_ns, 0))
         elif trouble is Trouble.WRONG_KIND:
             self._send(Ready("simulated", "none", "none", (), 0, 0, launch.model))
         else:
             # Inputs are read as late as they can be: nobody may have touched them meanwhile.
             slots = self._slots[launch.model]
-            slots.answer(launch.seq, launch.rows, compute(slots.batch(launch.rows), launch.subnet))
-            self._send(Done(launch.seq, taken_ns, 0))
+            slots.answer(launch.seq, launch.rows, compute(slots.batch(launch.rows, launch.seq), launch.subnet))
+            self._send(done)
 
     def _check_over(self) -> None:
         if self._status is None:

@@ -1,6 +1,7 @@
 """What must hold whatever happens, looked at from between the routers and the pool and whenever time goes on."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -42,7 +43,9 @@ class WatchedPool:
         self._broken = broken
         self._listener: PoolListener
         self._ready: set[int] = set()
-        self._running: dict[int, list[Ask]] = {}
+        self._overlapping: set[int] = set()
+        self._running: dict[int, list[list[Ask]]] = {}
+        """By worker, the requests of its batches."""
 
     # ---- as a pool
 
@@ -81,12 +84,13 @@ class WatchedPool:
 
     def launch(self, worker: int, batch: Batch) -> None:
         """See `WorkerPool.launch`."""
-        if worker not in self._ready or worker in self._running:
+        flights = self._running.setdefault(worker, [])
+        if worker not in self._ready or len(flights) > (worker in self._overlapping):
             self._broken(f"launched on worker {worker}, which is not idle")
         launch = self._workers.runs[worker].running(worker)
-        if launch is not None and not launch.requests:
+        if not flights and launch is not None and not launch.requests:
             self._check_idle_work()
-            self._running[worker] = []
+            flights.append([])
             self._pool.launch(worker, batch)
             return
         asks = [self._ask(inputs) for inputs in batch.inputs]
@@ -97,7 +101,8 @@ class WatchedPool:
             for ask in asks:
                 self._check_run(ask, batch, model)
             self._check_order(asks, model)
-        self._running[worker] = asks
+        self._check_suspects([*(ask for each in flights for ask in each), *asks], shared=bool(flights))
+        flights.append(asks)
         for ask in asks:
             ask.launches += 1
             ask.may_fail = False
@@ -112,15 +117,20 @@ class WatchedPool:
         self._ready.add(worker)
         self._listener.on_worker_ready(worker)
 
+    def on_worker_overlaps(self, worker: int, *, overlaps: bool) -> None:
+        """See `PoolListener.on_worker_overlaps`."""
+        (self._overlapping.add if overlaps else self._overlapping.discard)(worker)
+        self._listener.on_worker_overlaps(worker, overlaps=overlaps)
+
     def on_batch_done(self, worker: int, result: BatchResult) -> None:
         """See `PoolListener.on_batch_done`."""
-        for ask in self._running.pop(worker):
+        for ask in self._through(worker):
             ask.done_ns = self._loop.now_ns
         self._listener.on_batch_done(worker, result)
 
     def on_batch_failed(self, worker: int, message: str) -> None:
         """See `PoolListener.on_batch_failed`."""
-        for ask in self._running.pop(worker):
+        for ask in self._through(worker):
             ask.may_fail = True
         self._listener.on_batch_failed(worker, message)
 
@@ -130,12 +140,19 @@ class WatchedPool:
     def on_worker_lost(self, worker: int, reason: str) -> None:
         """See `PoolListener.on_worker_lost`."""
         self._ready.discard(worker)
-        for ask in self._running.pop(worker, []):
+        self._overlapping.discard(worker)
+        for ask in chain.from_iterable(self._running.pop(worker, [])):
             ask.losses += 1
             ask.may_fail = self._has_no_slack(ask)
             if ask.losses > MAX_LOSSES and self._has_time_alone(ask):
                 self._broken(f"{ask.tag} has cost {ask.losses} workers")
         self._listener.on_worker_lost(worker, reason)
+
+    def _through(self, worker: int) -> list[Ask]:
+        asks = self._running[worker].pop(0)
+        if not self._running[worker]:
+            del self._running[worker]
+        return asks
 
     # ---- checks
 
@@ -162,7 +179,7 @@ class WatchedPool:
         """What no request waits for is run while none waits, one batch at a time, and leaves another worker idle."""
         if any(model.router.queue_depth for model in self.server.plane.models.values()):
             self._broken("idle work begins, and requests wait")
-        if [] in self._running.values():
+        if [[]] in self._running.values():
             self._broken("idle work begins, and other idle work runs")
         if not self._workers.idle and len(self._ready) > 1:
             self._broken("idle work takes the last idle worker")
@@ -186,6 +203,11 @@ class WatchedPool:
         expires = model.router.timeout_action == "reject"
         if expires and self._loop.now_ns + _least_ns(ask, table) > ask.deadline_ns:
             self._broken(f"{ask.tag} is run, and was certain to be late")
+
+    def _check_suspects(self, asks: Sequence[Ask], *, shared: bool) -> None:
+        """Who was in a lost batch has a worker for itself: it would be others' fault, or they would be its victims."""
+        if shared and any(ask.losses for ask in asks):
+            self._broken(f"of {[ask.tag for ask in asks]}, in two batches, one has cost a worker")
 
     def _check_order(self, asks: list[Ask], model: ServedModel) -> None:
         """Nobody who waits is more urgent than a batch; after a loss, who is suspected of it may be run apart."""

@@ -9,6 +9,7 @@ from itertools import count, cycle
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from deterministic.asks import Ask
@@ -21,6 +22,7 @@ from deterministic.plan import Event, Fault, Plan, draw
 from deterministic.scenery import HTTP, LIMITS, Scenery, configure
 from deterministic.watch import WatchedPool
 from superserve.clock import NS_PER_MS, NS_PER_S, NS_PER_US
+from superserve.engine import IN_FLIGHT
 from superserve.errors import SuperServeError
 from superserve.frontend.server import Server
 from superserve.request import Outcome
@@ -77,7 +79,11 @@ class World:
         self.host = Host(self.loop, scenery.tables, self.log, self.broken, _drawn(rng.uniform(0.6, 1.0, 512)))
         deployments = scenery.deployments[: plan.models]
         self._names = [model.folder.config.name for model in deployments]
-        specs = [workers_for(model.folder, model.choice) for model in deployments]
+        in_flight = IN_FLIGHT if plan.overlapping else 1
+        specs = [
+            msgspec.structs.replace(workers_for(model.folder, model.choice), in_flight=in_flight)
+            for model in deployments
+        ]
         pool = LocalPool(specs, range(plan.workers), clock, LIMITS, forks=self._forks)
         self.pool = WatchedPool(pool, self.loop, self.life.asks, self.broken)
         self.server = Server(configure(plan, scenery), deployments, self.pool, clock)

@@ -64,6 +64,9 @@ class Load:
         self.ready[worker] += 1
         self._launch(worker)
 
+    def on_worker_overlaps(self, worker: int, *, overlaps: bool) -> None:
+        raise AssertionError(f"worker {worker} overlaps batches: {overlaps}")
+
     def on_batch_done(self, worker: int, result: BatchResult) -> None:
         subnet, rows = self._under_way.pop(worker)
         found = np.frombuffer(result.outputs[0], "<f4").reshape(len(rows), -1)

@@ -114,6 +114,9 @@ class Recorder:
     def on_worker_ready(self, worker: int) -> None:
         self.events.put_nowait(("ready", worker, ""))
 
+    def on_worker_overlaps(self, worker: int, *, overlaps: bool) -> None:
+        raise AssertionError(f"worker {worker} overlaps batches: {overlaps}")
+
     def on_batch_done(self, worker: int, result: BatchResult) -> None:
         self.outputs = [bytes(output) for output in result.outputs]
         self.infer_ns, self.actuate_ns = result.infer_ns, result.actuate_ns

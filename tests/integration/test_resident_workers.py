@@ -54,6 +54,9 @@ class Listener:
     def on_worker_ready(self, worker: int) -> None:
         self.events.put_nowait(f"ready {worker}")
 
+    def on_worker_overlaps(self, worker: int, *, overlaps: bool) -> None:
+        raise AssertionError(f"worker {worker} overlaps batches: {overlaps}")
+
     def on_batch_done(self, worker: int, result: BatchResult) -> None:
         self.events.put_nowait(f"done {worker}: {result.outputs[0].cast('q')[0]:b}")
 

@@ -98,6 +98,9 @@ class Listener:
     def on_worker_ready(self, worker: int) -> None:
         assert worker == 0
 
+    def on_worker_overlaps(self, worker: int, *, overlaps: bool) -> None:
+        raise AssertionError(f"worker {worker} overlaps batches: {overlaps}")
+
     def on_batch_done(self, worker: int, result: BatchResult) -> None:
         assert worker == 0
         self.answer.set_result(bytes(result.outputs[0]))

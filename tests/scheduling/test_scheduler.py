@@ -13,7 +13,7 @@ from superserve.profile import LatencyTable, Profile
 from superserve.request import Outcome, Reason, Request
 from superserve.scheduling import Action, Finish, Launch, Scheduler, SchedulerLimits, create_policy
 from support.profiles import bucketed_profiles, make_profile, profiles, several_devices
-from support.watched import Watched
+from support.watched import Watched, WatchedWorkers
 
 POLICIES = (
     "drainfit",
@@ -50,18 +50,21 @@ class SchedulerMachine(RuleBasedStateMachine):
     @initialize(given=GIVEN, action=st.sampled_from(["reject", "delay"]))
     def start(self, given: tuple[Sequence[Profile], str], action: Any) -> None:
         devices, name = given
-        self.idle: set[int] = set()
-        self.watched = Watched(devices, name, action, self.idle)
+        self.fleet = WatchedWorkers()
+        self.watched = Watched(devices, name, action, self.fleet)
         self.devices = len(devices)
         self.now_ns = 0
         self.next_worker = 0
 
-    @rule(pick=st.integers(0, 2), target=workers)
+    @rule(pick=st.integers(0, 2), overlaps=st.booleans(), target=workers)
     @precondition(lambda self: self.next_worker < 4)
-    def worker_ready(self, pick: int) -> int:
+    def worker_ready(self, pick: int, overlaps: bool) -> int:
         worker = self.next_worker
         self.next_worker += 1
-        self.idle.add(worker)
+        self.fleet.idle.add(worker)
+        if overlaps:
+            self.fleet.overlapping.add(worker)
+            self.watched.scheduler.on_worker_overlaps(worker, overlaps=True)
         self.watched.apply(
             self.now_ns, self.watched.scheduler.on_worker_ready(self.now_ns, worker, pick % self.devices)
         )
@@ -82,15 +85,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.watched.cancel(self.now_ns, pick)
 
     @rule(pick=st.integers(0, 3), failed=st.booleans(), slowness=st.sampled_from([0.5, 1.0, 1.5, 20.0]))
-    @precondition(lambda self: self.watched.running or self.watched.overdue)
+    @precondition(lambda self: self.fleet.busy)
     def batch_ends(self, pick: int, failed: bool, slowness: float) -> None:
         watched, scheduler = self.watched, self.watched.scheduler
-        busy = sorted((*watched.running, *watched.overdue))
-        worker = busy[pick % len(busy)]
-        taken_ns = watched.taken_ns(worker, slowness)
-        launch = watched.end(worker)
-        assert launch is not None
-        self.idle.add(worker)
+        worker = self.fleet.busy[pick % len(self.fleet.busy)]
+        _, launch = self.fleet.end(worker)
+        taken_ns = watched.taken_ns(launch, slowness)
         if failed:
             watched.apply(self.now_ns, scheduler.on_batch_failed(self.now_ns, worker))
         else:
@@ -98,22 +98,26 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert all(request.id in watched.ended for request in launch.requests) or (failed and launch.overdue)
 
     @rule(pick=st.integers(0, 3))
-    @precondition(lambda self: self.watched.running)
+    @precondition(lambda self: self.fleet.running)
     def batch_overdue(self, pick: int) -> None:
         watched, scheduler = self.watched, self.watched.scheduler
-        worker = sorted(watched.running)[pick % len(watched.running)]
+        worker = self.fleet.running[pick % len(self.fleet.running)]
         if scheduler.workers > 1:
-            watched.is_overdue(worker)
+            self.fleet.overdue.add(worker)
         watched.apply(self.now_ns, scheduler.on_batch_overdue(self.now_ns, worker))
 
     @rule(worker=consumes(workers))
     def worker_lost(self, worker: int) -> None:
         watched = self.watched
-        launch = watched.end(worker)
-        self.idle.discard(worker)
+        lost = self.fleet.lose(worker)
         watched.apply(self.now_ns, watched.scheduler.on_worker_lost(self.now_ns, worker))
-        if launch is not None:
+        for _, launch in lost:
             watched.check_loss(self.now_ns, launch)
+
+    @rule(worker=workers, overlaps=st.booleans())
+    def worker_overlaps(self, worker: int, overlaps: bool) -> None:
+        (self.fleet.overlapping.add if overlaps else self.fleet.overlapping.discard)(worker)
+        self.watched.scheduler.on_worker_overlaps(worker, overlaps=overlaps)
 
     @rule(worker=workers, overhead_ms=st.sampled_from([0.1, 0.1, 5.0, 30.0]), times=st.integers(1, 16))
     def batches_cost(self, worker: int, overhead_ms: float, times: int) -> None:
@@ -126,9 +130,19 @@ class SchedulerMachine(RuleBasedStateMachine):
     def replan(self, resident: set[int]) -> None:
         self.watched.replan(self.now_ns, resident)
 
+    @rule(pick=st.integers(0, 3), requests=st.integers(2, 6))
+    @precondition(lambda self: self.watched.scheduler._workers.room)
+    def a_batch_nearly_ends_while_others_wait(self, pick: int, requests: int) -> None:
+        for _ in range(requests):
+            self.watched.arrive(self.now_ns, 60.0, 1, 0.0, 0)
+        room = self.watched.scheduler._workers.room
+        if room:
+            ends_ns = sorted(room.values())
+            self.time_passes((ends_ns[pick % len(ends_ns)] - self.now_ns) / NS_PER_MS)
+
     @rule(delta_ms=st.floats(0.0, 20.0))
     def time_passes(self, delta_ms: float) -> None:
-        until_ns = self.now_ns + round(delta_ms * NS_PER_MS)
+        until_ns = self.now_ns + max(0, round(delta_ms * NS_PER_MS))
         while (timer_ns := self.watched.scheduler.next_timer()) is not None and timer_ns <= until_ns:
             self.now_ns = max(self.now_ns, timer_ns)
             self.watched.tick(self.now_ns)

@@ -17,7 +17,7 @@ from superserve.request import Outcome, Reason, Request
 from superserve.scheduling import Finish, Launch, Scheduler, SharedWorkers, TimeoutAction, create_policy
 from superserve.scheduling.workers import Told
 from support.profiles import make_profile, profiles, several_devices
-from support.watched import Watched
+from support.watched import Watched, WatchedWorkers
 
 _Profiles = TypeVar("_Profiles")
 
@@ -45,9 +45,9 @@ class SharingMachine(RuleBasedStateMachine):
     )
     def start(self, given: tuple[int, Sequence[tuple[Any, str, TimeoutAction]]]) -> None:
         self.devices, models = given
-        self.idle: set[int] = set()
+        self.fleet = WatchedWorkers()
         self.shared = SharedWorkers(self.devices)
-        self.models = [Watched(*given, self.idle, self.shared) for given in models]
+        self.models = [Watched(*given, self.fleet, self.shared) for given in models]
         for model in self.models:
             self.shared.add(model.scheduler)
         self.now_ns = 0
@@ -58,12 +58,15 @@ class SharingMachine(RuleBasedStateMachine):
             model = next(model for model in self.models if model.scheduler is scheduler)
             model.apply(self.now_ns, actions)
 
-    @rule(target=workers, pick=st.integers(0, 1))
+    @rule(target=workers, pick=st.integers(0, 1), overlaps=st.booleans())
     @precondition(lambda self: self.next_worker < 4)
-    def worker_ready(self, pick: int) -> int:
+    def worker_ready(self, pick: int, overlaps: bool) -> int:
         worker = self.next_worker
         self.next_worker += 1
-        self.idle.add(worker)
+        self.fleet.idle.add(worker)
+        if overlaps:
+            self.fleet.overlapping.add(worker)
+            self.shared.overlap(worker, overlaps=True)
         self.apply(self.shared.on_worker_ready(self.now_ns, worker, pick % self.devices))
         return worker
 
@@ -81,16 +84,11 @@ class SharingMachine(RuleBasedStateMachine):
         self.models[model % len(self.models)].cancel(self.now_ns, pick)
 
     @rule(pick=st.integers(0, 3), failed=st.booleans(), slowness=st.sampled_from([0.5, 1.0, 1.5, 20.0]))
-    @precondition(lambda self: any(model.running or model.overdue for model in self.models))
+    @precondition(lambda self: self.fleet.busy)
     def batch_ends(self, pick: int, failed: bool, slowness: float) -> None:
-        busy = sorted(worker for model in self.models for worker in (*model.running, *model.overdue))
-        assert len(set(busy)) == len(busy), "two batches on one worker"
-        worker = busy[pick % len(busy)]
-        model = next(model for model in self.models if worker in model.running or worker in model.overdue)
-        taken_ns = model.taken_ns(worker, slowness)
-        launch = model.end(worker)
-        assert launch is not None
-        self.idle.add(worker)
+        worker = self.fleet.busy[pick % len(self.fleet.busy)]
+        model, launch = self.fleet.end(worker)
+        taken_ns = model.taken_ns(launch, slowness)
         if failed:
             self.apply(self.shared.on_batch_failed(self.now_ns, worker))
         else:
@@ -98,35 +96,41 @@ class SharingMachine(RuleBasedStateMachine):
         assert all(request.id in model.ended for request in launch.requests) or (failed and launch.overdue)
 
     @rule(pick=st.integers(0, 3))
-    @precondition(lambda self: any(model.running for model in self.models))
+    @precondition(lambda self: self.fleet.running)
     def batch_overdue(self, pick: int) -> None:
-        busy = sorted(worker for model in self.models for worker in model.running)
-        worker = busy[pick % len(busy)]
+        worker = self.fleet.running[pick % len(self.fleet.running)]
         if len(self.shared.live) > 1:
-            next(model for model in self.models if worker in model.running).is_overdue(worker)
+            self.fleet.overdue.add(worker)
         self.apply(self.shared.on_batch_overdue(self.now_ns, worker))
 
     @rule(worker=consumes(workers))
     def worker_lost(self, worker: int) -> None:
-        model = next((model for model in self.models if worker in model.running or worker in model.overdue), None)
-        launch = model.end(worker) if model else None
-        self.idle.discard(worker)
+        lost = self.fleet.lose(worker)
         self.apply(self.shared.on_worker_lost(self.now_ns, worker))
-        if model and launch:
+        for model, launch in lost:
             model.check_loss(self.now_ns, launch)
 
     @rule(pick=st.integers(0, 2))
     @precondition(lambda self: len(self.models) > 1)
     def model_goes(self, pick: int) -> None:
         model = self.models[pick % len(self.models)]
-        if not model.running and not model.overdue:
+        if not self.fleet.of(model):
             model.stop(self.now_ns)
             self.shared.remove(model.scheduler)
             self.models.remove(model)
 
+    @rule(pick=st.integers(0, 3), requests=st.integers(2, 6))
+    @precondition(lambda self: self.shared.room)
+    def a_batch_nearly_ends_while_others_wait(self, pick: int, requests: int) -> None:
+        for number in range(requests):
+            self.models[number % len(self.models)].arrive(self.now_ns, 60.0, 1, 0.0, 0)
+        if self.shared.room:
+            ends_ns = sorted(self.shared.room.values())
+            self.time_passes((ends_ns[pick % len(ends_ns)] - self.now_ns) / NS_PER_MS)
+
     @rule(delta_ms=st.floats(0.0, 20.0))
     def time_passes(self, delta_ms: float) -> None:
-        until_ns = self.now_ns + round(delta_ms * NS_PER_MS)
+        until_ns = self.now_ns + max(0, round(delta_ms * NS_PER_MS))
         while (
             due := min(filter(None, map(_timer, self.models)), key=lambda timer: timer[0], default=None)
         ) is not None:
@@ -140,9 +144,9 @@ class SharingMachine(RuleBasedStateMachine):
     def promises_hold(self) -> None:
         for model in self.models:
             model.check()
-        busy = [worker for model in self.models for worker in model.running]
-        assert self.shared.live == self.idle.union(busy)
-        assert set(self.shared.idle) == self.idle
+        assert self.shared.live == self.fleet.idle.union(self.fleet.running)
+        assert set(self.shared.idle) == self.fleet.idle
+        assert sum(model.scheduler.busy for model in self.models) == len(self.fleet.busy)
 
     def teardown(self) -> None:
         for model in getattr(self, "models", ()):

@@ -32,6 +32,9 @@ class Listener:
     def on_worker_ready(self, worker: int) -> None:
         self.heard.append(f"ready {worker}")
 
+    def on_worker_overlaps(self, worker: int, *, overlaps: bool) -> None:
+        raise AssertionError(f"worker {worker} overlaps batches: {overlaps}")
+
     def on_batch_done(self, worker: int, result: BatchResult) -> None:
         self.heard.append(f"done {worker}")
         self.rows = np.frombuffer(result.outputs[0], "<f4").tolist()

@@ -25,6 +25,70 @@ WAITING = ("proteus", "proteus:0.01")
 MAX_QUEUED = 12
 
 
+class WatchedWorkers:
+    """The workers of one scheduler or several, and what each of them has to run, in order.
+
+    Attributes:
+        idle: kept up here and by whoever tells schedulers of workers.
+        overlapping: those that take a second batch; kept up by whoever tells of them.
+        overdue: those whose batches are given up waiting for.
+    """
+
+    def __init__(self) -> None:
+        self.idle: set[int] = set()
+        self.overlapping: set[int] = set()
+        self.overdue: set[int] = set()
+        self._flights: dict[int, list[tuple[Watched, Launch]]] = {}
+
+    @property
+    def busy(self) -> list[int]:
+        """Those that have batches, overdue ones among them."""
+        return sorted(self._flights)
+
+    @property
+    def running(self) -> list[int]:
+        """Those that have batches which are not overdue."""
+        return [worker for worker in self.busy if worker not in self.overdue]
+
+    def of(self, watched: "Watched") -> list[Launch]:
+        """The batches of a model."""
+        return [launch for flights in self._flights.values() for model, launch in flights if model is watched]
+
+    def first(self, worker: int) -> "tuple[Watched, Launch]":
+        """What a worker answers next, and whose it is."""
+        return self._flights[worker][0]
+
+    def launched(self, watched: "Watched", launch: Launch) -> None:
+        """A worker gets a batch, which it must be there for."""
+        worker = launch.worker
+        if worker in self.idle:
+            self.idle.remove(worker)
+            self._flights[worker] = []
+        else:
+            assert worker in self.overlapping, "launched on a worker that is not idle"
+            assert worker not in self.overdue, "launched on a worker that does not answer"
+            assert len(self._flights[worker]) == 1, "launched on a worker that has two batches"
+            _, running = self.first(worker)
+            suspects = [request for one in (running, launch) for request in one.requests if request.losses]
+            assert not suspects, "a request that was lost shares its worker"
+        self._flights[worker].append((watched, launch))
+
+    def end(self, worker: int) -> "tuple[Watched, Launch]":
+        """A worker is through with the first of its batches."""
+        ended = self._flights[worker].pop(0)
+        if not self._flights[worker]:
+            del self._flights[worker]
+            self.idle.add(worker)
+            self.overdue.discard(worker)
+        return ended
+
+    def lose(self, worker: int) -> "list[tuple[Watched, Launch]]":
+        """A worker is gone."""
+        for workers in (self.idle, self.overdue, self.overlapping):
+            workers.discard(worker)
+        return self._flights.pop(worker, [])
+
+
 class Watched:
     """A scheduler, its requests and what became of them.
 
@@ -32,7 +96,7 @@ class Watched:
         profile: of its model; several, if workers are of several devices.
         policy: a policy's name.
         action: what becomes of hopeless requests.
-        idle: the idle workers, kept up here and by whoever tells the scheduler of workers.
+        workers: its own, or those that it shares.
         shared: workers that it shares.
     """
 
@@ -41,7 +105,7 @@ class Watched:
         profile: Profile | Sequence[Profile],
         policy: str,
         action: TimeoutAction,
-        idle: set[int],
+        workers: WatchedWorkers,
         shared: SharedWorkers | None = None,
     ) -> None:
         profiles = (profile,) if isinstance(profile, Profile) else tuple(profile)
@@ -63,9 +127,7 @@ class Watched:
         self.may_wait = policy in WAITING
         self.requests: list[Request] = []
         self.ended: dict[int, Finish] = {}
-        self.running: dict[int, Launch] = {}
-        self.overdue: dict[int, Launch] = {}
-        self._idle = idle
+        self._workers = workers
 
     def arrive(self, now_ns: int, slo_ms: float, rows: int, floor: float, priority: int, bucket: int = 0) -> None:
         """A request of its own arrives; a bucket that the profile does not have is its largest."""
@@ -101,9 +163,8 @@ class Watched:
     def _waits(request: Request) -> bool:
         return request.state is RequestState.QUEUED
 
-    def taken_ns(self, worker: int, slowness: float) -> int:
-        """What the batch of a worker takes."""
-        launch = self.running.get(worker) or self.overdue[worker]
+    def taken_ns(self, launch: Launch, slowness: float) -> int:
+        """What a batch takes."""
         return round(slowness * self._planned_ns(launch, launch.bucket, launch.rows))
 
     def apply(self, now_ns: int, actions: Sequence[Action]) -> None:
@@ -131,16 +192,7 @@ class Watched:
 
     def runs(self, request: Request) -> bool:
         """Whether a worker has a request."""
-        launches = (*self.running.values(), *self.overdue.values())
-        return any(request in launch.requests for launch in launches)
-
-    def end(self, worker: int) -> Launch | None:
-        """The batch of a worker that is through with it, or gone; None if it had none of its."""
-        return self.overdue.pop(worker, None) or self.running.pop(worker, None)
-
-    def is_overdue(self, worker: int) -> None:
-        """A worker's batch is given up waiting for."""
-        self.overdue[worker] = self.running.pop(worker)
+        return any(request in launch.requests for launch in self._workers.of(self))
 
     def check(self) -> None:
         """What holds between events."""
@@ -150,8 +202,9 @@ class Watched:
                 assert self.runs(request)
         assert self.scheduler.queue_depth <= MAX_QUEUED + 4 * 16
         assert self.scheduler.unfinished == len(self.requests) - len(self.ended)
-        if self._idle and self.scheduler.queue_depth:
-            slow = all(self.scheduler.slow(worker) for worker in self._idle)
+        assert self.scheduler.in_flight == len(self._workers.of(self))
+        if self._workers.idle and self.scheduler.queue_depth:
+            slow = all(self.scheduler.slow(worker) for worker in self._workers.idle)
             assert self.may_wait or slow or self.mixed, "a worker idles while work waits"
             assert self.scheduler.next_timer() is not None, "waits for nothing"
 
@@ -164,9 +217,7 @@ class Watched:
                 assert finish.launch is not None
 
     def _check_launch(self, now_ns: int, launch: Launch) -> None:
-        assert launch.worker in self._idle, "launched on a worker that is not idle"
-        self._idle.remove(launch.worker)
-        self.running[launch.worker] = launch
+        self._workers.launched(self, launch)
         assert launch.requests
         assert launch.rows == sum(request.rows for request in launch.requests) <= self.table.max_rows
         assert launch.bucket == max(request.bucket for request in launch.requests), "planned for other rows"
@@ -186,8 +237,9 @@ class Watched:
                 done_ns = now_ns + self.overhead_ns + self._planned_ns(launch, request.bucket, request.rows)
                 assert done_ns < request.deadline_ns, "launched a request that was certain to miss"
         if self.action == "reject":
-            done_ns = now_ns + self.overhead_ns + self._planned_ns(launch, launch.bucket, launch.rows)
-            assert done_ns < launch.requests[0].deadline_ns, "the head misses by the profile"
+            planned_ns = self._planned_ns(launch, launch.bucket, launch.rows)
+            for begin_ns in (self.overhead_ns, launch.overhead_ns + launch.behind_ns):
+                assert now_ns + begin_ns + planned_ns < launch.requests[0].deadline_ns, "the head misses by the profile"
 
     def _planned_ns(self, launch: Launch, bucket: int, rows: int) -> int:
         return self.tables[launch.device][bucket].latency_ns[launch.subnet][rows]

@@ -230,4 +230,5 @@ def _device(engine: Ready, device: str) -> Device:
         engine=engine.engine,
         dtype=engine.dtype,
         torch=engine.torch,
+        overlaps=engine.overlaps,
     )

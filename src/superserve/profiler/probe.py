@@ -55,6 +55,9 @@ class Probe:
     def on_worker_ready(self, worker: int) -> None:
         """See `PoolListener.on_worker_ready`."""
 
+    def on_worker_overlaps(self, worker: int, *, overlaps: bool) -> None:
+        """See `PoolListener.on_worker_overlaps`; it launches one at a time."""
+
     def on_batch_done(self, worker: int, result: BatchResult) -> None:  # noqa: ARG002  (only one is used)
         """See `PoolListener.on_batch_done`."""
         if self._answer is not None and not self._answer.done():

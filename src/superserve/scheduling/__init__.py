@@ -21,7 +21,8 @@ from superserve.scheduling.policy import (
     register_policy,
 )
 from superserve.scheduling.queue import EDFQueue
-from superserve.scheduling.scheduler import Scheduler, SchedulerLimits
+from superserve.scheduling.scheduler import Scheduler
+from superserve.scheduling.state import SchedulerLimits
 from superserve.scheduling.workers import SharedWorkers
 
 __all__ = [

@@ -30,7 +30,9 @@ class Launch(msgspec.Struct, eq=False):
     ``bound``: why it is not a more accurate subnet. ``waiting``: requests that stayed behind. ``idle`` and ``workers``:
     how many were idle, this one among them, and how many there were. ``overhead_ns``, ``drift``, this worker's, and
     ``bucket``, the largest of the requests': what was planned with; by the profile of ``device``, which the worker has,
-    it takes ``planned_ns`` there. ``fate``, ``ended_ns`` and ``taken_ns`` (the time in the worker) follow when it ends;
+    it takes ``planned_ns`` there. ``behind_ns``: how much longer than the overhead it was planned to wait for the batch
+    before it on its worker. ``input_ns`` is what it took to hand it over. ``fate``, ``ended_ns``, ``taken_ns`` (the
+    time that it had the worker for itself) and ``waited_ns`` (there, for the batch before) follow when it ends;
     ``overdue``, if it was that at any time: its requests may have been in other batches since.
 
     A batch without requests is idle work (`Scheduler.launch_idle`).
@@ -50,10 +52,18 @@ class Launch(msgspec.Struct, eq=False):
     bucket: int = 0
     planned_ns: int = 0
     device: int = 0
+    behind_ns: int = 0
+    input_ns: int = 0
     fate: BatchFate = BatchFate.RUNNING
     ended_ns: int = 0
     taken_ns: int = 0
+    waited_ns: int = 0
     overdue: bool = False
+
+    @property
+    def around_ns(self) -> int:
+        """What it has cost outside the worker when it has been answered: its dispatch overhead, but for the answers."""
+        return self.ended_ns - self.launched_ns - self.waited_ns - self.taken_ns
 
 
 class Finish(msgspec.Struct, eq=False):

@@ -80,6 +80,27 @@ class Supply(NamedTuple):
     """Of their time, what is not to be counted on."""
 
 
+class BatchTimes(NamedTuple):
+    """The most efficient batches by bucket, in the times that are usual and in those that are planned with."""
+
+    typical: Sequence[EfficientBatches]
+    planned: Sequence[EfficientBatches]
+
+    @classmethod
+    def of(cls, tables: Sequence[LatencyTable]) -> "BatchTimes":
+        """By what the tables of the buckets say."""
+        return cls(
+            [EfficientBatches(table.batches, table.typical_ns) for table in tables],
+            [EfficientBatches(table.batches, table.latency_ns) for table in tables],
+        )
+
+    def price(self, drift: float, typical_overhead_ns: int, planned_overhead_ns: int) -> None:
+        """From now on a batch takes so many times what it is profiled with, and its dispatch so long."""
+        for times, overhead_ns in ((self.typical, typical_overhead_ns), (self.planned, planned_overhead_ns)):
+            for each in times:
+                each.price(drift, overhead_ns)
+
+
 class Admission:
     """Refuses on arrival what could not be in time.
 
@@ -104,6 +125,9 @@ class Admission:
     Rows of different buckets are reckoned with the times of their own: no batch is faster than those of its rows, so
     that the bound holds, and a short text is refused for what it takes, not for what the longest would. In overload its
     own batch is one of the longest rows.
+
+    Where workers overlap batches, the dispatch of one passes while its worker runs the one before: it takes none of the
+    time that there is for what waits, and an answer is there when both have run.
 
     While the queue is far from its deadlines the work is constant, whatever its length. Else it is logarithmic in the
     number of workers, and in the length of the queue where deadlines are mixed (see `EDFQueue.rows_until`); linear in
@@ -142,8 +166,7 @@ class Admission:
         """From now on batches take what these tables say; see the constructor, and `price`."""
         self._policy = policy
         self._tables = tables
-        self._typical = [EfficientBatches(table.batches, table.typical_ns) for table in tables]
-        self._planned = [EfficientBatches(table.batches, table.latency_ns) for table in tables]
+        self._apart, self._behind = BatchTimes.of(tables), BatchTimes.of(tables)
         self._prices = (0.0, 0, 0)
         self.price(overhead_ns)
 
@@ -154,12 +177,10 @@ class Admission:
             return
         self._prices = (drift, overhead_ns, planned_ns)
         self._overhead_ns = overhead_ns
-        for times in self._typical:
-            times.price(drift, overhead_ns)
-        for times in self._planned:
-            times.price(drift, planned_ns)
+        self._apart.price(drift, overhead_ns, planned_ns)
+        self._behind.price(drift, 0, 0)
         fastest = self._policy.subnets[0]
-        slowest = self._typical[-1].best(fastest, 0)
+        slowest = self._apart.typical[-1].best(fastest, 0)
         self._row_ns = slowest.time_ns / slowest.rows
         self._least_ns = round(self._tables[0].latency_ns[fastest][1] * drift) + planned_ns
 
@@ -207,6 +228,16 @@ class Admission:
             self.given_up(now_ns, request)
         return refused
 
+    @property
+    def _times(self) -> BatchTimes:
+        """What batches take of a worker's time that always has work."""
+        return self._behind if self._view.overlapping else self._apart
+
+    @property
+    def _hidden_ns(self) -> int:
+        """What passes of the dispatch of a batch while its worker runs the one before."""
+        return self._view.overhead_ns if self._view.overlapping else 0
+
     def _has_room(self, now_ns: int, request: Request) -> bool:
         """Whether all that waits could be served row by row in what is left once every worker is free.
 
@@ -218,9 +249,10 @@ class Admission:
 
     def _late(self, now_ns: int, request: Request, fastest: int) -> Prediction | None:
         """Whether it is certain to be late."""
-        deadline_ns, latest_ns = request.deadline_ns, request.latest_start_ns
-        batch = self._typical[request.bucket].best(fastest, deadline_ns - now_ns)
-        rows, row_ns = self._ahead(self._typical, now_ns, request, batch)
+        hidden_ns, times = self._hidden_ns, self._times.typical
+        deadline_ns, latest_ns = request.deadline_ns, request.latest_start_ns + hidden_ns
+        batch = times[request.bucket].best(fastest, deadline_ns - now_ns)
+        rows, row_ns = self._ahead(times, now_ns, request, batch)
         need_ns = (rows + request.rows) * row_ns
         workers = len(self._view.workers)
         free_ns = self._soonest.free_sum_ns(now_ns, workers)
@@ -228,7 +260,9 @@ class Admission:
             return None
         ends = self._soonest.ends_ns(now_ns, workers)
         # Of what is due with it some may be of one row, and start later than a request of many can.
-        late_ns = max(ends[0] - latest_ns, _missing(ends, deadline_ns - self._least_ns - 1, deadline_ns, need_ns))
+        late_ns = max(
+            ends[0] - latest_ns, _missing(ends, deadline_ns - self._least_ns + hidden_ns - 1, deadline_ns, need_ns)
+        )
         if late_ns <= 0:
             return None
         due_ns = deadline_ns - now_ns
@@ -237,11 +271,10 @@ class Admission:
 
     def _late_in_batch(self, now_ns: int, request: Request, fastest: int) -> Prediction | None:
         """Whether it would be late in an efficient batch, behind others of them."""
-        left_ns = request.deadline_ns - now_ns
-        times = self._planned[-1]
-        batch, own = times.best(fastest, left_ns), times.best(fastest, int(left_ns * OWN_PART))
-        latest_ns = min(request.latest_start_ns, request.deadline_ns - own.time_ns - 1)
-        rows, row_ns = self._ahead(self._planned, now_ns, request, batch)
+        left_ns, times = request.deadline_ns - now_ns, self._times.planned
+        batch, own = times[-1].best(fastest, left_ns), times[-1].best(fastest, int(left_ns * OWN_PART))
+        latest_ns = min(request.latest_start_ns + self._hidden_ns, request.deadline_ns - own.time_ns - 1)
+        rows, row_ns = self._ahead(times, now_ns, request, batch)
         rows += self._expected(now_ns, request, latest_ns)
         batch_ns = round(batch.rows * row_ns / self._share(now_ns))
         workers = len(self._view.workers)
@@ -260,7 +293,7 @@ class Admission:
         ahead = queue.position_of(request.deadline_ns)
         if ahead == len(queue):
             return None
-        batch = self._planned[-1].best(fastest, request.deadline_ns - now_ns)
+        batch = self._times.planned[-1].best(fastest, request.deadline_ns - now_ns)
         workers = len(self._view.workers)
         free_ns = self._view.commitments.free_sum_ns(now_ns, workers)
         # A whole batch per worker is kept back: with half of one, the mean of what rounding costs, a tenth of requests

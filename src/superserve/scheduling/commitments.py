@@ -37,6 +37,10 @@ class Commitments:
             del ends[index]
             self._sum_ns -= entry[0]
 
+    def end_ns(self, worker: int) -> int:
+        """When a busy worker's batch is predicted to end, be that past."""
+        return self._end_ns[worker]
+
     def free_sum_ns(self, now_ns: int, workers: int) -> int:
         """Sum over all ``workers`` of the instants at which they are free: now for idle and overdue ones."""
         self._pass(now_ns)

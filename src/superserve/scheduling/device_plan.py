@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from superserve.scheduling.admission import BatchTimes
 from superserve.scheduling.buckets import decide_by
-from superserve.scheduling.efficient import EfficientBatches
 from superserve.scheduling.overhead import OverheadEstimate
 from superserve.scheduling.policy import Policy
 from superserve.scheduling.workers import Fleet
@@ -22,7 +22,7 @@ class DevicePlan:
         decide: see `Policy.decide`; the view's table is this device's when it is called.
         overhead: of its batches alone. Workers on other hosts cost more of it than those beside the router do.
         row_ns: time per row of the most rows per time, dispatch included, as profiled: what its worker time is worth.
-        typical, planned: the most efficient batches in the times that are usual, and that are planned with; by bucket.
+        times: the most efficient batches. Where workers overlap batches, without the dispatch (see `Admission`).
     """
 
     def __init__(self, policies: Sequence[Policy], overhead_ns: int, fleet: Fleet) -> None:
@@ -33,15 +33,19 @@ class DevicePlan:
         longest = self.tables[-1]
         fastest = longest.latency_ns[policies[-1].subnets[0]]
         self.row_ns = min((fastest[rows] + overhead_ns) / rows for rows in longest.batches)
-        self.typical = tuple(EfficientBatches(table.batches, table.typical_ns) for table in self.tables)
-        self.planned = tuple(EfficientBatches(table.batches, table.latency_ns) for table in self.tables)
+        self.times = BatchTimes.of(self.tables)
 
     def price(self, drift: float) -> None:
         """Batches take so many times what is profiled; the dispatch takes what has been observed."""
-        for times in self.typical:
-            times.price(drift, self.overhead.typical_ns)
-        for times in self.planned:
-            times.price(drift, self.overhead.planned_ns)
+        if self.fleet.overlaps:
+            self.times.price(drift, 0, 0)
+        else:
+            self.times.price(drift, self.overhead.typical_ns, self.overhead.planned_ns)
+
+    @property
+    def hidden_ns(self) -> int:
+        """What passes of the dispatch of a batch while its worker runs the one before."""
+        return self.overhead.planned_ns if self.fleet.overlaps else 0
 
     def alone_ns(self, subnet: int, rows: int, bucket: int, drift: float) -> int:
         """What a batch is expected to take at most, dispatch included."""

@@ -7,14 +7,15 @@ from typing import NamedTuple
 from superserve.errors import ConfigError
 from superserve.profile import Profile
 from superserve.request import Request
-from superserve.scheduling.actions import Action, BatchFate, Launch
+from superserve.scheduling.actions import Action, Launch
 from superserve.scheduling.buckets import create_policies
 from superserve.scheduling.device_plan import DevicePlan
 from superserve.scheduling.expiry import ExpiryQueue
 from superserve.scheduling.mixed_admission import MixedAdmission
 from superserve.scheduling.plans import Plan, Plans
 from superserve.scheduling.policy import Bound, Decision, Policy, TimeoutAction, Wait
-from superserve.scheduling.scheduler import Scheduler, SchedulerLimits
+from superserve.scheduling.scheduler import Scheduler
+from superserve.scheduling.state import SchedulerLimits
 from superserve.scheduling.workers import SharedWorkers, Workers
 
 
@@ -126,7 +127,7 @@ class MixedScheduler(Scheduler):
     def _dispatch(self, now_ns: int, batches: int = sys.maxsize) -> Sequence[Action]:
         self._wake_ns = None
         self._see_devices()
-        if not self._idle or not self._queue:
+        if not self._queue or not (self._idle or self._room):
             return ()
         actions: list[Action] = []
         self._waits_ns.clear()
@@ -148,6 +149,8 @@ class MixedScheduler(Scheduler):
             actions.append(self._launch(now_ns, decision, worker, pairing.device, decision.shed))
             batches -= 1
         view.overhead_ns = self._least_overhead_ns()
+        if self._room and batches:
+            self._launch_behind(now_ns, batches, actions)
         return actions
 
     def _paired(self, now_ns: int) -> Pairing | None:
@@ -155,7 +158,7 @@ class MixedScheduler(Scheduler):
         best: Pairing | None = None
         for worker, device in self._candidates(now_ns):
             self._face(now_ns, worker, device)
-            decision = self._plans[device].decide(self._view)
+            decision = self._decide_on(device)
             if isinstance(decision, Wait):
                 self._waits_ns[self._like(worker)] = decision.until_ns
             elif not decision.rows:
@@ -245,19 +248,15 @@ class MixedScheduler(Scheduler):
     def _least_overhead_ns(self) -> int:
         return min(self._plans[device].overhead.planned_ns for device in self._live)
 
-    def _commit(self, launch: Launch, end_ns: int) -> None:
-        worker, plan = launch.worker, self._plans[launch.device]
-        typical_ns = launch.launched_ns + plan.typical_ns(launch.subnet, launch.rows, launch.bucket, launch.drift)
-        for workers in (self._workers, plan.fleet):
-            workers.commitments.add(worker, end_ns)
-            workers.soonest.add(worker, typical_ns)
+    def _typical_ns(self, launch: Launch) -> int:
+        plan = self._plans[launch.device]
+        return plan.typical_ns(launch.subnet, launch.rows, launch.bucket, launch.drift)
 
-    def _ended(self, worker: int, now_ns: int, fate: BatchFate) -> Launch:
-        if worker not in self._overdue:
-            fleet = self._plans[self._workers.devices[worker]].fleet
-            fleet.commitments.remove(worker)
-            fleet.soonest.remove(worker)
-        return super()._ended(worker, now_ns, fate)
+    def _typical_overhead_ns(self, device: int) -> int:
+        return self._plans[device].overhead.typical_ns
+
+    def _decide_on(self, device: int) -> Decision | Wait:
+        return self._plans[device].decide(self._view)
 
 
 def create_scheduler(

@@ -58,7 +58,7 @@ class MixedAdmission(Admission):
         fastest = self._policy.subnets[0]
         for device in self._devices:
             device.price(self._view.drift)
-        self._row_ns = max(_row_ns(device.typical[-1].best(fastest, 0)) for device in self._devices)
+        self._row_ns = max(_row_ns(device.times.typical[-1].best(fastest, 0)) for device in self._devices)
 
     def _late(self, now_ns: int, request: Request, fastest: int) -> Prediction | None:
         deadline_ns, live = request.deadline_ns, self._live()
@@ -81,7 +81,7 @@ class MixedAdmission(Admission):
         if late_ns <= 0:
             return None
         due_ns, workers = deadline_ns - now_ns, len(self._view.workers)
-        batch = min((device.typical[request.bucket].best(fastest, due_ns) for device in live), key=_row_ns)
+        batch = min((device.times.typical[request.bucket].best(fastest, due_ns) for device in live), key=_row_ns)
         # What it takes a worker that is like all of them on average: so the figures fit together.
         all_ns = need.time_ns / need.rows * batch.rows
         batch_ns = round(all_ns * workers / max(1.0, sum(worth for _, worth in ends)))
@@ -93,10 +93,10 @@ class MixedAdmission(Admission):
         started, rows, rows_per_ns, latest_ns, next_ns = 0, 0, 0.0, now_ns, inf
         most = Batch(0, 1)
         for device in self._live():
-            times, workers = device.planned[-1], device.fleet.live
+            times, workers = device.times.planned[-1], device.fleet.live
             batch, own = times.best(fastest, left_ns), times.best(fastest, int(left_ns * OWN_PART))
             last_ns = min(self._latest_ns(device, request, fastest), request.deadline_ns - own.time_ns - 1)
-            rows, row_ns = self._ahead(device.planned, now_ns, request, batch)
+            rows, row_ns = self._ahead(device.times.planned, now_ns, request, batch)
             batch_ns = max(1, round(batch.rows * row_ns / share))
             for end_ns in device.fleet.commitments.ends_ns(now_ns, workers):
                 here = max(0, (last_ns - end_ns) // batch_ns + 1)
@@ -119,7 +119,7 @@ class MixedAdmission(Admission):
         if ahead == len(queue):
             return None
         live, left_ns = self._live(), request.deadline_ns - now_ns
-        batches = [device.planned[-1].best(fastest, left_ns) for device in live]
+        batches = [device.times.planned[-1].best(fastest, left_ns) for device in live]
         most = min(batches, key=_row_ns)
         count, free_ns, reserve_ns = 0.0, 0.0, 0.0
         for device, batch in zip(live, batches, strict=True):
@@ -133,8 +133,8 @@ class MixedAdmission(Admission):
         return [device for device in self._devices if device.fleet.live]
 
     def _latest_ns(self, device: DevicePlan, request: Request, fastest: int) -> int:
-        """Until when a request has to start on a device, alone."""
-        takes_ns = device.alone_ns(fastest, request.rows, request.bucket, self._view.drift)
+        """Until when a worker of a device has to be free for a request, alone."""
+        takes_ns = device.alone_ns(fastest, request.rows, request.bucket, self._view.drift) - device.hidden_ns
         return request.deadline_ns - takes_ns - 1
 
     def _need(self, now_ns: int, request: Request, fastest: int, live: Sequence[DevicePlan]) -> _Need:
@@ -146,7 +146,7 @@ class MixedAdmission(Admission):
                 kinds.append((count, kind.fastest, kind.bucket))
         time_ns, worth = 0.0, [0.0] * len(live)
         for count, subnet, bucket in kinds:
-            batches = [device.typical[bucket].best(subnet, span_ns) for device in live]
+            batches = [device.times.typical[bucket].best(subnet, span_ns) for device in live]
             rows_ns = [_row_ns(batch) if batch.time_ns < span_ns else inf for batch in batches]
             least_ns = min(rows_ns)
             if least_ns < inf:  # else no worker can serve it any more, and none spends time on it

@@ -56,6 +56,11 @@ class SchedulerView:
     """The same on the worker that gets the batch, if the policy chooses none."""
     weighed: tuple[float, float] | None = None
     """`capacity` where workers are of several devices."""
+    behind_ns: int = 0
+    """How much later than after the dispatch overhead a batch begins, because its worker still runs another one. Slack
+    excludes it, too; what the worker has yet to do is among the `commitments`."""
+    overlapping: Collection[int] = ()
+    """Ids of the workers that get their next batch while they run one."""
 
     @property
     def depth(self) -> int:
@@ -77,8 +82,8 @@ class SchedulerView:
         return self.weighed or (self.workers_total, self.free_sum_ns)
 
     def slack_ns(self, position: int = 0) -> int:
-        """Slack of the request at a position in deadline order: (deadline - now - dispatch overhead) / its drift."""
-        left_ns = self.queue.peek(position).deadline_ns - self.now_ns - self.overhead_ns
+        """Slack of the request at a position in deadline order: (deadline - now - until a batch begins) / its drift."""
+        left_ns = self.queue.peek(position).deadline_ns - self.now_ns - self.overhead_ns - self.behind_ns
         return left_ns if self.worker_drift == 1.0 else int(left_ns / self.worker_drift)
 
 
@@ -148,7 +153,8 @@ class Policy(ABC):
     observes_arrivals: ClassVar[bool] = False
     """Whether it looks at ``view.arrivals``, which cost a microsecond per request to keep up."""
     by_bucket: ClassVar[bool] = True
-    """Whether there may be one object of it per bucket of the profile: not if it holds state."""
+    """Whether there may be one object of it per bucket of the profile: not if it holds state. One that does is asked
+    for idle workers only."""
 
     def __init__(self, table: LatencyTable, timeout_action: TimeoutAction = "reject") -> None:
         self.table = table

@@ -4,43 +4,23 @@ The live router and the simulator drive the same `Scheduler` object, one with re
 """
 
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import chain
-from typing import Final, NamedTuple
+from operator import attrgetter, itemgetter
+from typing import Final
 
-from superserve.clock import NS_PER_S
-from superserve.profile import LatencyTable
+from superserve.clock import NS_PER_MS, NS_PER_S
 from superserve.request import Outcome, Reason, Request, RequestState
 from superserve.scheduling.actions import Action, BatchFate, Finish, Launch
-from superserve.scheduling.admission import Admission, Prediction
+from superserve.scheduling.admission import Prediction
 from superserve.scheduling.arrivals import ArrivalEstimate
-from superserve.scheduling.buckets import decide_by
-from superserve.scheduling.drift import DriftEstimate
 from superserve.scheduling.expiry import ExpiryQueue
-from superserve.scheduling.overhead import OverheadEstimate
-from superserve.scheduling.plans import Plan, Plans, none_slower
+from superserve.scheduling.flights import Overdue
+from superserve.scheduling.plans import Plan
 from superserve.scheduling.poison import is_poison, separate
 from superserve.scheduling.policy import Bound, Decision, Policy, SchedulerView, Wait
+from superserve.scheduling.state import SchedulerState
 from superserve.scheduling.victims import victims
-from superserve.scheduling.waiting import WaitingQueue
-from superserve.scheduling.workers import SharedWorkers, Workers
-
-
-@dataclass(frozen=True, slots=True)
-class SchedulerLimits:
-    """Bounds that hold whatever the load."""
-
-    max_queued: int = 20_000
-    """Requests that may wait at once; one more is rejected."""
-
-
-class Overdue(NamedTuple):
-    """A batch that should have been answered. Of its requests ``kept`` have no time left for another worker."""
-
-    launch: Launch
-    kept: Sequence[Request]
-
 
 _NOTHING: Final[Sequence[Action]] = ()
 
@@ -52,12 +32,15 @@ _SERVED: Final = Outcome.SERVED
 _LATE: Final = Outcome.LATE
 _ANSWERED: Final = Reason.ANSWERED
 
+#: A timer may be so late. A batch that is to be there when the one before it ends is launched earlier by as much.
+_TIMER_NS: Final = NS_PER_MS
+
 #: Where what was learned leaves no time for anything, half of it is forgotten this often. So the machine may recover
 #: from four times the SLO of overhead, within a second; while it does not, a batch is late as often.
 _RELAX_NS: Final = NS_PER_S // 5
 
 
-class Scheduler:
+class Scheduler(SchedulerState):
     """Admits, queues, batches and ends the requests of one model.
 
     Every method that takes ``now_ns`` is an event and returns what to do about it, in order; nothing else has an
@@ -66,185 +49,13 @@ class Scheduler:
     cancelled request is never launched; a batch is contiguous in deadline order, within the profiled batch sizes, and
     its subnet reaches every member's accuracy floor.
 
-    Args:
-        policy: chooses subnet, batch size and victims; its table and ``timeout_action`` hold here, too.
-        overhead_ns: dispatch overhead that is taken off every slack until `observe_overhead` knows better.
-        limits: bounds.
-        shared: workers that other models use, too. What happens to workers is then told to them: of the events, only
-            those of requests and time come from outside. None: the scheduler has its workers for itself.
-        shorter: the same policy for each shorter bucket of the profile, the shortest first (`create_policies`): then
-            requests may be of any of them, and ``policy`` is for the longest rows.
-        workers: those that it has for itself; None: new ones, which are of one device.
-
-    Workers are alike, or drift apart. Where they are of several devices, the scheduler is a `MixedScheduler`.
+    It is made as a `SchedulerState` is. Workers are alike, or drift apart; where they are of several devices, the
+    scheduler is a `MixedScheduler`. A worker has one batch at a time, or two if it overlaps them (`Workers.overlap`).
     """
-
-    def __init__(
-        self,
-        policy: Policy,
-        *,
-        overhead_ns: int,
-        limits: SchedulerLimits | None = None,
-        shared: SharedWorkers | None = None,
-        shorter: Sequence[Policy] = (),
-        workers: Workers | None = None,
-    ) -> None:
-        self._set_policies((*shorter, policy))
-        self._history = Plans(Plan(0, policy, self.tables_of))
-        self.limits = limits or SchedulerLimits()
-        self._expires = policy.timeout_action == "reject"
-        self._queue = WaitingQueue(lambda floor: self.policy.usable(floor)[0])
-        self._overhead = OverheadEstimate(overhead_ns)
-        self._drift = DriftEstimate()
-        self._shared = shared
-        self._workers: Workers = shared or workers or Workers()
-        self._idle = self._workers.idle
-        self._running: dict[int, Launch] = {}
-        self._overdue: dict[int, Overdue] = {}
-        self._commitments = self._workers.commitments
-        self._view = SchedulerView(
-            policy.table,
-            self._queue,
-            overhead_ns,
-            commitments=self._commitments,
-            workers=self._workers.live,
-            idle=self._idle,
-        )
-        self._admission = Admission(
-            policy, self._queue, self._view, self._workers.soonest, self._share, tables=self.tables
-        )
-        self._expiry = ExpiryQueue()
-        self._wake_ns: int | None = None
-        self._observes = policy.observes_arrivals
-        self._ranked = False
-        """Whether there have been requests of a lower priority than others."""
-        self._overloaded = False
-        """Whether a request has become hopeless since victims were last looked for."""
-        self._relax_after_ns = 0
-        """Nothing that was learned is forgotten before."""
-        self._slow_after_ns = 0
-        """Slow workers get nothing before."""
-
-    def _set_policies(self, policies: Sequence[Policy]) -> None:
-        """Take the policy and its tables, by bucket, and what follows from them alone."""
-        self._policies = policies
-        self.policy = policy = policies[-1]
-        self.tables = tuple(one.table for one in policies)
-        """By bucket (`Request.bucket`)."""
-        self.tables_of: Sequence[Sequence[LatencyTable]] = (self.tables,)
-        """By device."""
-        self._decide = decide_by(policies)
-        fastest = policy.table.latency_ns[policy.subnets[0]]
-        # Not 0: time has to pass until a slow worker is asked again.
-        self._fastest_ns = max(1, fastest[policy.table.batches[0]])
-        self._pace_ns = min(fastest[rows] / rows for rows in policy.table.batches)
-
-    @property
-    def queue_depth(self) -> int:
-        """Requests waiting."""
-        return len(self._queue)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether a request would be rejected for those that wait."""
-        return len(self._queue) >= self.limits.max_queued
-
-    @property
-    def workers(self) -> int:
-        """Workers that are idle or running a batch."""
-        return len(self._workers.live)
-
-    @property
-    def capacity(self) -> float:
-        """How many workers there are; where they differ, how many like the first device's that makes."""
-        return len(self._workers.live)
-
-    @property
-    def workers_by_device(self) -> Sequence[int]:
-        """How many there are of each device; none where there is one device."""
-        return [fleet.live for fleet in self._workers.fleets]
-
-    @property
-    def busy(self) -> int:
-        """Workers that run a batch of this model, overdue ones among them."""
-        return len(self._running) + len(self._overdue)
-
-    @property
-    def unfinished(self) -> int:
-        """Admitted requests without an outcome."""
-        return len(self._queue) + sum(request.state is _RUNNING for request in self._launched())
-
-    def running(self, worker: int) -> Launch | None:
-        """The batch of this model that a worker runs."""
-        return self._running.get(worker)
-
-    def oldest_arrival_ns(self) -> int | None:
-        """When the oldest request came that has not ended; None if all have. It looks at each of them."""
-        waits = (request.arrival_ns for request in chain(self._queue, self._launched()) if request.state is not _DONE)
-        return min(waits, default=None)
-
-    def _launched(self) -> Iterator[Request]:
-        """The requests of running batches, and those of overdue ones that wait for nothing else."""
-        for launch in self._running.values():
-            yield from launch.requests
-        for overdue in self._overdue.values():
-            yield from overdue.kept
-
-    @property
-    def planned_overhead_ns(self) -> int:
-        """The dispatch overhead that is taken off every slack."""
-        return self._view.overhead_ns
-
-    @property
-    def drift(self) -> float:
-        """What batches are planned to take over what their profile says; at least 1."""
-        return self._view.drift
-
-    def slow(self, worker: int) -> bool:
-        """Whether a worker runs this model's batches slower than the others do, or the way to it is longer.
-
-        It may be idle while work waits.
-        """
-        return self._drift.slow(worker) or self._overhead.far(worker)
-
-    def head_slack_ns(self, now_ns: int) -> int:
-        """Slack of the most urgent of the waiting requests, of which there is one.
-
-        A request that is late already (``timeout_action`` is ``"delay"``) has none to compare. It counts as due when
-        its own time from arrival to deadline has passed once more, then when twice that has, four times that, and so
-        on: the backlog of one model does not keep the others from being in time, and still each of its requests has
-        its turns.
-        """
-        head = self._queue.peek()
-        left_ns = head.deadline_ns - now_ns
-        if left_ns < 0:
-            span_ns = max(1, head.deadline_ns - head.arrival_ns)
-            turns = (-(left_ns // span_ns)).bit_length()
-            left_ns += span_ns * ((1 << turns) - 1)
-        return left_ns - self._view.overhead_ns
 
     def observe_arrivals(self) -> None:
         """From now on it has to know how much work comes, whether its own policy wants to or not."""
         self._observes = True
-
-    @property
-    def usual_deadline_ns(self) -> float:
-        """Mean time from arrival to deadline of recent requests."""
-        return self._view.arrivals.slo_ns
-
-    def need_ns(self, now_ns: int, span_ns: float) -> float:
-        """Worker time that what waits, and what is expected within a span, needs at the fastest subnet."""
-        return (self._queue.rows + self._view.arrivals.rows_within(now_ns, span_ns)) * self._pace_ns
-
-    def bears(self, policies: Sequence[Policy]) -> bool:
-        """Whether `replan` would break no promise: the fastest subnet of nobody who waits would take longer.
-
-        That subnet is what a request is admitted by, what it is given up by, and what its latest start follows from.
-        Looks at all that wait if they have accuracy floors.
-        """
-        queue = self._queue
-        floors = {request.min_accuracy for request in queue} if queue.is_mixed else {0.0} if queue else ()
-        return none_slower(self._policies, policies, floors)
 
     def replan(self, now_ns: int, policies: Sequence[Policy]) -> Sequence[Action]:
         """The same subnets take other times from now on; what runs was planned with the old ones.
@@ -262,15 +73,11 @@ class Scheduler:
         self._plan()
         self._queue.sort_anew()
         self._expiry = ExpiryQueue()
-        for request in chain(self._queue, self._launched()):  # what runs may come back
+        for request in chain(self._queue, self._flights.requests()):  # what runs may come back
             self._set_latest_start(request, self.policy.usable(request.min_accuracy)[0])
             if self._expires and request.state is _QUEUED:
                 self._expiry.push(request)
         return self._dispatch(now_ns) if self._shared is None else _NOTHING
-
-    def plan_at(self, at_ns: int) -> Plan:
-        """See `Plans.at`."""
-        return self._history.at(at_ns)
 
     def on_arrival(self, now_ns: int, request: Request) -> Sequence[Action]:
         """A request came in, and may run at once; ``request.rows`` is at most the table's ``max_rows``."""
@@ -311,6 +118,10 @@ class Scheduler:
         self._workers.join(worker, device)
         return self._dispatch(now_ns)
 
+    def on_worker_overlaps(self, worker: int, *, overlaps: bool) -> None:
+        """See `Workers.overlap`."""
+        self._workers.overlap(worker, overlaps=overlaps)
+
     def on_worker_idle(self, now_ns: int, batches: int = sys.maxsize) -> Sequence[Action]:
         """Idle shared workers are this model's to use, for so many batches."""
         return self._dispatch(now_ns, batches)
@@ -327,10 +138,17 @@ class Scheduler:
         worker = self._idle.popleft()
         return self._start(now_ns, Decision(subnet, rows), worker, [], rows, self._workers.devices[worker])
 
-    def on_batch_done(self, now_ns: int, worker: int, taken_ns: int) -> Sequence[Action]:
-        """A worker answered its batch, which took ``taken_ns`` in the worker, and is idle."""
-        launch = self._ended(worker, now_ns, BatchFate.ANSWERED)
-        launch.taken_ns = taken_ns
+    def on_batch_done(self, now_ns: int, worker: int, taken_ns: int, waited_ns: int = 0) -> Sequence[Action]:
+        """A worker answered the first of its batches, and goes on with the next one, or is idle.
+
+        Args:
+            now_ns: the time.
+            worker: which.
+            taken_ns: what the batch took there.
+            waited_ns: how long it had waited there for the one before it.
+        """
+        launch, _ = self._ended(worker, now_ns, BatchFate.ANSWERED)
+        launch.taken_ns, launch.waited_ns = taken_ns, waited_ns
         if launch.requests:  # a cell that only idle work runs must not change what requests are planned with
             self._drift.observe(worker, taken_ns, launch.planned_ns, now_ns)
             self._plan()
@@ -343,21 +161,20 @@ class Scheduler:
             request.state = _DONE
             outcome = _SERVED if now_ns <= request.deadline_ns else _LATE
             actions.append(Finish(request, outcome, _ANSWERED, launch))
-        self._workers.free(worker)
+        self._workers.free(now_ns, worker)
         if self._shared is None:
             actions.extend(self._dispatch(now_ns))
         return actions
 
     def on_batch_failed(self, now_ns: int, worker: int) -> Sequence[Action]:
-        """A worker could not run its batch, but lives and is idle."""
-        overdue = self._overdue.get(worker)
-        launch = self._ended(worker, now_ns, BatchFate.FAILED)
+        """A worker could not run the first of its batches, but lives, and goes on with the next one, or is idle."""
+        launch, overdue = self._ended(worker, now_ns, BatchFate.FAILED)
         actions: list[Action] = [
             self._finish(request, Outcome.FAILED, Reason.WORKER_FAILED)
             for request in (launch.requests if overdue is None else overdue.kept)
             if request.state is _RUNNING
         ]
-        self._workers.free(worker)
+        self._workers.free(now_ns, worker)
         if self._shared is None:
             actions.extend(self._dispatch(now_ns))
         return actions
@@ -365,13 +182,18 @@ class Scheduler:
     def on_batch_overdue(self, now_ns: int, worker: int) -> Sequence[Action]:
         """A batch has no answer by the time at which it should have one: what has slack left waits for another worker.
 
-        The worker counts as gone until it answers or is lost. Of the answers of a request the first one counts. Nothing
-        happens if there is no other worker.
+        So does what was to come next on that worker, which counts as gone until it has answered all, or is lost. Of the
+        answers of a request the first one counts. Nothing happens if there is no other worker.
         """
         if self._shared is None and not self._workers.suspend(worker):
             return _NOTHING
-        launch = self._ended(worker, now_ns, BatchFate.OVERDUE)
-        launch.overdue = True
+        self._relax_after_ns = now_ns + _RELAX_NS
+        self._flights.suspend(worker, [self._suspended(now_ns, launch) for launch in self._flights.on(worker)])
+        return self._dispatch(now_ns) if self._shared is None else _NOTHING
+
+    def _suspended(self, now_ns: int, launch: Launch) -> Overdue:
+        """A batch is waited for no more: those of its requests that have the time wait again."""
+        launch.overdue, launch.fate, launch.ended_ns = True, BatchFate.OVERDUE, now_ns
         kept: list[Request] = []
         for request in launch.requests:
             if request.state is not _RUNNING:
@@ -380,8 +202,7 @@ class Scheduler:
                 kept.append(request)
             else:
                 self._enqueue(request)
-        self._overdue[worker] = Overdue(launch, kept)
-        return self._dispatch(now_ns) if self._shared is None else _NOTHING
+        return Overdue(launch, kept)
 
     def on_worker_lost(self, now_ns: int, worker: int) -> Sequence[Action]:
         """A worker is gone. Its requests wait again under their own deadlines if there is slack left for them.
@@ -393,23 +214,24 @@ class Scheduler:
         self._drift.forget(worker)
         self._forget_way(worker)
         self._plan()
-        overdue = self._overdue.get(worker)
-        if overdue is None and worker not in self._running:
+        if worker not in self._flights:
             return _NOTHING
-        launch = self._ended(worker, now_ns, BatchFate.LOST)
         actions: list[Action] = []
         again: list[Request] = []
-        poisonous = is_poison(launch.requests)
-        for request in launch.requests:
-            request.losses += 1
-            if request.state is not _RUNNING or (overdue is not None and request not in overdue.kept):
-                continue
-            if poisonous:
-                actions.append(self._finish(request, Outcome.FAILED, Reason.POISON))
-            elif self._expires and now_ns > request.latest_start_ns:
-                actions.append(self._finish(request, Outcome.FAILED, Reason.WORKER_LOST))
-            else:
-                again.append(request)
+        while worker in self._flights:
+            launch, overdue = self._ended(worker, now_ns, BatchFate.LOST)
+            poisonous = is_poison(launch.requests)
+            for request in launch.requests:
+                request.losses += 1
+                if request.state is not _RUNNING or (overdue is not None and request not in overdue.kept):
+                    continue
+                if poisonous:
+                    actions.append(self._finish(request, Outcome.FAILED, Reason.POISON))
+                elif self._expires and now_ns > request.latest_start_ns:
+                    actions.append(self._finish(request, Outcome.FAILED, Reason.WORKER_LOST))
+                else:
+                    again.append(request)
+        again.sort(key=attrgetter("deadline_ns"))  # a batch is in this order, two are not
         separate(again, now_ns, expire=self._expires)
         for request in again:
             self._enqueue(request)
@@ -434,7 +256,7 @@ class Scheduler:
         waiting = [self._queue.pop() for _ in range(len(self._queue))]
         return [
             self._finish(request, Outcome.FAILED, Reason.STOPPING)
-            for request in (*waiting, *self._launched())
+            for request in (*waiting, *self._flights.requests())
             if request.state is not _DONE
         ]
 
@@ -444,13 +266,6 @@ class Scheduler:
         if last_ns is None:
             return self._wake_ns
         return last_ns + 1 if self._wake_ns is None else min(last_ns + 1, self._wake_ns)
-
-    def retry_after_s(self) -> float:
-        """How long the waiting rows take at the fastest subnet's full batches on all workers, in seconds."""
-        table = self.policy.table
-        batch_ns = self._expected_ns(self.policy.subnets[0], table.max_rows)
-        batches = -(-self._queue.rows // table.max_rows)
-        return batches * batch_ns / (self.capacity or 1.0) / NS_PER_S
 
     def _refusal(self, now_ns: int, request: Request) -> Reason | None:
         usable = self.policy.usable(request.min_accuracy)
@@ -478,7 +293,7 @@ class Scheduler:
         Without that, a machine that was slow for a while is refused requests for good.
         """
         profiled_ns = self._profiled_ns(request, fastest)
-        if self._running or now_ns < self._relax_after_ns or now_ns + profiled_ns >= request.deadline_ns:
+        if self._flights.first or now_ns < self._relax_after_ns or now_ns + profiled_ns >= request.deadline_ns:
             return
         self._relax_after_ns = now_ns + _RELAX_NS
         self._relax()
@@ -492,10 +307,6 @@ class Scheduler:
 
     def _relax(self) -> None:
         self._overhead.relax()
-
-    def _least_overhead_ns(self) -> int:
-        """What to plan with for a worker that is not far."""
-        return self._overhead.planned_ns
 
     def _forget_way(self, worker: int) -> None:
         self._overhead.forget(worker)
@@ -516,9 +327,16 @@ class Scheduler:
 
     def _dispatch(self, now_ns: int, batches: int = sys.maxsize) -> Sequence[Action]:
         self._wake_ns = None
-        if not self._idle or not self._queue:
+        if not self._queue or not (self._idle or self._room):
             return _NOTHING
         actions: list[Action] = []
+        left = self._launch_on_idle(now_ns, batches, actions)
+        if left and self._room and not self._idle:
+            self._launch_behind(now_ns, left, actions)
+        return actions
+
+    def _launch_on_idle(self, now_ns: int, batches: int, actions: list[Action]) -> int:
+        """Give idle workers what waits; returns how many batches are left of those that may be launched."""
         view = self._look(now_ns)
         while batches and self._idle and self._queue:
             worker = self._at_hand(now_ns)
@@ -545,7 +363,57 @@ class Scheduler:
                 actions.append(self._launch(now_ns, decision, self._claim(decision.worker, worker)))
                 batches -= 1
         view.overhead_ns = self._least_overhead_ns()
-        return actions
+        return batches
+
+    def _launch_behind(self, now_ns: int, batches: int, actions: list[Action]) -> None:
+        """Give workers that have room for it the batch which they run next; if it is too early for that, wake up then.
+
+        It is decided as late as still saves the way there and back, since more is known later: who has come meanwhile,
+        and when the batch before ends. What cannot be decided now, or would give somebody up, is decided when that has
+        ended. A request that was in a lost batch is run without another batch behind or before it: one of the two
+        would be taken for the reason of what the other one did.
+        """
+        if not self.policy.by_bucket:
+            return
+        view = self._look(now_ns)
+        for worker, end_ns in sorted(self._room.items(), key=itemgetter(1)):
+            if not batches or not self._queue:
+                break
+            device = self._workers.devices[worker]
+            at_ns = end_ns - self.lead_ns(device)
+            if now_ns < at_ns:
+                self._wake_ns = at_ns if self._wake_ns is None else min(at_ns, self._wake_ns)
+                break
+            if self.slow(worker):
+                continue
+            if not self._may_follow(now_ns):
+                break
+            self._face(now_ns, worker, device)
+            view.behind_ns = max(0, self._commitments.end_ns(worker) - now_ns - view.overhead_ns)
+            decision = self._decide_on(device)
+            if isinstance(decision, Wait) or decision.shed or not decision.rows:
+                break
+            actions.append(self._launch(now_ns, decision, worker, device))
+            batches -= 1
+        view.behind_ns, view.overhead_ns = 0, self._least_overhead_ns()
+
+    def lead_ns(self, device: int) -> int:
+        """How long before a batch typically ends the next one is launched: in time to be there, be the timer late."""
+        return self._typical_overhead_ns(device) + _TIMER_NS
+
+    def _may_follow(self, now_ns: int) -> bool:
+        """Whether the most urgent request may be run behind another batch, and is the most urgent of all models'."""
+        if self._queue.peek().losses:
+            return False
+        return self._shared is None or self._shared.is_next(now_ns, self)
+
+    def _face(self, now_ns: int, worker: int, device: int) -> None:  # noqa: ARG002  (workers are alike)
+        """Have the view show what a worker sees at an instant."""
+        self._show(worker)
+
+    def _decide_on(self, device: int) -> Decision | Wait:  # noqa: ARG002  (the only one)
+        """What the policy would have the worker run that the view shows."""
+        return self._decide(self._view)
 
     def _show(self, worker: int) -> None:
         """Have the view show what a worker sees."""
@@ -564,11 +432,6 @@ class Scheduler:
             self._drift.forgive(now_ns)
         view.share = self._share(now_ns)
         return view
-
-    def _share(self, now_ns: int) -> float:
-        """Of the workers' time, what this model may count on."""
-        share = 1.0 if self._shared is None else self._shared.share(now_ns, self)
-        return share * self._drift.capacity(len(self._workers.live)) if self._drift.uneven else share
 
     def _give_up_victims(self) -> list[Action]:
         """End waiting requests of low priority if those of high priority could not be in time otherwise."""
@@ -635,18 +498,46 @@ class Scheduler:
             bucket,
             planned_ns,
             device,
+            view.behind_ns,
         )
-        self._running[worker] = launch
-        if self._shared is not None:
-            self._shared.runs[worker] = self
-        self._commit(launch, now_ns + view.overhead_ns + round(planned_ns * launch.drift))
+        self._flights.add(launch)
+        if worker in self._room:
+            workers = self._workers
+            ends = self._ends(launch, workers.commitments.end_ns(worker), workers.soonest.end_ns(worker))
+            workers.follow(worker, self, *ends)
+        else:
+            end_ns = now_ns + view.overhead_ns + round(planned_ns * launch.drift)
+            self._workers.begin(worker, self, end_ns, now_ns + self._typical_ns(launch))
+            self._make_room(launch)
         return launch
 
-    def _commit(self, launch: Launch, end_ns: int) -> None:
-        """A worker is busy with a batch, until an instant by plan."""
-        self._commitments.add(launch.worker, end_ns)
-        typical_ns = self._admission.typical_ns(launch.subnet, launch.rows, launch.bucket, launch.drift)
-        self._workers.soonest.add(launch.worker, launch.launched_ns + typical_ns)
+    def goes_on(self, now_ns: int, worker: int) -> None:
+        """A worker is through with a batch, and the next one that it has is of this model."""
+        launch = self._flights.first.get(worker)
+        if launch is not None:  # else it is overdue
+            self._workers.begin(worker, self, *self._ends(launch, now_ns, now_ns))
+            self._make_room(launch)
+
+    def _ends(self, launch: Launch, free_ns: int, typically_free_ns: int) -> tuple[int, int]:
+        """When a batch ends by plan, and when it typically does, on a worker that is free at such instants."""
+        planned_ns, typical_ns = round(launch.planned_ns * launch.drift), self._typical_ns(launch)
+        end_ns = max(launch.launched_ns + launch.overhead_ns, free_ns) + planned_ns
+        begins_ns = max(launch.launched_ns, typically_free_ns - self._typical_overhead_ns(launch.device))
+        return end_ns, begins_ns + typical_ns
+
+    def _make_room(self, launch: Launch) -> None:
+        """A worker that begins a batch has room for another one, if it takes two, and this one is to be run alone."""
+        workers, worker = self._workers, launch.worker
+        if worker in workers.overlapping and not any(request.losses for request in launch.requests):
+            workers.room[worker] = workers.soonest.end_ns(worker)
+
+    def _typical_ns(self, launch: Launch) -> int:
+        """What a batch typically takes, dispatch included."""
+        return self._admission.typical_ns(launch.subnet, launch.rows, launch.bucket, launch.drift)
+
+    def _typical_overhead_ns(self, device: int) -> int:  # noqa: ARG002  (the only one)
+        """What the dispatch of a batch typically takes."""
+        return self._overhead.typical_ns
 
     def _bucket(self, requests: Sequence[Request]) -> int:
         """The largest of a batch's; that of the longest rows if it is idle work, of which nothing is known."""
@@ -654,22 +545,13 @@ class Scheduler:
             return 0
         return max((request.bucket for request in requests), default=len(self.tables) - 1)
 
-    def _expected_ns(self, subnet: int, rows: int, bucket: int = -1) -> int:
-        """What a batch is expected to take at most in a worker."""
-        return round(self.tables[bucket].latency_ns[subnet][rows] * self._view.drift)
-
-    def _ended(self, worker: int, now_ns: int, fate: BatchFate) -> Launch:
-        overdue = self._overdue.pop(worker, None)
-        if overdue is None:
-            self._commitments.remove(worker)
-            self._workers.soonest.remove(worker)
-            launch = self._running.pop(worker)
-        else:
-            launch = overdue.launch
+    def _ended(self, worker: int, now_ns: int, fate: BatchFate) -> tuple[Launch, Overdue | None]:
+        """The first of a worker's batches has ended; that, and what is known of it if it was overdue."""
+        launch, overdue = self._flights.pop(worker)
         self._relax_after_ns = now_ns + _RELAX_NS
         launch.fate = fate
         launch.ended_ns = now_ns
-        return launch
+        return launch, overdue
 
     def _give_up(self, now_ns: int, request: Request, reason: Reason) -> Finish:
         """End a waiting request that has left the queue."""

@@ -9,6 +9,7 @@ from superserve.scheduling.commitments import Commitments
 if TYPE_CHECKING:
     from superserve.scheduling.actions import Action
     from superserve.scheduling.scheduler import Scheduler
+    from superserve.scheduling.state import SchedulerState
 
 #: What a scheduler wants done.
 Told = tuple["Scheduler", Sequence["Action"]]
@@ -19,11 +20,13 @@ class Fleet:
 
     Attributes:
         live: how many there are, idle ones and busy ones.
+        overlaps: whether they take a second batch while they run one; they are alike.
         commitments, soonest: as those of `Workers`.
     """
 
     def __init__(self) -> None:
         self.live = 0
+        self.overlaps = False
         self.commitments = Commitments()
         self.soonest = Commitments()
 
@@ -50,6 +53,14 @@ class Workers:
         """By device; none where there is one, for that has all."""
         self.devices: dict[int, int] = {}
         """By worker, those that are gone among them: what they ran has yet to end."""
+        self.runs: dict[int, Scheduler] = {}
+        """Whose batch a busy worker runs."""
+        self.overlapping: set[int] = set()
+        """Those that take a second batch while they run one."""
+        self.room: dict[int, int] = {}
+        """Of these the ones that have room for a second batch, with the instant at which the first typically ends."""
+        self.behind: dict[int, Scheduler] = {}
+        """Whose batch comes next on those that have two."""
 
     def join(self, worker: int, device: int = 0) -> None:
         """A worker came, idle."""
@@ -61,31 +72,86 @@ class Workers:
 
     def leave(self, worker: int) -> None:
         """A worker is gone."""
+        if worker in self.idle:
+            self.idle.remove(worker)
+        elif worker in self.live:
+            self._release(worker)
         if worker in self.live:
             self._quit(worker)
         self.overdue.discard(worker)
-        if worker in self.idle:
-            self.idle.remove(worker)
+        self.overlapping.discard(worker)
+        self.behind.pop(worker, None)
+
+    def overlap(self, worker: int, *, overlaps: bool) -> None:
+        """Whether a worker takes a second batch while it runs one, from its next batch on; may be told before it joins.
+
+        One that does so no more runs what it has been given.
+        """
+        if overlaps:
+            self.overlapping.add(worker)
+        else:
+            self.overlapping.discard(worker)
+            self.room.pop(worker, None)
+
+    def begin(self, worker: int, scheduler: "Scheduler", end_ns: int, typical_ns: int) -> None:
+        """A worker runs a batch of a scheduler from now on, which ends at an instant by plan, and typically sooner."""
+        self.runs[worker] = scheduler
+        self._commit(worker, end_ns, typical_ns)
+
+    def follow(self, worker: int, scheduler: "Scheduler", end_ns: int, typical_ns: int) -> None:
+        """A worker that has `room` runs another batch once it is through with the one that it runs."""
+        self.behind[worker] = scheduler
+        self._release(worker)
+        self._commit(worker, end_ns, typical_ns)
 
     def suspend(self, worker: int) -> bool:
         """Do without a busy worker until it is free; False, and nothing happens, where there is no other one."""
         if worker not in self.live or len(self.live) == 1:
             return False
+        self._release(worker)
         self._quit(worker)
         self.overdue.add(worker)
         return True
 
-    def free(self, worker: int) -> None:
-        """A worker is through with its batch, and idle."""
-        if worker in self.overdue:
+    def free(self, now_ns: int, worker: int) -> None:
+        """A worker is through with its batch: it goes on with the one behind it, or is idle."""
+        late = worker in self.overdue
+        if not late:
+            self._release(worker)
+        if self.behind and (scheduler := self.behind.pop(worker, None)) is not None:
+            self.runs[worker] = scheduler
+            scheduler.goes_on(now_ns, worker)
+            return
+        if late:
             self.overdue.remove(worker)
             self._enter(worker)
         self.idle.append(worker)
 
+    def _commit(self, worker: int, end_ns: int, typical_ns: int) -> None:
+        self.commitments.add(worker, end_ns)
+        self.soonest.add(worker, typical_ns)
+        if self.fleets:
+            fleet = self.fleets[self.devices[worker]]
+            fleet.commitments.add(worker, end_ns)
+            fleet.soonest.add(worker, typical_ns)
+
+    def _release(self, worker: int) -> None:
+        """A busy worker's batches end otherwise than by plan, or now."""
+        self.commitments.remove(worker)
+        self.soonest.remove(worker)
+        if self.fleets:
+            fleet = self.fleets[self.devices[worker]]
+            fleet.commitments.remove(worker)
+            fleet.soonest.remove(worker)
+        if self.room:
+            self.room.pop(worker, None)
+
     def _enter(self, worker: int) -> None:
         self.live.add(worker)
         if self.fleets:
-            self.fleets[self.devices[worker]].live += 1
+            fleet = self.fleets[self.devices[worker]]
+            fleet.live += 1
+            fleet.overlaps = worker in self.overlapping
 
     def _quit(self, worker: int) -> None:
         self.live.remove(worker)
@@ -107,8 +173,6 @@ class SharedWorkers(Workers):
 
     def __init__(self, devices: int = 1) -> None:
         super().__init__(devices)
-        self.runs: dict[int, Scheduler] = {}
-        """Whose batch a busy worker runs; kept by the schedulers."""
         self._schedulers: list[Scheduler] = []
 
     def add(self, scheduler: "Scheduler") -> None:
@@ -120,7 +184,7 @@ class SharedWorkers(Workers):
 
     def remove(self, scheduler: "Scheduler") -> None:
         """A model is served no more; nothing of it waits or runs."""
-        assert not scheduler.busy, "a model with running batches cannot go"
+        assert not scheduler.in_flight, "a model with running batches cannot go"
         self._schedulers.remove(scheduler)
         self.runs = {worker: other for worker, other in self.runs.items() if other is not scheduler}
 
@@ -133,7 +197,7 @@ class SharedWorkers(Workers):
         kept = 1 if len(self.live) > 1 else 0
         return len(self.idle) > kept and not any(scheduler.queue_depth for scheduler in self._schedulers)
 
-    def share(self, now_ns: int, scheduler: "Scheduler") -> float:
+    def share(self, now_ns: int, scheduler: "SchedulerState") -> float:
         """The part of the workers' time that a model may count on: in proportion to what each of them needs.
 
         Needs are counted at each model's fastest subnet. So all models are driven to cheaper subnets alike, and none of
@@ -151,16 +215,16 @@ class SharedWorkers(Workers):
         self.join(worker, device)
         return self.offer(now_ns)
 
-    def on_batch_done(self, now_ns: int, worker: int, taken_ns: int) -> Sequence[Told]:
-        """A worker answered its batch, as in `Scheduler.on_batch_done`.
+    def on_batch_done(self, now_ns: int, worker: int, taken_ns: int, waited_ns: int = 0) -> Sequence[Told]:
+        """A worker answered a batch, as in `Scheduler.on_batch_done`.
 
         The batch's scheduler comes first, with a `Finish` for each of its requests and nothing else.
         """
         scheduler = self.runs[worker]
-        return (scheduler, scheduler.on_batch_done(now_ns, worker, taken_ns)), *self.offer(now_ns)
+        return (scheduler, scheduler.on_batch_done(now_ns, worker, taken_ns, waited_ns)), *self.offer(now_ns)
 
     def on_batch_failed(self, now_ns: int, worker: int) -> Sequence[Told]:
-        """A worker could not run its batch, but lives and is idle."""
+        """A worker could not run a batch, as in `Scheduler.on_batch_failed`."""
         scheduler = self.runs[worker]
         return (scheduler, scheduler.on_batch_failed(now_ns, worker)), *self.offer(now_ns)
 
@@ -168,8 +232,9 @@ class SharedWorkers(Workers):
         """A batch should have been answered: see `Scheduler.on_batch_overdue`."""
         if not self.suspend(worker):
             return ()
-        scheduler = self.runs[worker]
-        return (scheduler, scheduler.on_batch_overdue(now_ns, worker)), *self.offer(now_ns)
+        schedulers = dict.fromkeys((self.runs[worker], self.behind.get(worker, self.runs[worker])))
+        told = [(scheduler, scheduler.on_batch_overdue(now_ns, worker)) for scheduler in schedulers]
+        return *told, *self.offer(now_ns)
 
     def on_worker_lost(self, now_ns: int, worker: int) -> Sequence[Told]:
         """A worker is gone. Its requests wait again, in their own model's queue."""
@@ -180,16 +245,26 @@ class SharedWorkers(Workers):
         return *lost, *self.offer(now_ns)
 
     def offer(self, now_ns: int) -> Sequence[Told]:
-        """Requests came in: idle workers go to the models that want them, the most urgent first."""
+        """Requests came in: workers that are idle or have room go to models that want them, the most urgent first."""
         schedulers = self._schedulers
         if len(schedulers) == 1:
             return ((schedulers[0], schedulers[0].on_worker_idle(now_ns)),)
         told: list[Told] = []
         contenders = [scheduler for scheduler in schedulers if scheduler.queue_depth]
-        while self.idle and contenders:
-            first = min(contenders, key=lambda scheduler: scheduler.head_slack_ns(now_ns))
-            idle = len(self.idle)
+        while contenders and (self.idle or self.room):
+            first = _most_urgent(contenders, now_ns)
+            launched = self.commitments.changes
             told.append((first, first.on_worker_idle(now_ns, batches=1)))
-            if len(self.idle) == idle or not first.queue_depth:
+            if self.commitments.changes == launched or not first.queue_depth:
                 contenders.remove(first)
         return told
+
+    def is_next(self, now_ns: int, scheduler: "Scheduler") -> bool:
+        """Whether no other model waits for a worker with a more urgent request than this one, which has some."""
+        if len(self._schedulers) == 1:
+            return True
+        return _most_urgent([each for each in self._schedulers if each.queue_depth], now_ns) is scheduler
+
+
+def _most_urgent(schedulers: "Sequence[Scheduler]", now_ns: int) -> "Scheduler":
+    return min(schedulers, key=lambda scheduler: scheduler.head_slack_ns(now_ns))

@@ -91,7 +91,6 @@ class Explainer:
     def _attempt(self, request: Request, launch: Launch) -> Attempt:
         ended = launch.fate is not BatchFate.RUNNING
         answered = launch.fate is BatchFate.ANSWERED
-        around_ns = launch.ended_ns - launch.launched_ns - launch.taken_ns
         return Attempt(
             launched_ms=_ms(launch.launched_ns - request.arrival_ns),
             worker=launch.worker,
@@ -114,7 +113,9 @@ class Explainer:
             overdue=launch.overdue,
             ended_ms=_ms(launch.ended_ns - request.arrival_ns) if ended else None,
             taken_ms=_ms(launch.taken_ns) if answered else None,
-            overhead_ms=_ms(around_ns) if answered else None,
+            overhead_ms=_ms(launch.around_ns) if answered else None,
+            planned_behind_ms=_ms(launch.behind_ns),
+            waited_ms=_ms(launch.waited_ns) if answered else None,
         )
 
     def _candidates(self, launch: Launch) -> list[Candidate]:
@@ -180,7 +181,7 @@ def _planned_ms(plan: Plan, subnet: int, request: Request, drift: float) -> floa
 
 def _head_slack_ns(launch: Launch) -> int:
     """Of the batch's most urgent request, in real time."""
-    return launch.requests[0].deadline_ns - launch.launched_ns - launch.overhead_ns
+    return launch.requests[0].deadline_ns - launch.launched_ns - launch.overhead_ns - launch.behind_ns
 
 
 def _last(launches: Sequence[Launch]) -> Launch | None:

@@ -54,6 +54,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
     planned_ms: float
     """In the worker."""
     planned_overhead_ms: float
+    """For the way to the worker and back."""
     bound: Bound
     """What kept the decision from a more accurate subnet."""
     candidates: list[Candidate]
@@ -65,7 +66,11 @@ class Attempt(Struct, frozen=True, kw_only=True):
     taken_ms: float | None = None
     """In the worker."""
     overhead_ms: float | None = None
-    """Everything else from the launch to the answer."""
+    """For the way to the worker and back."""
+    planned_behind_ms: float = 0.0
+    """How much longer than the way there it was planned to wait for the batch before it on its worker."""
+    waited_ms: float | None = None
+    """How long it did."""
 
 
 class Refusal(Struct, frozen=True, kw_only=True):

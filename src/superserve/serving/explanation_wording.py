@@ -64,7 +64,7 @@ def _running(last: Attempt) -> str:
 
 
 def _why_late(told: Explanation, last: Attempt) -> str:
-    planned_ms = last.planned_overhead_ms + last.planned_ms
+    planned_ms = _planned_ms(last)
     left_ms = told.deadline_ms - last.launched_ms
     if planned_ms > left_ms:
         return (
@@ -76,7 +76,22 @@ def _why_late(told: Explanation, last: Attempt) -> str:
     return (
         f"It was launched with {_ms(left_ms)} left. Planned were {_ms(last.planned_ms)} in the worker{_on(last)} and "
         f"{_ms(last.planned_overhead_ms)} around it, and it took {_ms(last.taken_ms)} and {_ms(last.overhead_ms)}."
+        f"{_waited(last)}"
     )
+
+
+def _waited(last: Attempt) -> str:
+    if not last.planned_behind_ms and not last.waited_ms:
+        return ""
+    return (
+        f" It waited for the batch before it on its worker, too: {_ms(last.planned_behind_ms)} were planned, and it "
+        f"was {_ms(last.waited_ms)}."
+    )
+
+
+def _planned_ms(attempt: Attempt) -> float:
+    """From its launch to its answer."""
+    return attempt.planned_overhead_ms + attempt.planned_behind_ms + attempt.planned_ms
 
 
 def _lost(told: Explanation, attempt: Attempt) -> str:
@@ -88,10 +103,9 @@ def _lost(told: Explanation, attempt: Attempt) -> str:
 
 
 def _overdue(attempt: Attempt) -> str:
-    planned_ms = attempt.planned_overhead_ms + attempt.planned_ms
     return (
-        f"Worker {attempt.worker} did not answer its batch at {attempt.subnet} in time ({_ms(planned_ms)} were "
-        "planned), so that other workers were asked as well; the first answer counts."
+        f"Worker {attempt.worker} did not answer its batch at {attempt.subnet} in time ({_ms(_planned_ms(attempt))} "
+        "were planned), so that other workers were asked as well; the first answer counts."
     )
 
 

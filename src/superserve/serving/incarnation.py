@@ -35,7 +35,7 @@ class Incarnation(Protocol):
         """
 
     def launch(self, batch: Batch) -> None:
-        """Hand over a batch."""
+        """Hand over a batch, behind the one that it runs, if it has one and overlaps them."""
 
     def reside(self, model: int, subnets: Sequence[int]) -> None:
         """Have these subnets of a model resident, and no others, after the batch that runs; it tells when it has."""
@@ -44,7 +44,7 @@ class Incarnation(Protocol):
         """The outputs of the batch that has just been answered."""
 
     def ask_to_stop(self, limit_ns: int, cause: str) -> None:
-        """Let it end after the batch it runs, if any, and kill it if that takes longer than a limit."""
+        """Let it end after the batches it has, if any, and kill it if that takes longer than a limit."""
 
     def kill(self, cause: str) -> None:
         """End it now; ``cause`` becomes part of the reason."""
@@ -60,7 +60,7 @@ class IncarnationOwner(Protocol):
         """It says why it cannot start; it will end."""
 
     def on_answer(self, incarnation: Incarnation, answer: Done | Failed) -> None:
-        """It is through with its batch."""
+        """It is through with its batch, or the first of them."""
 
     def on_resident(self, incarnation: Incarnation, subnets: Sequence[int]) -> None:
         """It has done what the last `Incarnation.reside` said; these subnets are resident."""

@@ -87,7 +87,7 @@ class Ready(msgspec.Struct, frozen=True, tag="ready", array_like=True):
     """From a worker, once for each model, when all of them are warm. ``more`` says that another follows.
 
     ``torch`` is the version that the engine imported, or ``none``; ``device`` the name of what it runs on, see
-    `superserve.serving.devices.device_of`.
+    `superserve.serving.devices.device_of`. ``overlaps``: it takes a second batch while it runs one, and begins it.
     """
 
     engine: str
@@ -99,6 +99,7 @@ class Ready(msgspec.Struct, frozen=True, tag="ready", array_like=True):
     model: int = 0
     more: bool = False
     device: str = ""
+    overlaps: bool = False
 
 
 class Fork(msgspec.Struct, frozen=True, array_like=True):
@@ -123,13 +124,15 @@ class StartFailed(msgspec.Struct, frozen=True, tag="start-failed", array_like=Tr
 class Done(msgspec.Struct, frozen=True, tag="done", array_like=True):
     """From a worker: the outputs of batch ``seq`` are in its output slot.
 
-    ``device_ns`` is what it took by the clock of a device beside the processor; 0 where there is none.
+    ``device_ns`` is what it took by the clock of a device beside the processor; 0 where there is none. ``waited_ns`` is
+    how long it was there before the worker was through with the one before it; ``infer_ns`` counts from then on.
     """
 
     seq: int
     infer_ns: Annotated[int, Meta(ge=0)]
     actuate_ns: Annotated[int, Meta(ge=0)]
     device_ns: Annotated[int, Meta(ge=0)] = 0
+    waited_ns: Annotated[int, Meta(ge=0)] = 0
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed", array_like=True):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from superserve.clock import Clock, Timer
+from superserve.engine import IN_FLIGHT
 from superserve.errors import WorkerError
 from superserve.serving.fork_server import Forks
 from superserve.serving.incarnation import IncarnationOwner
@@ -122,12 +123,12 @@ class LocalIncarnation:
         self._process.send(message)
 
     def outputs(self) -> list[memoryview]:
-        """The outputs of the batch that has just been answered."""
+        """See `Incarnation.outputs`."""
         seq, model, rows = self._answered
         return self._slots[model].outputs(seq, rows)
 
     def ask_to_stop(self, limit_ns: int, cause: str) -> None:
-        """Let it end after the batch it runs, if any, and kill it if that takes longer than a limit."""
+        """See `Incarnation.ask_to_stop`."""
         self._process.ask_to_stop()
         self.end_within(limit_ns, cause)
 
@@ -166,6 +167,9 @@ class LocalIncarnation:
             return
         if self._loading.keys() != self._layouts.keys():
             self._process.distrust(f"is ready for models {sorted(self._loading)} instead of {sorted(self._layouts)}")
+            return
+        if message.overlaps and any(len(layout.inputs) < IN_FLIGHT for layout in self._layouts.values()):
+            self._process.distrust("wants two batches at a time, and has room for one")
             return
         self._cancel_timer()
         self.engines = self._loading

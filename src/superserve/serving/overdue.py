@@ -1,5 +1,6 @@
 """Finds out that a batch is not answered when it should be."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,10 +22,10 @@ class OverdueLimits:
 
 
 class OverdueWatch:
-    """Watches the one batch that a worker has been given.
+    """Watches the batches that a worker has been given, of which it runs the first.
 
     It looks twice, the second time half of the margin after the first: an answer that has come while the whole process
-    was stopped is told between the two.
+    was stopped is told between the two. A batch behind another is watched from when it is the first.
 
     Args:
         clock: drives the looks.
@@ -36,20 +37,37 @@ class OverdueWatch:
         self._clock = clock
         self._limits = limits
         self._on_overdue = on_overdue
+        self._due_ns: deque[int] = deque()
         self._half_ns = 0
         self._seen = False
         self._timer: Timer | None = None
 
     def began(self, due_ns: int) -> None:
         """A batch was launched whose answer is predicted so long after; 0 if nobody knows."""
-        assert self._timer is None, "two batches at once"
+        self._due_ns.append(due_ns)
+        if len(self._due_ns) == 1:
+            self._watch()
+
+    def ended(self) -> None:
+        """The first batch was answered."""
+        self._due_ns.popleft()
+        self._cancel()
+        if self._due_ns:
+            self._watch()
+
+    def clear(self) -> None:
+        """The worker is gone, and so are its batches."""
+        self._due_ns.clear()
+        self._cancel()
+
+    def _watch(self) -> None:
+        due_ns = self._due_ns[0]
         if due_ns:
             self._half_ns = self._limits.margin_ns(due_ns) // 2
             self._seen = False
             self._arm(due_ns + self._half_ns)
 
-    def ended(self) -> None:
-        """It was answered, or its worker is gone; idempotent."""
+    def _cancel(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -110,7 +110,8 @@ class Overlap:
             self._fail(launch, error)
         else:
             self._answered_ns = monotonic_ns()
-            self._send(Done(launch.seq, self._answered_ns - began_ns, 0, engine.device_ns))
+            waited_ns = began_ns - received_ns
+            self._send(Done(launch.seq, self._answered_ns - began_ns, 0, engine.device_ns, waited_ns))
 
     def _fail(self, launch: Launch, error: Exception) -> None:
         traceback.print_exception(error)

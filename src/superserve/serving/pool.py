@@ -39,36 +39,45 @@ class BatchResult:
     ``outputs[j]`` holds the bytes of output tensor ``j`` for all rows of the batch, in request order. The buffers are
     valid only during the `PoolListener` call that hands them over. ``infer_ns`` is the time in the worker from having
     read the descriptor to having written the outputs, ``actuate_ns`` the part of it that actuation took, ``device_ns``
-    the part of it by the clock of a device beside the processor; 0 where there is none.
+    the part of it by the clock of a device beside the processor; 0 where there is none. ``waited_ns`` is the time in
+    the worker before that, while it was not through with the batch before.
     """
 
     outputs: Sequence[memoryview]
     infer_ns: int
     actuate_ns: int
     device_ns: int = 0
+    waited_ns: int = 0
 
 
 class PoolListener(Protocol):
     """Who is told what happens in a pool, always in the event loop's thread.
 
-    A worker is ``ready`` before anything else, and ``lost`` at most once until it is ready again. Only pools whose
-    workers may be out of reach tell of a batch that is overdue: it may still be answered, or its worker be lost.
+    A worker is ``ready`` before anything else, and ``lost`` at most once until it is ready again. It has one batch at a
+    time, or two from when it is said to overlap them, and answers the one that came first. Only pools whose workers may
+    be out of reach tell of a batch that is overdue: it may still be answered, or its worker be lost.
     """
 
     def on_worker_ready(self, worker: int) -> None:
         """A worker is warm and idle."""
 
+    def on_worker_overlaps(self, worker: int, *, overlaps: bool) -> None:
+        """A worker takes another batch while it runs one, from now on, or does so no more; told before it is ready.
+
+        It does not until this is told. What it has been given when it stops to do so, it runs.
+        """
+
     def on_batch_done(self, worker: int, result: BatchResult) -> None:
-        """A worker answered its batch and is idle."""
+        """A worker answered a batch: it goes on with the other one that it has, or is idle."""
 
     def on_batch_failed(self, worker: int, message: str) -> None:
-        """A worker could not run its batch; it lives and is idle."""
+        """A worker could not run a batch; it lives, and goes on with the other one that it has, or is idle."""
 
     def on_batch_overdue(self, worker: int) -> None:
         """A worker should have answered its batch, and has not: others may run it, too. May be told again."""
 
     def on_worker_lost(self, worker: int, reason: str) -> None:
-        """A worker died or stopped answering; its batch, if any, has no answer."""
+        """A worker died or stopped answering; its batches, if any, have no answers."""
 
 
 class WorkerPool(Protocol):
@@ -89,7 +98,9 @@ class WorkerPool(Protocol):
         """
 
     def launch(self, worker: int, batch: Batch) -> None:
-        """Hand a batch to an idle worker; the buffers may be reused when this returns. Never blocks.
+        """Hand a batch to a worker that is idle, or overlaps batches and has one.
+
+        The buffers may be reused when this returns. Never blocks.
 
         If the worker has died, the listener hears of that instead of an answer.
         """

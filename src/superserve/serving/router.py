@@ -295,11 +295,12 @@ class Router:
         )
         self._unfinished += 1
         if self._admitting:
-            idle = self._pool.workers.idle
-            if idle and self._scheduler.is_full:  # of what only waits for the rest to be read
+            workers = self._pool.workers
+            free = workers.idle or workers.room
+            if free and self._scheduler.is_full:  # of what only waits for the rest to be read
                 self._pool.offer()
             actions = self._scheduler.admit(now_ns, pending)
-            if idle:
+            if free:
                 self._pool.offer_soon()
             # An arrival that ends nothing moves the next timer by its own expiry alone.
             timer_in_time = self._timer is not None and self._timer_ns <= pending.latest_start_ns
@@ -339,8 +340,8 @@ class Router:
         """One of the `idle_sources` has something to do."""
         self._pool.idle_work.wake()
 
-    def answer(self, finishes: Sequence[Finish], result: BatchResult, input_ns: int) -> None:
-        """Answer those requests of a batch that still wait for it; ``input_ns``: how long it took to hand it over."""
+    def answer(self, finishes: Sequence[Finish], result: BatchResult) -> None:
+        """Answer those requests of a batch that still wait for it."""
         if not finishes:
             return
         began_ns = self._clock.now_ns()
@@ -371,12 +372,12 @@ class Router:
             except Exception:  # one client's answer must not keep those of its batch-mates from being sent
                 _logger.exception("cannot answer request %d", pending.id)
             self._ended(pending, finish)
-        self._observe(launch, answered, began_ns, BatchTimes(input_ns, result.infer_ns, 0))
+        self._observe(launch, answered, began_ns, BatchTimes(launch.input_ns, result.infer_ns, 0))
 
     def _observe(self, launch: Launch, answered: Sequence[Pending], began_ns: int, times: BatchTimes) -> None:
         """Learn and count where the time of a batch went; its answers have been given since ``began_ns``."""
         now_ns, count = self._clock.now_ns(), len(answered)
-        overhead_ns = now_ns - launch.launched_ns - times.infer_ns
+        overhead_ns = now_ns - launch.launched_ns - launch.waited_ns - times.infer_ns
         self._scheduler.observe_overhead(overhead_ns, launch.worker, launch.device)
         if self.recorder is not None:
             self.recorder.answered(launch, answered)
@@ -418,7 +419,9 @@ class Router:
         planned_ns = launch.planned_ns
         # Nobody waits for idle work.
         due_ns = launch.overhead_ns + round(planned_ns * launch.drift) if launch.requests else 0
+        began_ns = self._clock.now_ns()
         self._pool.launch(launch.worker, Batch(launch.subnet, launch.rows, inputs, self._number, planned_ns, due_ns))
+        launch.input_ns = self._clock.now_ns() - began_ns
 
     def _ended(self, pending: Pending, finish: Finish) -> None:
         """Count a request that has been told of its end, and forget what it held."""

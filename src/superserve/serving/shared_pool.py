@@ -58,8 +58,6 @@ class SharedPool:
         self._soon = soon
         self._devices = devices
         self._routers: dict[Scheduler, Router] = {}
-        self._input_ns: dict[int, int] = {}
-        """By worker: how long it took to hand over its last batch."""
         self._leaving: dict[Scheduler, asyncio.Event] = {}
 
     async def enter(self, router: "Router") -> None:
@@ -86,7 +84,7 @@ class SharedPool:
         """A router goes, once no batch of its is running; idempotent. The last one stops the pool."""
         if router.scheduler not in self._routers:
             return
-        if len(self._routers) > 1 and router.scheduler.busy:
+        if len(self._routers) > 1 and router.scheduler.in_flight:
             quiet = self._leaving.setdefault(router.scheduler, asyncio.Event())
             await quiet.wait()
         if len(self._routers) == 1:
@@ -115,10 +113,12 @@ class SharedPool:
             self._routers[scheduler].act(actions)
 
     def launch(self, worker: int, batch: Batch) -> None:
-        """Hand a batch to an idle worker."""
-        began_ns = self._clock.now_ns()
+        """See `WorkerPool.launch`."""
         self._pool.launch(worker, batch)
-        self._input_ns[worker] = self._clock.now_ns() - began_ns
+
+    def on_worker_overlaps(self, worker: int, *, overlaps: bool) -> None:
+        """See `PoolListener`."""
+        self.workers.overlap(worker, overlaps=overlaps)
 
     def on_worker_ready(self, worker: int) -> None:
         """See `PoolListener`."""
@@ -128,13 +128,13 @@ class SharedPool:
 
     def on_batch_done(self, worker: int, result: BatchResult) -> None:
         """See `PoolListener`."""
-        input_ns = self._input_ns[worker]
-        ended, *offered = self.workers.on_batch_done(self._clock.now_ns(), worker, result.infer_ns)
+        now_ns = self._clock.now_ns()
+        ended, *offered = self.workers.on_batch_done(now_ns, worker, result.infer_ns, result.waited_ns)
         # The worker gets its next batch before the answers of this one are encoded: it has nothing else to do.
         for scheduler, actions in offered:
             self._routers[scheduler].act(actions)
         scheduler, finishes = ended
-        self._routers[scheduler].answer(cast("Sequence[Finish]", finishes), result, input_ns)
+        self._routers[scheduler].answer(cast("Sequence[Finish]", finishes), result)
         if worker == self.idle_work.worker:
             self.idle_work.on_done(result)
         if self._leaving:
@@ -151,8 +151,7 @@ class SharedPool:
 
     def on_batch_overdue(self, worker: int) -> None:
         """See `PoolListener`."""
-        scheduler = self.workers.runs[worker]
-        launch = scheduler.running(worker)
+        launch = self.workers.runs[worker].running(worker)
         if launch is None:  # told before
             return
         told = self.workers.on_batch_overdue(self._clock.now_ns(), worker)
@@ -165,10 +164,9 @@ class SharedPool:
     def on_worker_lost(self, worker: int, reason: str) -> None:
         """See `PoolListener`."""
         _logger.error("worker %d is lost: %s", worker, reason)
-        scheduler = self.workers.runs.get(worker)
-        launch = None if scheduler is None else scheduler.running(worker)
+        lost = [launch for scheduler in self._routers for launch in scheduler.launched(worker)]
         told = self.workers.on_worker_lost(self._clock.now_ns(), worker)
-        if launch is not None:
+        for launch in lost:
             pending = cast("list[Pending]", launch.requests)
             log_waiting_again(worker, [one.request_id for one in pending if one.state is not RequestState.DONE])
         for scheduler, actions in told:
@@ -196,7 +194,7 @@ class SharedPool:
 
     def _let_go(self) -> None:
         for scheduler, quiet in self._leaving.items():
-            if not scheduler.busy:
+            if not scheduler.in_flight:
                 quiet.set()
 
     def _forget(self, router: "Router") -> None:

@@ -34,7 +34,7 @@ class PoolLimits:
     reside_ns: int = 60 * NS_PER_S
     """A worker that has not mapped by then what is to be resident is killed; its batch may have to end first."""
     stop_ns: int = 2 * NS_PER_S
-    """A worker that has not finished its batch by then is killed when the pool stops."""
+    """A worker that has not finished its batches by then is killed when the pool stops."""
 
 
 class WorkerSupervisor:
@@ -78,6 +78,8 @@ class WorkerSupervisor:
         self._restart_timer: Timer | None = None
         self._backoff_ns = _FIRST_BACKOFF_NS
         self._ready = False
+        self._overlaps = False
+        """Whether the listener has been told that there may be a batch behind another."""
         self._in_flight = Watchdog(clock, limits.answer, self._on_hang)
         self._overdue = None if limits.overdue is None else OverdueWatch(clock, limits.overdue, self._on_overdue)
         self._proven = False
@@ -115,10 +117,10 @@ class WorkerSupervisor:
         return self._first_ready
 
     def launch(self, batch: Batch) -> None:
-        """Hand over a batch; the worker must be idle."""
+        """Hand over a batch; the worker must be idle, or have one and overlap them."""
         assert self._current is not None, f"worker {self._number} is down"
         assert self._ready, f"worker {self._number} is not ready"
-        assert not self._in_flight, f"worker {self._number} is busy"
+        assert len(self._in_flight) <= self._overlaps, f"worker {self._number} is busy"
         self._in_flight.began(batch.planned_ns)
         if self._overdue is not None:
             self._overdue.began(batch.due_ns)
@@ -138,11 +140,16 @@ class WorkerSupervisor:
         return self._prepared
 
     def commit(self, models: Mapping[int, WorkerSpec]) -> "asyncio.Future[None]":
-        """Have the prepared process take over as soon as no batch runs; the future tells when it has."""
+        """Have the prepared process take over as soon as no batch runs; the future tells when it has.
+
+        Until then a worker that overlaps batches gets none behind another, or there would always be one.
+        """
         self._models = models
         self._prepared = None
         swapped = self._swapped = self._loop.create_future()
-        if not self._in_flight:
+        if self._in_flight:
+            self._overlap(overlaps=False)
+        else:
             self._swap()
         return swapped
 
@@ -225,7 +232,7 @@ class WorkerSupervisor:
         if self._swapped is not None and not self._in_flight:
             self._swap()  # whatever the listener launches next is for the new process
         if isinstance(answer, Done):
-            result = BatchResult(outputs, answer.infer_ns, answer.actuate_ns, answer.device_ns)
+            result = BatchResult(outputs, answer.infer_ns, answer.actuate_ns, answer.device_ns, answer.waited_ns)
             self._listener.on_batch_done(self._number, result)
         else:
             logger.error("worker %d failed on a batch: %s", self._number, answer.message)
@@ -255,11 +262,11 @@ class WorkerSupervisor:
         was_ready, was_busy = self._ready, bool(self._in_flight)
         if self._proven:  # only what dies before it has done anything is likely to do so again
             self._backoff_ns = _FIRST_BACKOFF_NS
-        self._current, self._ready, self._proven = None, False, False
+        self._current, self._ready, self._proven, self._overlaps = None, False, False, False
         self._in_flight.clear()
         self._lose_resident()
         if self._overdue is not None:
-            self._overdue.ended()
+            self._overdue.clear()
         self._cancel_restart()
         if not self._stopping:
             logger.error("worker %d is lost: %s", self._number, reason)
@@ -304,6 +311,7 @@ class WorkerSupervisor:
         """A process is warm, and the one that gets the batches from now on."""
         self._subnets = {model: engine.subnet_ids for model, engine in incarnation.engines.items()}
         self._ready, self._proven = True, False
+        self._overlap(overlaps=all(engine.overlaps for engine in incarnation.engines.values()))
         logger.info(
             "worker %d is ready on %s, %d models, %d ms to load, %d ms to warm up",
             self._number,
@@ -312,6 +320,11 @@ class WorkerSupervisor:
             sum(engine.load_ns for engine in incarnation.engines.values()) // NS_PER_MS,
             sum(engine.warm_ns for engine in incarnation.engines.values()) // NS_PER_MS,
         )
+
+    def _overlap(self, *, overlaps: bool) -> None:
+        if self._overlaps != overlaps:
+            self._overlaps = overlaps
+            self._listener.on_worker_overlaps(self._number, overlaps=overlaps)
 
     def _lose_resident(self) -> None:
         """No process is left that could say what is resident: the next one begins with what is wanted."""

@@ -1,4 +1,4 @@
-"""The worker process: actuate a subnet, run a batch, answer; over and over, one batch at a time.
+"""The worker process: actuate a subnet, run a batch, answer; over and over, one at a time or as in ``overlap.py``.
 
     ``python -m superserve.serving.worker --socket FD --memory FD [--background]``
 
@@ -24,7 +24,7 @@ from typing import Final
 import numpy as np
 
 from superserve.clock import monotonic_ns
-from superserve.engine import Engine, OverlappingEngine
+from superserve.engine import IN_FLIGHT, Engine, OverlappingEngine
 from superserve.serving.background import at_lowest_priority
 from superserve.serving.child import adopt
 from superserve.serving.devices import device_of
@@ -122,10 +122,12 @@ def run_worker(
         traceback.print_exc()
         _send(channel, StartFailed(error_text(error)))
         return 1
-    for number, model in enumerate(models, 1):
-        _send(channel, ready(model, more=number < len(models)))
     overlapping = {model.setup.model: overlapped for model in models if (overlapped := _overlapping(model)) is not None}
-    if len(overlapping) == len(models):
+    all_overlap = len(overlapping) == len(models)
+    overlaps = all_overlap and max(setup.spec.in_flight for setup in setups) >= IN_FLIGHT
+    for number, model in enumerate(models, 1):
+        _send(channel, ready(model, more=number < len(models), overlaps=overlaps))
+    if all_overlap:
         Overlap(channel, overlapping, lambda message: _send(channel, message)).serve()
     else:
         _serve(channel, {model.setup.model: model for model in models})
@@ -164,8 +166,8 @@ def start(
     return models
 
 
-def ready(model: Model, *, more: bool) -> Ready:
-    """What a worker says of a model that is warm."""
+def ready(model: Model, *, more: bool, overlaps: bool = False) -> Ready:
+    """What a worker says of a model that is warm, and of itself: whether it overlaps batches."""
     engine = model.engine
     return Ready(
         engine=engine.name,
@@ -177,6 +179,7 @@ def ready(model: Model, *, more: bool) -> Ready:
         model=model.setup.model,
         more=more,
         device=device_of(model.setup),
+        overlaps=overlaps,
     )
 
 

@@ -28,7 +28,9 @@ class BatchRecord:
     """Requests that the policy gave up since the launch before this one."""
     bound: Bound
     """Why it is not a more accurate subnet."""
-    end_ns: int
+    end_ns: int = 0
+    behind_ns: int = 0
+    """How long after its launch its worker was through with another one."""
     lost: bool = False
     """Whether its worker was lost before the end."""
 
@@ -66,7 +68,7 @@ class Recording:
 
 
 def _batch_events(batch: BatchRecord, subnet: str) -> list[dict[str, Any]]:
-    start = batch.launched_ns / NS_PER_US
+    start = (batch.launched_ns + batch.behind_ns) / NS_PER_US
     details = {
         "rows": batch.rows,
         "head_slack_us": batch.head_slack_ns / NS_PER_US,

@@ -5,7 +5,7 @@ import heapq
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,18 @@ _BLOCK: Final = 1 << 15
 _COLLECT_EVERY: Final = 100_000
 
 
+class _Batch(NamedTuple):
+    """What a worker has been given."""
+
+    launch: Launch
+    time_ns: int
+    """In the worker."""
+    overhead_ns: int
+    record: BatchRecord | None
+    waited_ns: int = 0
+    """In the worker, for the batch before it."""
+
+
 class _Kind(IntEnum):
     """What happens at an instant, in the order in which it does."""
 
@@ -58,6 +70,8 @@ class Simulation:
         overhead_ns: dispatch overhead that a batch takes beyond its latency, all alike; or draws of it, which are told
             to the scheduler as the router tells it what it observes.
         buckets: of each request; None: all rows are alike.
+        overlapping: by device, whether its workers take a second batch while they run one; what it takes beyond its
+            latency passes meanwhile. Fewer than there are devices: the others' do not.
         conditions: failures, slow workers, switching costs, impatient clients.
         recording: filled in with every batch, if given.
         on_progress: called now and then with (requests that have arrived, requests of the trace).
@@ -77,6 +91,7 @@ class Simulation:
         latency_ns: Callable[[Launch], int],
         overhead_ns: int | Callable[[Launch], int],
         buckets: npt.NDArray[np.int8] | None = None,
+        overlapping: Sequence[bool] = (),
         conditions: Conditions = ORDINARY,
         recording: Recording | None = None,
         on_progress: OnProgress | None = None,
@@ -96,6 +111,7 @@ class Simulation:
         self._overhead_ns = overhead_ns if callable(overhead_ns) else lambda _: overhead_ns
         self._tells_overhead = callable(overhead_ns)
         self._buckets = buckets
+        self._overlapping = {device for device, overlaps in enumerate(overlapping) if overlaps}
         self._conditions = conditions
         self._plain = not conditions.slowdown and not conditions.actuation_ns
         self._recording = recording
@@ -106,9 +122,10 @@ class Simulation:
         # (instant, kind, number, what): numbers are unique, so that "what" is never compared.
         self._events: list[tuple[int, int, int, WorkerEvent | Request | int]] = []
         self._number = 0
-        self._running: dict[int, tuple[int, int, int]] = {}
-        """By worker: number of the event that ends its batch, the time of that batch in the worker, its overhead."""
-        self._records: dict[int, BatchRecord] = {}
+        self._running: dict[int, tuple[int, _Batch]] = {}
+        """By worker: number of the event that ends its batch, and that batch."""
+        self._behind: dict[int, _Batch] = {}
+        """By worker: the batch that it runs next, if it has been given one."""
         self._active: dict[int, int] = {}
         self._now_ns = 0
         self._log = LogWriter(trace.arrival_ns, scheduler.policy.table.accuracies)
@@ -127,7 +144,7 @@ class Simulation:
             self._apply(0, self._faster.begin())
             self._foresee(self._faster.next_ns(), _Kind.ENGINE, 0)
         for worker, device in enumerate(self._devices):
-            self._apply(0, scheduler.on_worker_ready(0, worker, device))
+            self._join(0, worker, device)
         for request in self._requests():
             arrival_ns = request.arrival_ns
             self._advance(arrival_ns)
@@ -178,10 +195,7 @@ class Simulation:
             assert isinstance(what, int)
             running = self._running.get(what)
             if running is not None and running[0] == number:  # else its worker was lost
-                del self._running[what]
-                self._apply(now_ns, self._scheduler.on_batch_done(now_ns, what, running[1]))
-                if self._tells_overhead:
-                    self._scheduler.observe_overhead(running[2], what, self._device(what))
+                self._end(now_ns, what, running[1])
         elif isinstance(what, WorkerEvent):
             self._change(what)
         elif kind == _Kind.ENGINE:
@@ -202,14 +216,44 @@ class Simulation:
         if self._recording is not None:
             self._recording.worker_events.append(event)
         if event.alive:
-            self._apply(now_ns, self._scheduler.on_worker_ready(now_ns, worker, self._device(worker)))
+            self._join(now_ns, worker, self._device(worker))
             return
-        running = self._running.pop(worker, None)
+        running, behind = self._running.pop(worker, None), self._behind.pop(worker, None)
         self._active.pop(worker, None)
-        if running is not None and self._recording is not None:
-            record = self._records[worker]
-            record.end_ns, record.lost = now_ns, True
+        for batch in (running and running[1], behind):
+            if batch is not None and batch.record is not None:
+                batch.record.end_ns, batch.record.lost = now_ns, True
         self._apply(now_ns, self._scheduler.on_worker_lost(now_ns, worker))
+
+    def _join(self, now_ns: int, worker: int, device: int) -> None:
+        if device in self._overlapping:
+            self._scheduler.on_worker_overlaps(worker, overlaps=True)
+        self._apply(now_ns, self._scheduler.on_worker_ready(now_ns, worker, device))
+
+    def _end(self, now_ns: int, worker: int, batch: _Batch) -> None:
+        """A worker answers a batch, and goes on with the next one: that one has been there for as long as it may."""
+        del self._running[worker]
+        behind = self._behind.pop(worker, None)
+        if behind is not None:
+            there_ns = behind.launch.launched_ns + behind.overhead_ns
+            self._run(max(now_ns, there_ns), behind._replace(waited_ns=max(0, now_ns - there_ns)))
+            if behind.record is not None:
+                behind.record.behind_ns = now_ns - behind.launch.launched_ns
+        self._apply(now_ns, self._scheduler.on_batch_done(now_ns, worker, batch.time_ns, batch.waited_ns))
+        if self._tells_overhead:
+            self._scheduler.observe_overhead(batch.overhead_ns, worker, self._device(worker))
+
+    def _run(self, begin_ns: int, batch: _Batch) -> None:
+        """A worker has a batch for itself from an instant on. Its answer takes part of the overhead that is over then.
+
+        What a batch costs on the way there and back is reckoned before it: where batches follow one another, the way
+        back of the one is as long as the way back of the other.
+        """
+        end_ns = begin_ns + batch.time_ns
+        self._foresee(end_ns, _Kind.BATCH, batch.launch.worker)
+        self._running[batch.launch.worker] = self._number, batch
+        if batch.record is not None:
+            batch.record.end_ns = end_ns
 
     def _device(self, worker: int) -> int:
         return self._devices[worker] if worker < len(self._devices) else 0
@@ -240,14 +284,15 @@ class Simulation:
             if self._active.setdefault(worker, launch.subnet) != launch.subnet:
                 time_ns += self._conditions.actuation_ns
                 self._active[worker] = launch.subnet
-        overhead_ns = self._overhead_ns(launch)
-        end_ns = now_ns + overhead_ns + time_ns
-        self._foresee(end_ns, _Kind.BATCH, worker)
-        self._running[worker] = (self._number, time_ns, overhead_ns)
-        if self._recording is not None:
-            self._record(launch, end_ns, self._recording)
+        batch = _Batch(launch, time_ns, self._overhead_ns(launch), self._record(launch))
+        if worker in self._running:
+            self._behind[worker] = batch
+        else:
+            self._run(now_ns + batch.overhead_ns, batch)
 
-    def _record(self, launch: Launch, end_ns: int, recording: Recording) -> None:
+    def _record(self, launch: Launch) -> BatchRecord | None:
+        if self._recording is None:
+            return None
         record = BatchRecord(
             launched_ns=launch.launched_ns,
             worker=launch.worker,
@@ -257,11 +302,10 @@ class Simulation:
             waiting=self._scheduler.queue_depth,
             shed=self._shed,
             bound=launch.bound,
-            end_ns=end_ns,
         )
         self._shed = 0
-        self._records[launch.worker] = record
-        recording.batches.append(record)
+        self._recording.batches.append(record)
+        return record
 
 
 def drawn_buckets(trace: Trace, profile: Profile, rng: np.random.Generator) -> npt.NDArray[np.int8] | None:
@@ -348,6 +392,7 @@ def simulate(
     on_progress: OnProgress | None = None,
     faster: MakeFasterEngine | None = None,
     times: RecordedTimes | None = None,
+    overlapping: Sequence[bool] | None = None,
 ) -> RunLog:
     """Simulate one policy on one trace.
 
@@ -370,6 +415,7 @@ def simulate(
         faster: makes an engine that subnets run on at times, of the run's scheduler and the profile.
         times: what batches take, instead of draws from ``profile``, which is one then; ``overhead_ms`` beats its
             overhead. All plans are for the longest texts then, since recordings know no lengths.
+        overlapping: by profile, whether workers take a second batch while they run one; None: as the profiles say.
 
     Returns:
         One entry per request of the trace.
@@ -404,6 +450,7 @@ def simulate(
         latency_ns=taken.latency_ns,
         overhead_ns=taken.overhead_ns if given_ns is None else given_ns,
         buckets=drawn_buckets(trace, profiles[0], np.random.default_rng((seed, 2))),
+        overlapping=[each.device.overlaps for each in profiles] if overlapping is None else overlapping,
         conditions=conditions,
         recording=recording,
         on_progress=on_progress,

@@ -186,6 +186,29 @@ async def test_late_by_a_batch_that_took_too_long() -> None:
     assert "profile again" in told.would_change[1]
 
 
+async def test_late_behind_another_batch() -> None:
+    """How long that should have kept it, and how long it did."""
+    bench = Bench(policy="maxacc")
+    bench.pool.overlap(0, overlaps=True)
+    await bench.started()
+    bench.submit("a", 50.0)
+    bench.pass_ms(8.5)
+    bench.submit("b", 12.0)
+    bench.pass_ms(1.0)
+    bench.finish(taken_ms=9.0)
+    bench.pass_ms(11.5)
+    bench.pool.finish(0, infer_ns=int(11.5 * NS_PER_MS), waited_ns=int(0.6 * NS_PER_MS))
+    told = bench.why("b")
+    assert told.outcome is Outcome.LATE
+    assert told.why[1] == (
+        "It was launched with 12.00 ms left. Planned were 9.00 ms in the worker and 0.50 ms around it, and it took "
+        "11.50 ms and 0.40 ms. It waited for the batch before it on its worker, too: 0.50 ms were planned, and it was "
+        "0.60 ms."
+    )
+    (attempt,) = told.attempts
+    assert (attempt.head_slack_ms, attempt.planned_behind_ms, attempt.waited_ms) == (11.0, 0.5, 0.6)
+
+
 async def test_late_on_purpose() -> None:
     """Under ``delay`` a hopeless request is launched with its eyes open."""
     bench = await Bench(timeout_action="delay").started()

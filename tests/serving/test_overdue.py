@@ -50,6 +50,21 @@ def test_an_answer_ends_it() -> None:
     assert len(bench.told_ms) == 1
 
 
+def test_a_batch_behind_another_is_watched_from_when_that_is_answered() -> None:
+    """What the first one takes too long is not the second one's."""
+    bench = Bench()
+    bench.watch.began(10 * NS_PER_MS)
+    bench.pass_ms(79.9)
+    bench.watch.ended()
+    bench.pass_ms(69.9)
+    assert not bench.told_ms
+    bench.pass_ms(0.1)
+    assert len(bench.told_ms) == 1
+    bench.watch.clear()
+    bench.pass_ms(1_000)
+    assert len(bench.told_ms) == 1, "its worker is gone"
+
+
 def test_what_was_not_predicted_is_not_overdue() -> None:
     """Such as the batches that a profile is measured with."""
     bench = Bench()

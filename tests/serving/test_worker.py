@@ -240,6 +240,22 @@ class Overlapping(Doubler):
         self.pinned.append(len(memory))
 
 
+@pytest.mark.parametrize(
+    ("engines", "in_flight", "overlaps"),
+    [([Doubler], 2, False), ([Overlapping], 1, False), ([Overlapping], 2, True), ([Overlapping, Doubler], 2, False)],
+)
+def test_a_worker_says_whether_it_overlaps_batches(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, engines: list[type[Doubler]], in_flight: int, overlaps: bool
+) -> None:
+    """It does if all of its engines do, and there are slots for two."""
+    monkeypatch.setattr("superserve.serving.worker.load_engine", lambda setup: engines[setup.model]())
+    spec = msgspec.structs.replace(SPEC, in_flight=in_flight)
+    os.ftruncate(bench.memory_fd, SlotLayout(spec).size)
+    last = len(engines) - 1
+    bench.run(*(Setup(0, spec, model, more=model < last) for model in range(len(engines))))
+    assert [one.overlaps for one in bench.said() if isinstance(one, Ready)] == [overlaps] * len(engines)
+
+
 def test_engines_that_overlap_batches_may_and_read_the_slots_themselves(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

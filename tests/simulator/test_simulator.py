@@ -8,7 +8,7 @@ from superserve.clock import NS_PER_MS
 from superserve.metrics import summarise
 from superserve.profile import Profile
 from superserve.request import Outcome
-from superserve.simulator import simulate
+from superserve.simulator import Conditions, Recording, WorkerEvent, simulate
 from superserve.traces.arrivals import base_plus_gamma
 from superserve.traces.trace import Trace
 from support.profiles import make_profile
@@ -33,6 +33,59 @@ def test_deterministic_queue_by_hand() -> None:
     assert log.is_outcome(Outcome.SERVED).tolist() == [True, True, False]
     assert log.is_outcome(Outcome.REJECTED).tolist() == [False, False, True]
     assert log.end_ns[2] == 0
+
+
+@pytest.mark.parametrize(("overlapping", "end_ms"), [(False, 10.0), (True, 9.0)])
+def test_what_a_batch_costs_beside_its_time_passes_while_another_one_runs(overlapping: bool, end_ms: float) -> None:
+    """The first one ends after 1 ms overhead + 4 ms forward; the second one is there by then, if it may."""
+    recording = Recording()
+    log = simulate(
+        trace_of(0.0, 1.0),
+        make_profile([[4.0]], (1,)),
+        policy="slackfit",
+        workers=1,
+        slo_ms=20,
+        overhead_ms=1,
+        overlapping=[overlapping],
+        recording=recording,
+    )
+    assert (log.end_ns / NS_PER_MS).tolist() == [5.0, end_ms]
+    _, second = recording.batches
+    launched_ms, behind_ms = (3, 2) if overlapping else (5, 0)
+    assert (second.launched_ns, second.behind_ns) == (launched_ms * NS_PER_MS, behind_ms * NS_PER_MS)
+
+
+def test_a_profile_says_whether_its_workers_overlap_batches() -> None:
+    """Those that were measured before say nothing, and do not."""
+    profile = make_profile([[4.0]], (1,))
+    device = msgspec.structs.replace(profile.device, overlaps=True)
+    ends_ms = [
+        simulate(trace_of(0.0, 1.0), one, policy="slackfit", workers=1, slo_ms=20, overhead_ms=1).end_ns[1] / NS_PER_MS
+        for one in (profile, msgspec.structs.replace(profile, device=device))
+    ]
+    assert ends_ms == [10.0, 9.0]
+
+
+@pytest.mark.parametrize("end_ns", [4_200_000, 8_000_000])
+def test_a_worker_that_is_lost_has_lost_both_batches(end_ns: int) -> None:
+    """And another one runs them."""
+    recording = Recording()
+    log = simulate(
+        trace_of(0.0, 1.0),
+        make_profile([[4.0]], (1,)),
+        policy="slackfit",
+        workers=1,
+        slo_ms=100,
+        overhead_ms=1,
+        overlapping=[True],
+        conditions=Conditions(
+            worker_events=(WorkerEvent(end_ns, 0, alive=False), WorkerEvent(20_000_000, 0, alive=True))
+        ),
+        recording=recording,
+    )
+    assert log.is_outcome(Outcome.SERVED).all()
+    lost = [batch.end_ns for batch in recording.batches if batch.lost]
+    assert lost == ([end_ns, end_ns] if end_ns < 5_000_000 else [end_ns])
 
 
 def test_two_workers_share_the_queue() -> None:

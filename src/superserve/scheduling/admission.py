@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from math import ceil
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from superserve.clock import NS_PER_MS
 from superserve.profile import LatencyTable
@@ -14,6 +14,9 @@ from superserve.scheduling.efficient import Batch, EfficientBatches
 from superserve.scheduling.policy import Policy, SchedulerView
 from superserve.scheduling.victims import level
 from superserve.scheduling.waiting import WaitingQueue
+
+if TYPE_CHECKING:
+    from superserve.scheduling.actions import Launch
 
 #: How long `ArrivalEstimate` remembers bursts, in usual deadlines.
 _MEMORY: Final = WINDOWS * WINDOW_SPAN
@@ -184,9 +187,10 @@ class Admission:
         self._row_ns = slowest.time_ns / slowest.rows
         self._least_ns = round(self._tables[0].latency_ns[fastest][1] * drift) + planned_ns
 
-    def typical_ns(self, subnet: int, rows: int, bucket: int, drift: float) -> int:
-        """What a batch typically takes on a worker of such a drift, dispatch included."""
-        return round(self._tables[bucket].typical_ns[subnet][rows] * drift) + self._overhead_ns
+    def typical_ns(self, launch: "Launch") -> int:
+        """What a batch typically takes, dispatch included."""
+        profiled_ns = self._tables[launch.bucket].typical_ns[launch.subnet][launch.rows]
+        return round(profiled_ns * launch.drift) + self._overhead_ns
 
     def given_up(self, now_ns: int, request: Request) -> None:
         """Not everybody can be served: this one is not."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from superserve.errors import ConfigError
 from superserve.profile import Profile
 from superserve.request import Request
-from superserve.scheduling.actions import Action, Launch
+from superserve.scheduling.actions import Action
 from superserve.scheduling.buckets import create_policies
 from superserve.scheduling.device_plan import DevicePlan
 from superserve.scheduling.expiry import ExpiryQueue
@@ -247,10 +247,6 @@ class MixedScheduler(Scheduler):
 
     def _least_overhead_ns(self) -> int:
         return min(self._plans[device].overhead.planned_ns for device in self._live)
-
-    def _typical_ns(self, launch: Launch) -> int:
-        plan = self._plans[launch.device]
-        return plan.typical_ns(launch.subnet, launch.rows, launch.bucket, launch.drift)
 
     def _typical_overhead_ns(self, device: int) -> int:
         return self._plans[device].overhead.typical_ns

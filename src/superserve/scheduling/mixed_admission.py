@@ -5,6 +5,7 @@ from math import ceil, inf
 from typing import NamedTuple
 
 from superserve.request import Request
+from superserve.scheduling.actions import Launch
 from superserve.scheduling.admission import OWN_PART, Admission, Prediction, Promise, Supply
 from superserve.scheduling.device_plan import DevicePlan
 from superserve.scheduling.efficient import Batch
@@ -59,6 +60,11 @@ class MixedAdmission(Admission):
         for device in self._devices:
             device.price(self._view.drift)
         self._row_ns = max(_row_ns(device.times.typical[-1].best(fastest, 0)) for device in self._devices)
+
+    def typical_ns(self, launch: Launch) -> int:
+        """See `Admission.typical_ns`."""
+        device = self._devices[launch.device]
+        return device.typical_ns(launch.subnet, launch.rows, launch.bucket, launch.drift)
 
     def _late(self, now_ns: int, request: Request, fastest: int) -> Prediction | None:
         deadline_ns, live = request.deadline_ns, self._live()

@@ -148,7 +148,8 @@ class Scheduler(SchedulerState):
             waited_ns: how long it had waited there for the one before it.
         """
         launch, _ = self._ended(worker, now_ns, BatchFate.ANSWERED)
-        launch.taken_ns, launch.waited_ns = taken_ns, waited_ns
+        launch.taken_ns = taken_ns
+        launch.waited_ns = waited_ns
         if launch.requests:  # a cell that only idle work runs must not change what requests are planned with
             self._drift.observe(worker, taken_ns, launch.planned_ns, now_ns)
             self._plan()
@@ -500,14 +501,16 @@ class Scheduler(SchedulerState):
             device,
             view.behind_ns,
         )
-        self._flights.add(launch)
-        if worker in self._room:
-            workers = self._workers
+        workers = self._workers
+        if self._room and worker in self._room:
+            self._flights.add(launch)
             ends = self._ends(launch, workers.commitments.end_ns(worker), workers.soonest.end_ns(worker))
             workers.follow(worker, self, *ends)
-        else:
-            end_ns = now_ns + view.overhead_ns + round(planned_ns * launch.drift)
-            self._workers.begin(worker, self, end_ns, now_ns + self._typical_ns(launch))
+            return launch
+        self._flights.first[worker] = launch
+        end_ns = now_ns + view.overhead_ns + round(planned_ns * launch.drift)
+        workers.begin(worker, self, end_ns, now_ns + self._admission.typical_ns(launch))
+        if workers.overlapping:
             self._make_room(launch)
         return launch
 
@@ -520,7 +523,7 @@ class Scheduler(SchedulerState):
 
     def _ends(self, launch: Launch, free_ns: int, typically_free_ns: int) -> tuple[int, int]:
         """When a batch ends by plan, and when it typically does, on a worker that is free at such instants."""
-        planned_ns, typical_ns = round(launch.planned_ns * launch.drift), self._typical_ns(launch)
+        planned_ns, typical_ns = round(launch.planned_ns * launch.drift), self._admission.typical_ns(launch)
         end_ns = max(launch.launched_ns + launch.overhead_ns, free_ns) + planned_ns
         begins_ns = max(launch.launched_ns, typically_free_ns - self._typical_overhead_ns(launch.device))
         return end_ns, begins_ns + typical_ns
@@ -530,10 +533,6 @@ class Scheduler(SchedulerState):
         workers, worker = self._workers, launch.worker
         if worker in workers.overlapping and not any(request.losses for request in launch.requests):
             workers.room[worker] = workers.soonest.end_ns(worker)
-
-    def _typical_ns(self, launch: Launch) -> int:
-        """What a batch typically takes, dispatch included."""
-        return self._admission.typical_ns(launch.subnet, launch.rows, launch.bucket, launch.drift)
 
     def _typical_overhead_ns(self, device: int) -> int:  # noqa: ARG002  (the only one)
         """What the dispatch of a batch typically takes."""

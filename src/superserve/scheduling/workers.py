@@ -96,13 +96,18 @@ class Workers:
     def begin(self, worker: int, scheduler: "Scheduler", end_ns: int, typical_ns: int) -> None:
         """A worker runs a batch of a scheduler from now on, which ends at an instant by plan, and typically sooner."""
         self.runs[worker] = scheduler
-        self._commit(worker, end_ns, typical_ns)
+        self.commitments.add(worker, end_ns)
+        self.soonest.add(worker, typical_ns)
+        if self.fleets:
+            fleet = self.fleets[self.devices[worker]]
+            fleet.commitments.add(worker, end_ns)
+            fleet.soonest.add(worker, typical_ns)
 
     def follow(self, worker: int, scheduler: "Scheduler", end_ns: int, typical_ns: int) -> None:
         """A worker that has `room` runs another batch once it is through with the one that it runs."""
-        self.behind[worker] = scheduler
         self._release(worker)
-        self._commit(worker, end_ns, typical_ns)
+        self.begin(worker, self.runs[worker], end_ns, typical_ns)
+        self.behind[worker] = scheduler
 
     def suspend(self, worker: int) -> bool:
         """Do without a busy worker until it is free; False, and nothing happens, where there is no other one."""
@@ -126,14 +131,6 @@ class Workers:
             self.overdue.remove(worker)
             self._enter(worker)
         self.idle.append(worker)
-
-    def _commit(self, worker: int, end_ns: int, typical_ns: int) -> None:
-        self.commitments.add(worker, end_ns)
-        self.soonest.add(worker, typical_ns)
-        if self.fleets:
-            fleet = self.fleets[self.devices[worker]]
-            fleet.commitments.add(worker, end_ns)
-            fleet.soonest.add(worker, typical_ns)
 
     def _release(self, worker: int) -> None:
         """A busy worker's batches end otherwise than by plan, or now."""

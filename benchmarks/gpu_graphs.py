@@ -132,39 +132,75 @@ def targets(found: dict[str, Any]) -> Iterator[tuple[str, str, bool]]:
     yield f"to actuate another subnet takes at most {ACTUATION_US:g} us", f"{taken_us:g} us", taken_us <= ACTUATION_US
 
 
-def page(found: dict[str, Any]) -> str:
-    """The results as Markdown."""
+def figures(found: dict[str, Any]) -> Iterator[str]:
+    """The results as lines of Markdown: where, each target beside what was reached, memory, and every cell."""
     memory = found["memory"]
-    where = (
+    yield (
         f"`{found['model']}` on {found['device']}, {found['device_bytes'] / 2**30:.0f} GiB, torch {found['torch']}; "
-        f"`make bench-gpu`, medians of {found['rounds']} rounds in turns."
+        f"medians of {found['rounds']} rounds in turns."
     )
-    what_it_takes = (
+    yield from ("", "| target | reached | met |", "|---|---|---|")
+    for target, reached, met in targets(found):
+        yield f"| {target} | {reached} | {'yes' if met else 'no'} |"
+    yield ""
+    yield (
         f"The weights take {memory['weight_bytes'] / 2**20:.1f} MiB, once. {memory['graphs']} graphs were captured, in "
         f"{memory['capture_ms']:g} ms each, {memory['eager']} cells stayed eager; the pool that they share has "
         f"{memory['pool_bytes'] / 2**20:.1f} MiB, and all of it together took {memory['taken_bytes'] / 2**20:.1f} MiB."
     )
-    lines = [
-        "# CUDA graphs on a GPU",
-        "",
-        where,
-        "",
-        "| target | reached | met |",
-        "|---|---|---|",
-        *(f"| {target} | {reached} | {'yes' if met else 'no'} |" for target, reached, met in targets(found)),
-        "",
-        what_it_takes,
-        "",
-        "| subnet | batch | eager, us | graph, us | of it on the GPU | eager / graph | rows/s | with two in flight |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
-    ]
+    yield ""
+    yield "| subnet | batch | eager, us | graph, us | of it on the GPU | eager / graph | rows/s | with two in flight |"
+    yield "|---|--:|--:|--:|--:|--:|--:|--:|"
     for cell, rate in zip(found["cells"], found["rates"], strict=True):
-        lines.append(
+        yield (
             f"| {cell['subnet']} | {cell['batch']} | {cell['eager_us']:.0f} | {cell['graphs_us']:.0f} | "
             f"{cell['device_us']:.0f} | {cell['eager_us'] / cell['graphs_us']:.2f} | {rate['alone']:,.0f} | "
             f"{rate['overlapped']:,.0f} |"
         )
-    return "\n".join([*lines, ""])
+
+
+def page(found: dict[str, Any]) -> str:
+    """The results as a page."""
+    return "\n".join(["# CUDA graphs on a GPU", "", "Written by `make bench-gpu`.", "", *figures(found), ""])
+
+
+def batches_of(examples: Rows, sizes: Sequence[int] = BATCHES) -> list[Rows]:
+    """A batch of each size, made of examples."""
+    return [[np.resize(array, (rows, *array.shape[1:])) for array in examples] for rows in sizes]
+
+
+def compare(graphs: GraphEngine, eager: Engine, batches: Sequence[Rows], rounds: int, seconds: float) -> dict[str, Any]:
+    """What two engines of one model take, whatever their device; all cells have graphs."""
+    return {
+        "rounds": rounds,
+        "cells": cells(graphs, eager, batches, rounds),
+        "actuation_us": actuation_us(graphs, batches[0], rounds),
+        "rates": rates(graphs, batches, seconds),
+    }
+
+
+def measure(folder: ModelFolder, rounds: int, seconds: float) -> dict[str, Any]:
+    """Measure a model on this machine's GPU, in a process in which nothing else is on it.
+
+    Raises:
+        ConfigError: without a GPU that torch can use.
+    """
+    prepare_cuda()
+    batches = batches_of(folder.example_inputs(BATCHES[-1], np.random.default_rng(0)))
+    supernet = load_supernet(folder).to("cuda")
+    free_before, device_bytes = torch.cuda.mem_get_info()
+    graphs = GraphEngine(supernet, CudaDevice(), batches=BATCHES)
+    memory = capture_all(graphs, batches)
+    memory["weight_bytes"] = sum(weight.nbytes for weight in supernet.network.parameters())
+    memory["taken_bytes"] = free_before - torch.cuda.mem_get_info()[0]
+    return {
+        "model": folder.config.name,
+        "device": torch.cuda.get_device_name(),
+        "device_bytes": device_bytes,
+        "torch": torch.__version__,
+        "memory": memory,
+        **compare(graphs, EagerEngine(load_supernet(folder), device="cuda"), batches, rounds, seconds),
+    }
 
 
 def main() -> int:
@@ -176,27 +212,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     parser.add_argument("--page", type=Path, metavar="FILE", help="write them as Markdown")
     args = parser.parse_args()
-    prepare_cuda()
-    folder = ModelFolder.resolve(args.model)
-    examples = folder.example_inputs(BATCHES[-1], np.random.default_rng(0))
-    batches = [[np.resize(array, (rows, *array.shape[1:])) for array in examples] for rows in BATCHES]
-    supernet = load_supernet(folder).to("cuda")
-    free_before, device_bytes = torch.cuda.mem_get_info()
-    graphs = GraphEngine(supernet, CudaDevice(), batches=BATCHES)
-    memory = capture_all(graphs, batches)
-    memory["weight_bytes"] = sum(weight.nbytes for weight in supernet.network.parameters())
-    memory["taken_bytes"] = free_before - torch.cuda.mem_get_info()[0]
-    found = {
-        "model": folder.config.name,
-        "device": torch.cuda.get_device_name(),
-        "device_bytes": device_bytes,
-        "torch": torch.__version__,
-        "rounds": args.rounds,
-        "memory": memory,
-        "cells": cells(graphs, EagerEngine(load_supernet(folder), device="cuda"), batches, args.rounds),
-        "actuation_us": actuation_us(graphs, batches[0], args.rounds),
-        "rates": rates(graphs, batches, args.seconds),
-    }
+    found = measure(ModelFolder.resolve(args.model), args.rounds, args.seconds)
     text = page(found)
     print(text)
     if args.json is not None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import torch
 
-from subnetact import hundreds, latency, memory, packed, startup, switching
+from subnetact import graphs, hundreds, latency, memory, packed, startup, switching
 from subnetact.families import Case
 from subnetact.progress import Progress
 
@@ -19,6 +19,7 @@ PARTS: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     "memory": memory.measure,
     "switch": switching.measure,
     "start": startup.measure,
+    "graphs": graphs.measure,
 }
 HUNDREDS: Final = "hundreds"
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from subnetact import graphs
 from subnetact.families import Case
 from subnetact.figure import draw
 from subnetact.targets import measured, memory_ratio, table, tax
@@ -36,6 +37,7 @@ def _page(results: dict[str, Any], figure: Path) -> Iterator[str]:
         ("Memory", "memory", _memory),
         ("Switching", "switch", _switching),
         ("Start", "start", _start),
+        ("CUDA graphs", "graphs", graphs.lines),
     ):
         if key in results:
             yield f"\n## {title}\n"

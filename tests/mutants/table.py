@@ -156,8 +156,8 @@ MUTANTS: Final = (
     _mutant(
         "an urgent request of another model comes last",
         "scheduling/workers.py",
-        "first = min(contenders,",
-        "first = max(contenders,",
+        "return min(schedulers,",
+        "return max(schedulers,",
         "test_the_most_urgent_request_of_all_models_runs_first",
     ),
     _mutant(
@@ -212,7 +212,7 @@ MUTANTS: Final = (
     _mutant(
         "a model is unloaded with requests under way",
         "serving/shared_pool.py",
-        "if len(self._routers) > 1 and router.scheduler.busy:",
+        "if len(self._routers) > 1 and router.scheduler.in_flight:",
         "if False:",
         "test_a_model_leaves_with_a_batch_under_way",
     ),

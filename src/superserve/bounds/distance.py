@@ -45,7 +45,8 @@ def accuracy_bound(
             would have which.
         workers: number of identical workers.
         slo_ms: deadline from arrival, in milliseconds.
-        overhead_ms: dispatch overhead that every batch takes; if None, what of the profile's no batch undercuts.
+        overhead_ms: dispatch overhead that every batch takes; if None, what of the profile's no batch undercuts. Where
+            workers overlap batches, it passes while they run others, and counts for nothing.
         conditions: of the run; lost and slow workers lower the bound, all else in them only lowers the run.
         capacity: workers over time, where that is known otherwise; None: as the conditions say.
 
@@ -55,6 +56,8 @@ def accuracy_bound(
     if not len(trace):
         raise ValueError("nothing was offered in this run: no figure is defined")
     overhead_ns = profile.usual_overhead_us * NS_PER_US if overhead_ms is None else overhead_ms * NS_PER_MS
+    if profile.device.overlaps:  # it passes while the worker runs another batch
+        overhead_ns = 0.0
     costs, present = _costs_and_capacity(profile.buckets[0], round(overhead_ns), workers, conditions)
     available = capacity or present
     slo_ns = np.full_like(trace.arrival_ns, round(slo_ms * NS_PER_MS)) if trace.slo_ns is None else trace.slo_ns

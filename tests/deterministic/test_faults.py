@@ -87,6 +87,13 @@ def test_a_worker_that_hangs_is_found(live: Live) -> None:
     assert (ask.status, ask.losses) == (200, 1)
 
 
+def test_both_batches_of_a_worker_that_hangs_are_run_again(live: Live) -> None:
+    """The second one was given to it when the first one should have ended soon."""
+    asks = [Ask(tag=tag, model="one", rows=8, timeout_us=3_500_000) for tag in (1, 2)]
+    live(_one_by_one(asks), trouble(Trouble.HANGS), workers=1, overlapping=True, span_ns=4 * NS_PER_S)
+    assert [(ask.status, ask.launches, ask.losses) for ask in asks] == [(200, 2, 1)] * 2
+
+
 def test_a_machine_that_slept_kills_nobody(live: Live) -> None:
     """Its workers have slept, too: time is counted in looks at them."""
     ask = Ask(tag=1, model="one", timeout_us=3_000_000)

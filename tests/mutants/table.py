@@ -49,6 +49,13 @@ MUTANTS: Final = (
         "test_a_worker_that_hangs_is_found",
     ),
     _mutant(
+        "a worker hangs with two batches",
+        "scheduling/flights.py",
+        "self.first[worker] = self.second.pop(worker)",
+        "del self.second[worker]",
+        "test_both_batches_of_a_worker_that_hangs_are_run_again",
+    ),
+    _mutant(
         "a worker sends what is no message",
         "serving/worker_process.py",
         'self.distrust(f"sent garbage: {error}")',

@@ -5,7 +5,7 @@ The live router and the simulator drive the same `Scheduler` object, one with re
 
 import sys
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, islice
 from operator import attrgetter, itemgetter
 from typing import Final
 
@@ -387,12 +387,12 @@ class Scheduler(SchedulerState):
                 break
             if self.slow(worker):
                 continue
-            if not self._may_follow(now_ns):
+            if self._shared is not None and not self._shared.is_next(now_ns, self):
                 break
             self._face(now_ns, worker, device)
             view.behind_ns = max(0, self._commitments.end_ns(worker) - now_ns - view.overhead_ns)
             decision = self._decide_on(device)
-            if isinstance(decision, Wait) or decision.shed or not decision.rows:
+            if isinstance(decision, Wait) or decision.shed or not decision.rows or self._has_lost(decision.rows):
                 break
             actions.append(self._launch(now_ns, decision, worker, device))
             batches -= 1
@@ -402,11 +402,9 @@ class Scheduler(SchedulerState):
         """How long before a batch typically ends the next one is launched: in time to be there, be the timer late."""
         return self._typical_overhead_ns(device) + _TIMER_NS
 
-    def _may_follow(self, now_ns: int) -> bool:
-        """Whether the most urgent request may be run behind another batch, and is the most urgent of all models'."""
-        if self._queue.peek().losses:
-            return False
-        return self._shared is None or self._shared.is_next(now_ns, self)
+    def _has_lost(self, rows: int) -> bool:
+        """Whether one of the requests that may be in a batch of so many rows was in a lost one."""
+        return any(request.losses for request in islice(self._queue, rows))
 
     def _face(self, now_ns: int, worker: int, device: int) -> None:  # noqa: ARG002  (workers are alike)
         """Have the view show what a worker sees at an instant."""

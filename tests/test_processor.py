@@ -32,6 +32,22 @@ def test_bfloat16(describe: Callable[[str], None], layout: str, flags: str, has:
     assert processor.has_bfloat16() == bool(has)
 
 
+@pytest.mark.parametrize(
+    ("layout", "flags", "has"),
+    [
+        (X86, "avx512_vnni", True),
+        (X86, "avx_vnni", True),
+        (X86, "avx2 avx512f avx512_bf16", False),
+        (ARM, "asimddp", True),
+        (ARM, "i8mm", True),
+        (ARM, "bf16", False),
+    ],
+)
+def test_int8(describe: Callable[[str], None], layout: str, flags: str, has: bool) -> None:
+    describe(layout.format(flags=flags, mhz=1))
+    assert processor.has_int8() == has
+
+
 def test_the_name_is_the_first_cores(describe: Callable[[str], None]) -> None:
     describe(X86.format(flags="a", mhz=1) + X86.format(flags="a", mhz=2).replace("Some", "Other"))
     assert processor.cpu_name() == "Some CPU"

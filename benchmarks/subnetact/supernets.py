@@ -12,7 +12,7 @@ from superserve.supernet.compiled import CompiledEngine
 from superserve.supernet.engine import EagerEngine
 
 #: As tables have them.
-SHORT: Final = {"float32": "fp32", "bfloat16": "bf16"}
+SHORT: Final = {"float32": "fp32", "bfloat16": "bf16", "int8": "int8"}
 
 
 def dtypes() -> tuple[str, ...]:

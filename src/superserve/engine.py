@@ -16,8 +16,12 @@ EngineName = Literal["auto", "eager", "compiled", "packed", "graphs"]
 #: The engine that runs some subnets from packed copies of their weights, and the others on another engine.
 PACKED: Final = "packed"
 
-Dtype = Literal["auto", "float32", "bfloat16"]
-"""What a user may ask to compute in: ``auto`` is the fastest that was built, else float32."""
+#: 8-bit integers: what the packed engine computes the large layers of a subnet in, and everything else in float32.
+INT8: Final = "int8"
+
+Dtype = Literal["auto", "float32", "bfloat16", "int8"]
+"""What a user may ask to compute in: ``auto`` is the fastest that was built, else float32. ``int8``, whose
+outputs differ by per cents, runs only when it is asked for."""
 
 
 #: Batches that an `OverlappingEngine` takes before the first of them is collected.
@@ -34,15 +38,20 @@ class EngineChoice(NamedTuple):
     dtype: str
     """As `Engine.dtype`."""
     fallback: str = ""
-    """Of `PACKED`: the engine that runs what is not packed, in the same dtype."""
+    """Of `PACKED`: the engine that runs what is not packed, in the dtype of the one copy."""
 
     @property
     def behind(self) -> "EngineChoice":
         """Of `PACKED`: what runs the subnets that are not packed. Of others: they themselves."""
-        return EngineChoice(self.device, self.fallback, self.dtype) if self.fallback else self
+        return EngineChoice(self.device, self.fallback, one_copy_dtype(self.dtype)) if self.fallback else self
 
     def __str__(self) -> str:
         return f"{self.engine} {self.dtype} on {self.device}"
+
+
+def one_copy_dtype(dtype: str) -> str:
+    """Dtype of the one copy of the weights that a dtype is computed from: int8 is rounded from float32, per subnet."""
+    return "float32" if dtype == INT8 else dtype
 
 
 class Engine(Protocol):
@@ -57,7 +66,7 @@ class Engine(Protocol):
 
     @property
     def dtype(self) -> str:
-        """What it computes in: ``"float32"``, ``"bfloat16"``."""
+        """What it computes in: ``"float32"``, ``"bfloat16"``, ``"int8"``."""
 
     @property
     def subnet_ids(self) -> tuple[str, ...]:

@@ -15,6 +15,10 @@ _TELLING: Final = ("model name", "flags", "Features", "CPU implementer", "CPU pa
 #: Any of these multiplies bfloat16 in hardware: AVX-512 and AMX on x86-64, FEAT_BF16 on arm64.
 _BFLOAT16: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
+#: Any of these multiplies 8-bit integers and adds four products up in one instruction: VNNI on x86-64 (every processor
+#: with AMX has it), the dot product and matrix extensions on arm64.
+_INT8: Final = frozenset({"avx512_vnni", "avx_vnni", "asimddp", "i8mm"})
+
 
 def cpu_name() -> str:
     """The processor's name as the operating system gives it."""
@@ -30,8 +34,17 @@ def cpu_fingerprint() -> str:
 
 def has_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 itself; where it does not, bfloat16 is slower than float32."""
+    return not _BFLOAT16.isdisjoint(_instruction_sets())
+
+
+def has_int8() -> bool:
+    """Whether the processor has instructions for 8-bit integers; where it has none, they are slower, or overflow."""
+    return not _INT8.isdisjoint(_instruction_sets())
+
+
+def _instruction_sets() -> list[str]:
     described = _described()
-    return not _BFLOAT16.isdisjoint(f"{described.get('flags', '')} {described.get('Features', '')}".split())
+    return f"{described.get('flags', '')} {described.get('Features', '')}".split()
 
 
 @cache

@@ -44,7 +44,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     engine: str
     """``eager``, ``compiled`` or ``graphs``: a profile is of one engine."""
     dtype: str
-    """``float32`` or ``bfloat16``."""
+    """``float32``, ``bfloat16`` or ``int8``."""
     torch: str
     """Its version."""
     overlaps: bool = False

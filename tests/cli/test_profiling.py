@@ -40,7 +40,13 @@ FIGURE = Path("levers.svg")
 def test_levers_are_measured_unless_it_has_to_be_quick(
     asked: bool | None, device: str, quick: bool, figure: Path | None, wanted: bool
 ) -> None:
-    assert _wants_levers(asked, device, quick, figure) is wanted
+    assert _wants_levers(asked, device, "auto", quick, figure) is wanted
+
+
+def test_levers_are_no_matter_of_int8() -> None:
+    assert _wants_levers(None, "cpu", "int8", quick=False, figure=None) is False
+    with pytest.raises(ConfigError, match="--levers: measured in floating point only"):
+        _wants_levers(asked=True, device="cpu", dtype="int8", quick=False, figure=None)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +62,7 @@ def test_what_cannot_be_is_refused_before_anything_is_measured(
     asked: bool | None, device: str, figure: Path | None, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        _wants_levers(asked, device, quick=False, figure=figure)
+        _wants_levers(asked, device, "auto", quick=False, figure=figure)
 
 
 def report_of(profile: Profile, examples: int) -> LeverReport:

@@ -20,7 +20,7 @@ SURFACE = {
         "--traces", "--policies", "--profile", "--slo-ms", "--workers", "--seeds", "--overhead-ms", "--timeout-action",
         "--slowdown", "--actuation-ms", "--lose", "--join", "--figure", "--json",
     },
-    "pack": {"MODEL", "--dtype", "--runtimes", "--force", "--json"},
+    "pack": {"MODEL", "--data", "--dtype", "--runtimes", "--force", "--json"},
     "compile": {"MODEL", "--dtype", "--jobs", "--force", "--json"},
     "config show": {"--config"},
     "demo": {"--seconds", "--seed", "--workers", "--device", "--engine", "--dtype", "--cv2", "--out", "--json"},

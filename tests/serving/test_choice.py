@@ -20,10 +20,11 @@ from support.builds import write_build
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelFolder:
-    """The bundled digits, with an empty cache, on a processor with bfloat16."""
+    """The bundled digits, with an empty cache, on a processor with bfloat16 and int8."""
     monkeypatch.setenv("SUPERSERVE_CACHE", str(tmp_path / "cache"))
     for module in (choice_module, compile_module):
         monkeypatch.setattr(module, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(compile_module, "has_int8", lambda: True)
     return ModelFolder.resolve("digits")
 
 
@@ -120,6 +121,24 @@ def test_auto_on_a_gpu_does_not_take_graphs_that_are_known_to_lose_points(folder
     assert choose_engine(folder, "cuda", engine="graphs").engine == "graphs"
 
 
+@pytest.mark.parametrize("engine", ["auto", "packed"])
+def test_int8_is_packed_and_has_float32_behind_it(folder: ModelFolder, engine: str) -> None:
+    choice = choose_engine(folder, engine=engine, dtype="int8")
+    assert choice == EngineChoice("cpu", "packed", "int8", "eager")
+    assert choice.behind == EngineChoice("cpu", "eager", "float32")
+    write_build(folder, "bfloat16")
+    assert choose_engine(folder, engine=engine, dtype="int8") == choice
+    write_build(folder)
+    assert choose_engine(folder, engine=engine, dtype="int8").behind == EngineChoice("cpu", "compiled", "float32")
+
+
+def test_int8_is_not_taken_unasked(folder: ModelFolder) -> None:
+    """Its packs may be of a trial, and its outputs are others."""
+    pack_path(folder, "int8", 0).mkdir(parents=True)
+    assert choose_engine(folder) == EngineChoice("cpu", "eager", "float32")
+    assert choose_engine(folder, engine="packed").dtype == "float32"
+
+
 def test_an_emulated_device_needs_no_model(tmp_path: Path) -> None:
     assert choose_engine(ModelFolder(tmp_path), "emulated:r-profile").engine == "emulated"
 
@@ -130,7 +149,10 @@ def test_an_emulated_device_needs_no_model(tmp_path: Path) -> None:
         ("tpu", "auto", "auto", "device 'tpu' is none of 'cpu', 'cuda' and 'emulated:PROFILE'"),
         ("cpu", "onnx", "auto", "engine 'onnx' is not one of auto, eager, compiled, packed, graphs"),
         ("cuda", "packed", "auto", "use --engine graphs"),
-        ("cpu", "auto", "float16", "dtype 'float16' is not one of auto, float32, bfloat16"),
+        ("cpu", "auto", "float16", "dtype 'float16' is not one of auto, float32, bfloat16, int8"),
+        ("cpu", "eager", "int8", "engine 'eager' does not compute in int8: use --engine packed"),
+        ("cpu", "compiled", "int8", "engine 'compiled' does not compute in int8: use --engine packed"),
+        ("cuda", "auto", "int8", "use float32 or bfloat16 with --device cuda"),
         ("cuda", "compiled", "auto", "use --engine graphs"),
         ("cpu", "graphs", "auto", "runs on device 'cuda' only: leave out --engine"),
         ("cpu", "compiled", "auto", "run `superserve compile digits` first"),
@@ -150,3 +172,12 @@ def test_bfloat16_is_refused_where_the_processor_lacks_it(folder: ModelFolder, m
     without_bfloat16(monkeypatch)
     with pytest.raises(ConfigError, match="does not multiply it"):
         choose_engine(folder, dtype="bfloat16")
+
+
+@pytest.mark.parametrize("engine", ["auto", "packed", "eager"])
+def test_int8_is_refused_where_the_processor_lacks_it(
+    folder: ModelFolder, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    monkeypatch.setattr(compile_module, "has_int8", lambda: False)
+    with pytest.raises(ConfigError, match=r"no instructions for it .* use float32"):
+        choose_engine(folder, engine=engine, dtype="int8")

@@ -49,8 +49,9 @@ def test_nothing_is_left_of_this_or_of_an_earlier_failure(folder: ModelFolder, m
 
 
 def test_an_unknown_dtype_is_refused(folder: ModelFolder) -> None:
-    with pytest.raises(ConfigError, match="dtype 'int4' is not one of float32, bfloat16"):
-        compile_model(folder, dtype="int4")
+    for dtype in ("int4", "int8"):
+        with pytest.raises(ConfigError, match=f"dtype '{dtype}' is not one of float32, bfloat16"):
+            compile_model(folder, dtype=dtype)
 
 
 @pytest.mark.parametrize(("wanted", "named"), [(None, r"g\+\+ and clang\+\+"), ("nothing++", r"nothing\+\+")])

@@ -81,6 +81,10 @@ def test_runs_resident_subnets_packed_and_others_behind() -> None:
     assert bench.behind.actuated == [0]  # of a packed one nothing is to be set
 
 
+def test_packed_subnets_may_be_in_another_dtype_than_what_is_behind_them() -> None:
+    assert PackedEngine(Behind(), lambda _: Mapped({}), [TensorSpec("x", "FP32", (-1, 3))], "int8").dtype == "int8"
+
+
 def test_what_is_resident_changes_and_each_new_one_is_tried_before_a_request_runs_it() -> None:
     bench = Bench()
     assert bench.engine.reside([0, 1]) == (0, 1)

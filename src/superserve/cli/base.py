@@ -41,7 +41,7 @@ EngineWish = Annotated[
         help="eager, compiled (`superserve compile`), packed (`superserve pack`), graphs (on cuda), or auto.",
     ),
 ]
-DtypeWish = Annotated[str, typer.Option("--dtype", help="float32, bfloat16, or auto.")]
+DtypeWish = Annotated[str, typer.Option("--dtype", help="float32, bfloat16, int8 (packed; never by itself), or auto.")]
 DataFolder = Annotated[
     Path | None,
     typer.Option(

@@ -139,10 +139,20 @@ def pack(
             help="Static runtimes to try subnets on, too: onnxruntime,openvino or none; default: what is installed.",
         ),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="For int8: examples to fit it to and check it on, an .npz with inputs and labels, or a folder of data "
+            "sets. Kept for later; implies --force. Default: those kept, else a part of the model's own test data.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Pack even what is kept already.")] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Pack each subnet for this machine ahead of time; else `serve --engine packed` does so for those that are used."""
+    from superserve.cli.examples import fitted_to, keep_for_int8
+    from superserve.engine import INT8
     from superserve.memory_sizes import told
     from superserve.model_folder import ModelFolder
     from superserve.serving.choice import choose_engine
@@ -153,6 +163,9 @@ def pack(
 
     folder = ModelFolder.resolve(model)
     choice = choose_engine(folder, engine="packed", dtype=dtype)
+    if data is not None:
+        keep_for_int8(folder, data, choice.dtype)
+        force = True
     names = None if runtimes is None else [name for name in runtimes.split(",") if name != "none"]
     with end_on_sigterm(), progress_bar("pack") as advance:
         ahead = pack_model(folder, choice, runtimes=[*chosen(names, choice.dtype)], force=force, report=advance)
@@ -177,6 +190,8 @@ def pack(
         "rows, and what runs them",
     )
     print_table(out, f"Packed subnets of {model}, {choice.dtype}", columns, rows)
+    if choice.dtype == INT8:
+        out.print(fitted_to(folder), highlight=False, soft_wrap=True)
     for name, reason in ahead.refused.items():
         err.print(f"not packed, and left to {choice.fallback}: {name}: {reason}")
     for (name, reason), subnets in _left(ahead.records.values()).items():
@@ -246,16 +261,18 @@ def evaluate(
     """Measure the accuracy of subnets against labels, and what an engine loses of it against eager float32.
 
     Both are remembered for this machine: an engine and dtype that loses more than 0.1 points is not served any more.
+    int8 is measured on what it was not fitted to.
     """
+    from superserve.cli.examples import keep_if_there_are_none, measured_on
     from superserve.model_folder import ModelFolder
     from superserve.serving.choice import choose_engine
     from superserve.serving.evaluation import evaluate_choice
-    from superserve.supernet.points import LabelledExamples
     from superserve.tables import print_table, write_rows
 
     folder = ModelFolder.resolve(model)
-    examples = LabelledExamples(*_examples(folder, data))
     choice = choose_engine(folder, engine=engine, dtype=dtype)
+    keep_if_there_are_none(folder, data, choice.dtype)
+    examples = measured_on(folder, data, choice.dtype)
     with progress_bar("evaluate") as advance:
         found = evaluate_choice(folder, choice, examples, subnets=subnet, report=advance)
     cells = [
@@ -283,20 +300,6 @@ def _left(records: Any) -> dict[tuple[str, str], list[str]]:  # noqa: ANN401 (as
         for why in record.left.items():
             found.setdefault(why, []).append(record.subnet)
     return found
-
-
-def _examples(folder: Any, data: Path | None) -> tuple[Any, Any]:  # noqa: ANN401 (as above)
-    """Inputs and labels to measure a model on."""
-    from superserve.model_folder import load_examples
-    from superserve.training.recipes import examples_of, has_examples
-
-    if data is None or (data.is_dir() and folder.carries_test_data and not has_examples(folder.config.name)):
-        inputs, labels = folder.test_data()
-    elif data.is_dir():
-        inputs, labels = examples_of(folder.config.name, data)
-    else:
-        inputs, labels = load_examples(data)
-    return folder.config.inputs[0].packed(inputs), labels
 
 
 def _print_front(folder: Path) -> None:

@@ -25,7 +25,7 @@ def profile(
         typer.Option(
             "--levers/--no-levers",
             help="Say where the time goes, and whether depth, a width or the batch pays; half a minute more; CPU only. "
-            "Default: unless --quick.",
+            "Default: unless --quick, or in int8.",
         ),
     ] = None,
     figure: Annotated[
@@ -44,7 +44,7 @@ def profile(
     from superserve.serving.points_ahead import require_points
     from superserve.serving.residency.pack_ahead import packed_subnets
 
-    levers = _wants_levers(levers, device, quick, figure)
+    levers = _wants_levers(levers, device, dtype, quick, figure)
     folder = ModelFolder.resolve(model)
     choice = choose_engine(folder, device, engine, dtype)
     with progress_bar("profile") as advance:
@@ -74,18 +74,21 @@ def profile(
         write_json(json_file, found)
 
 
-def _wants_levers(asked: bool | None, device: str, quick: bool, figure: Path | None) -> bool:
+def _wants_levers(asked: bool | None, device: str, dtype: str, quick: bool, figure: Path | None) -> bool:
     """Whether to measure levers.
 
     Raises:
         ConfigError: if they are asked for where they cannot be measured, or a figure of them that cannot be drawn.
     """
+    from superserve.engine import INT8
     from superserve.errors import ConfigError
     from superserve.serving.devices import CPU
 
     if asked and device != CPU:
         raise ConfigError(f"--levers: measured on the CPU only, not on {device!r}: leave it out")
-    wanted = device == CPU and (not quick or figure is not None) if asked is None else asked
+    if asked and dtype == INT8:  # the eager engine, on which they are timed, has none
+        raise ConfigError("--levers: measured in floating point only, not in int8: leave it out")
+    wanted = device == CPU and dtype != INT8 and (not quick or figure is not None) if asked is None else asked
     if figure is not None and not (wanted and figure.suffix in {".png", ".svg"}):
         raise ConfigError(f"--figure {figure}: a .png or .svg file, of a profile with --levers")
     return wanted

@@ -85,7 +85,7 @@ def serve(
         str | None,
         typer.Option(metavar="SIZE", help="What packed subnets may take, e.g. 200MB, or all; default: one largest."),
     ] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, or auto.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, int8, or auto.")] = None,
     profile: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="Profile to plan with; once for each device that workers run on."),

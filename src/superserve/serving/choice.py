@@ -3,7 +3,7 @@
 import logging
 from typing import get_args
 
-from superserve.engine import PACKED, Dtype, EngineChoice, EngineName
+from superserve.engine import INT8, PACKED, Dtype, EngineChoice, EngineName, one_copy_dtype
 from superserve.errors import ConfigError
 from superserve.model_folder import ModelFolder
 from superserve.processor import has_bfloat16
@@ -25,6 +25,8 @@ def choose_engine(folder: ModelFolder, device: str = CPU, engine: str = "auto", 
     that was faster when they were checked; float32 if they were equal), else eager float32; and the packed engine on
     top of either if subnets were packed in that dtype. Eager bfloat16 and CUDA run when they are asked for; on CUDA
     ``auto`` takes graphs. What is known to lose accuracy (``supernet/right_answers.py``) is not taken by ``auto``.
+    int8 is never taken unasked, whatever was packed: its outputs differ by per cents. Who asks for it gets the packed
+    engine, on top of what runs float32.
 
     Args:
         folder: the model; an emulated device does not look into it.
@@ -58,6 +60,11 @@ def _check_known(engine: str, dtype: str) -> None:
 
 def _on_cpu(folder: ModelFolder, engine: str, dtype: str) -> EngineChoice:
     check_processor(dtype)
+    if dtype == INT8:
+        if engine not in {"auto", PACKED}:
+            raise ConfigError(f"engine {engine!r} does not compute in int8: use --engine packed, or another --dtype")
+        behind = _on_one_copy(folder, "auto", one_copy_dtype(INT8))
+        return EngineChoice(CPU, PACKED, INT8, fallback=behind.engine)
     one_copy = _on_one_copy(folder, engine, dtype)
     if engine == PACKED or (engine == "auto" and has_packs(folder, one_copy.dtype)):
         return one_copy._replace(engine=PACKED, fallback=one_copy.engine)
@@ -83,6 +90,8 @@ def _on_one_copy(folder: ModelFolder, engine: str, dtype: str) -> EngineChoice:
 def _choose_for_cuda(folder: ModelFolder, engine: str, dtype: str) -> EngineChoice:
     if engine in {"compiled", PACKED}:
         raise ConfigError(f"engine {engine!r} runs on device 'cpu' only: use --engine graphs with --device cuda")
+    if dtype == INT8:
+        raise ConfigError("dtype 'int8' is computed on device 'cpu' only: use float32 or bfloat16 with --device cuda")
     choice = EngineChoice(CUDA, "graphs" if engine == "auto" else engine, "float32" if dtype == "auto" else dtype)
     if engine == "auto" and not _is_accurate(folder, runs_of(choice)):
         return choice._replace(engine="eager")

@@ -161,7 +161,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     number of bytes, one with a unit such as ``200MB`` or ``1.5GiB``, or ``all``; default: what the largest subnet and
     the smallest take, of each model."""
     dtype: Dtype = "auto"
-    """``float32``, ``bfloat16``, or ``auto``: the fastest that was compiled, else float32."""
+    """``float32``, ``bfloat16``, ``int8`` (on the packed engine, and never unasked), or ``auto``: the fastest that was
+    compiled, else float32."""
 
     @property
     def engine_memory_bytes(self) -> int | None:

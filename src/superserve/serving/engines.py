@@ -33,7 +33,7 @@ def create(setup: Setup) -> Engine:
     engine = load_engine(folder, choice.behind)
     check_points(engine, lambda: eager_float32(folder), folder, device=runs_of(choice.behind).device)
     # Packed subnets were checked when they were packed.
-    return PackedEngine.load(folder, engine) if choice.engine == PACKED else engine
+    return PackedEngine.load(folder, engine, choice.dtype) if choice.engine == PACKED else engine
 
 
 def load_engine(folder: ModelFolder, choice: EngineChoice, resident: Sequence[int] = ()) -> Engine:
@@ -50,7 +50,8 @@ def load_engine(folder: ModelFolder, choice: EngineChoice, resident: Sequence[in
             float32's.
     """
     if choice.engine == PACKED:
-        engine = PackedEngine.load(folder, load_engine(folder, choice.behind), always=True)
+        behind = load_engine(folder, choice.behind)
+        engine = PackedEngine.load(folder, behind, choice.dtype, always=True)
         engine.reside(resident)
         return engine
     if choice.engine == CompiledEngine.name:

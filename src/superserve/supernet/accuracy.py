@@ -17,7 +17,9 @@ Rows = Sequence[np.ndarray[Any, Any]]
 
 #: Largest difference that an engine may show, over the largest absolute output of eager float32. Float32 leaves room
 #: for another order of summation only; bfloat16 has 8 bits of mantissa, and a network's layers add their roundings up.
-TOLERANCE: Final[Mapping[str, float]] = {"float32": 1e-4, "bfloat16": 5e-2}
+#: int8 has 8 bits for the whole range of a tensor: outputs differ by per cents where answers are the same. Its limit
+#: only finds what went wrong; whether it is accurate enough is for `check_points` to say, which it never goes without.
+TOLERANCE: Final[Mapping[str, float]] = {"float32": 1e-4, "bfloat16": 5e-2, "int8": 0.25}
 
 #: Subnets of a front that are tried when an engine is loaded, its ends among them: hundreds would take minutes.
 _MOST_SUBNETS: Final = 16

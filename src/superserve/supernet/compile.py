@@ -14,11 +14,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from superserve.engine import INT8
 from superserve.errors import ConfigError, ModelFolderError
 from superserve.file_lock import alone
 from superserve.model_folder import BYTES, ModelFolder, write_json
-from superserve.processor import has_bfloat16
-from superserve.supernet.accuracy import TOLERANCE
+from superserve.processor import has_bfloat16, has_int8
 from superserve.supernet.builds import (
     FORMAT,
     MANIFEST_FILE,
@@ -36,6 +36,9 @@ from superserve.supernet.compile_task import Checked, Task
 
 #: Told of progress: subnets done, subnets in all, what is being done.
 Report = Callable[[int, int, str], None]
+
+#: What code can be compiled for.
+_DTYPES: Final = ("float32", "bfloat16")
 
 _LOCK_FILE: Final = ".lock"
 #: How the names of folders begin in which code is being compiled.
@@ -84,8 +87,8 @@ def compile_model(
             f"model {folder.config.name!r} takes texts, and cutting them into pieces cannot be compiled: serve it with "
             "--engine eager"
         )
-    if dtype not in TOLERANCE:
-        raise ConfigError(f"dtype {dtype!r} is not one of {', '.join(TOLERANCE)}")
+    if dtype not in _DTYPES:
+        raise ConfigError(f"dtype {dtype!r} is not one of {', '.join(_DTYPES)}")
     check_processor(dtype)
     told = report or (lambda *_: None)
     path = build_path(folder, this_machine(dtype))
@@ -116,6 +119,11 @@ def check_processor(dtype: str) -> None:
         raise ConfigError(
             "dtype 'bfloat16': this processor does not multiply it (it has none of avx512_bf16, amx_bf16, bf16), so "
             "that it would be slower: use float32"
+        )
+    if dtype == INT8 and not has_int8():
+        raise ConfigError(
+            "dtype 'int8': this processor has no instructions for it (none of avx512_vnni, avx_vnni, asimddp, i8mm): "
+            "it would be slower: use float32"
         )
 
 

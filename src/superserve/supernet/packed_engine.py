@@ -155,12 +155,15 @@ class PackedEngine:
         behind: runs what is not resident.
         load: maps a packed subnet, by its front index.
         inputs: the tensors of a request.
+        dtype: of packed subnets; by default that of the engine behind.
     """
 
     name: Final = PACKED
 
-    def __init__(self, behind: Engine, load: Callable[[int], Mapped], inputs: Sequence[TensorSpec]) -> None:
-        self.dtype: Final = behind.dtype
+    def __init__(
+        self, behind: Engine, load: Callable[[int], Mapped], inputs: Sequence[TensorSpec], dtype: str | None = None
+    ) -> None:
+        self.dtype: Final = dtype or behind.dtype
         self.subnet_ids: Final = behind.subnet_ids
         self._behind = behind
         self._load = load
@@ -168,23 +171,26 @@ class PackedEngine:
         self._mapped: dict[int, Mapped] = {}
 
     @classmethod
-    def load(cls, folder: ModelFolder, behind: Engine, *, always: bool = False) -> "PackedEngine":
+    def load(
+        cls, folder: ModelFolder, behind: Engine, dtype: str | None = None, *, always: bool = False
+    ) -> "PackedEngine":
         """An engine for a model, with nothing resident yet.
 
         Args:
             folder: the model.
             behind: runs what is not resident.
+            dtype: what subnets are packed in; by default that of the engine behind.
             always: have resident subnets run every batch, not only those at which they are faster.
 
         Raises:
             ModelFolderError: if the model folder cannot be loaded.
         """
-        loader = Loader.of(folder, behind.dtype)
+        loader = Loader.of(folder, dtype or behind.dtype)
 
         def load(subnet: int) -> Mapped:
-            return loader.mapped(pack_path(folder, behind.dtype, subnet), behind.name, always=always)
+            return loader.mapped(pack_path(folder, loader.dtype, subnet), behind.name, always=always)
 
-        return cls(behind, load, folder.config.inputs)
+        return cls(behind, load, folder.config.inputs, loader.dtype)
 
     def reside(self, subnets: Sequence[int]) -> tuple[int, ...]:
         """See `ResidentEngine.reside`."""

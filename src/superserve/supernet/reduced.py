@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from superserve.engine import one_copy_dtype
 from superserve.errors import ModelFolderError
 from superserve.file_lock import alone
 from superserve.model_folder import ModelFolder
@@ -26,12 +27,12 @@ def load_supernet_in(folder: ModelFolder, dtype: str) -> Supernet:
     """A supernet whose weights are in a dtype; see `load_supernet`.
 
     For ``bfloat16`` the converted weights are written to the user's cache the first time, by one process while others
-    wait, and mapped from there: still one copy of them per machine.
+    wait, and mapped from there: still one copy of them per machine. What is computed in ``int8`` has float32 ones.
 
     Raises:
         ModelFolderError: as `load_supernet`, or if the user's cache cannot be written.
     """
-    supernet = load_supernet(folder)
+    supernet, dtype = load_supernet(folder), one_copy_dtype(dtype)
     if dtype == "float32":
         return supernet
     path = reduced_path(folder, dtype)

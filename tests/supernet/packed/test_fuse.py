@@ -29,9 +29,23 @@ class ReadTwice(nn.Module):
         return self.convs[2](second) + first  # type: ignore[no-any-return]
 
 
+class AddedToItself(nn.Module):
+    """A batch to which what one layer makes of it is added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, 8, h, w), shape kept."""
+        first = torch.relu(self.convs[0](x))
+        return torch.relu(self.convs[1](first) + first)
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-def test_a_batch_that_is_read_again_is_not_written_over(tmp_path: Path) -> None:
-    module, x = ReadTwice().eval().requires_grad_(requires_grad=False), torch.randn(EXAMPLE_ROWS, 8, 6, 6)
+@pytest.mark.parametrize("network", [ReadTwice, AddedToItself])
+def test_a_batch_that_is_read_again_is_not_written_over(network: type[nn.Module], tmp_path: Path) -> None:
+    module, x = network().eval().requires_grad_(requires_grad=False), torch.randn(EXAMPLE_ROWS, 8, 6, 6)
     x = x.to(memory_format=torch.channels_last)
     tensors = module_tensors(module)
     with torch.inference_mode():

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from superserve.clock import NS_PER_S, monotonic_ns, process_cpu_ns
-from superserve.engine import Engine, EngineChoice
+from superserve.engine import PACKED, Engine, EngineChoice
 from superserve.errors import ModelFolderError, SuperServeError
 from superserve.file_lock import alone
 from superserve.model_folder import ModelFolder
@@ -123,7 +123,7 @@ def build(folder: ModelFolder, task: PackTask, stage: Path) -> PackRecord:
     loader = Loader.of(folder, task.dtype)
     builder = RuntimeBuilder(folder, task.subnet, loader, stage)
     engines, left = builder.build(tuple(tried))
-    behind = load_engine(folder, EngineChoice(CPU, task.engine, task.dtype))
+    behind = load_engine(folder, EngineChoice(CPU, PACKED, task.dtype, task.engine).behind)
     program = ModuleEngine(PROGRAM, task.dtype, behind.subnet_ids, loader.module(PROGRAM, stage))
     most = folder.config.max_batch_size
     inputs = folder.example_inputs(most, np.random.default_rng(_SEED))

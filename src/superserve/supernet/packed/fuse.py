@@ -7,8 +7,19 @@ from torch import Tensor, fx
 from torch._ops import OpOverload
 
 from superserve.supernet.packed import operators
-from superserve.supernet.packed.graph import Graph, arguments_of, aten, elements_per_row, getitem, shape
-from superserve.supernet.packed.operators import CONV, CONV_ADD, CONV_ADD_INTO, IN_PLACE, LINEAR, LINEAR_ADD
+from superserve.supernet.packed.graph import Graph, arguments_of, aten, elements_per_row, getitem, order_of, shape
+from superserve.supernet.packed.operators import (
+    CONV,
+    CONV_ADD,
+    CONV_ADD_INTO,
+    IN_PLACE,
+    INT_CONV,
+    INT_CONV_ADD_INTO,
+    INT_LINEAR,
+    INT_LINEAR_ADD,
+    LINEAR,
+    LINEAR_ADD,
+)
 
 _onednn = torch.ops.mkldnn
 
@@ -20,7 +31,7 @@ _SMALL: Final = 500_000
 _NONE: Final[tuple[str, list[float], str | None]] = ("none", [], None)
 
 #: Activations that oneDNN computes as it writes a layer's result, by its names for them.
-_ACTIVATIONS: Final = {
+ACTIVATIONS: Final = {
     aten.relu.default: "relu",
     aten.hardswish.default: "hardswish",
     aten.hardsigmoid.default: "hardsigmoid",
@@ -51,15 +62,16 @@ def optimise(graph: Graph, dtype: torch.dtype) -> None:
         graph: as traced.
         dtype: what to compute in: weights are packed in it.
     """
-    _fold_norms(graph)
+    fold_norms(graph)
     _Packer(graph, dtype).pack()
     _fuse_activations(graph)
     _fuse_sums(graph)
+    _keep_what_is_added_to(graph)
     _write_in_place(graph)
     graph.clean()
 
 
-def _fold_norms(graph: Graph) -> None:
+def fold_norms(graph: Graph) -> None:
     """Batch normalisation after a convolution becomes part of its weight and bias."""
     for norm in graph.calls(aten._native_batch_norm_legit_no_training.default):  # noqa: SLF001 (its name)
         source, *_ = arguments_of(norm)
@@ -170,11 +182,11 @@ class _Packer:
 def _fuse_activations(graph: Graph) -> None:
     for node in graph.calls(CONV, LINEAR, operators.pointwise):
         users = list(node.users)
-        if len(users) == 1 and users[0].target in _ACTIVATIONS:
+        if len(users) == 1 and users[0].target in ACTIVATIONS:
             parameters = arguments_of(users[0])[1:]
             numbers = [float(it) for it in parameters if not isinstance(it, str)]
             algorithm = next((it for it in parameters if isinstance(it, str)), None)
-            activation = (_ACTIVATIONS[users[0].target], numbers, algorithm)
+            activation = (ACTIVATIONS[users[0].target], numbers, algorithm)
             graph.replace(users[0], node.target, (*node.args[:-3], *activation))
     graph.clean()
 
@@ -183,16 +195,16 @@ def _fuse_sums(graph: Graph) -> None:
     """A sum of a layer's result and another batch of its shape is made as the layer writes."""
     for node in graph.calls(aten.add.Tensor):
         first, second, alpha = arguments_of(node)
-        if alpha == 1 and first is not second and _are_alike(graph, first, second):
+        if alpha == 1 and first is not second and are_alike(graph, first, second):
             # The later of two layers: the earlier one's result is there by then.
-            order = _order(graph)
+            order = order_of(graph)
             for layer, other in sorted(((first, second), (second, first)), key=lambda pair: -order[pair[0]]):
                 if len(layer.users) == 1 and layer.args[-3:] == _NONE and _fuse_sum(graph, node, layer, other):
                     break
     graph.clean()
 
 
-def _are_alike(graph: Graph, first: Any, second: Any) -> bool:  # noqa: ANN401 (what may be added)
+def are_alike(graph: Graph, first: Any, second: Any) -> bool:  # noqa: ANN401 (what may be added)
     """Whether both are batches of one shape."""
     if not (isinstance(first, fx.Node) and isinstance(second, fx.Node)):
         return False
@@ -207,7 +219,7 @@ def _fuse_sum(graph: Graph, node: fx.Node, layer: fx.Node, other: fx.Node) -> bo
         rectified = len(users) == 1 and users[0].target is aten.relu.default
         x, *rest = layer.args[:-3]
         sum_: tuple[Any, ...] = ("add", 1.0, "relu" if rectified else None, [], None)
-        if _is_free(graph, other, node):
+        if other is not x and is_free(graph, other, node):
             graph.replace(users[0] if rectified else node, CONV_ADD_INTO, (other, x, *rest, *sum_))
         else:
             graph.replace(users[0] if rectified else node, CONV_ADD, (x, other, *rest, *sum_))
@@ -222,11 +234,20 @@ def _fuse_sum(graph: Graph, node: fx.Node, layer: fx.Node, other: fx.Node) -> bo
     return True
 
 
+def _keep_what_is_added_to(graph: Graph) -> None:
+    """Layers of integers add by writing over a batch: over a copy of it, if something else needs that."""
+    for node in graph.calls(INT_CONV_ADD_INTO):
+        x, batch = node.args[0], node.args[operators.ADDED_TO]
+        assert isinstance(batch, fx.Node)
+        if batch is x or not is_free(graph, batch, node):
+            node.update_arg(operators.ADDED_TO, graph.follow(batch, aten.clone.default, (batch,)))
+
+
 def _write_in_place(graph: Graph) -> None:
     """What is computed number by number goes where its first argument was, if nothing needs that any more."""
     for node in graph.calls(*IN_PLACE):
         first, *rest = arguments_of(node)
-        if isinstance(first, fx.Node) and _is_free(graph, first, node) and _are_alike(graph, first, node):
+        if isinstance(first, fx.Node) and is_free(graph, first, node) and are_alike(graph, first, node):
             assert isinstance(node.target, OpOverload)
             graph.replace(node, IN_PLACE[node.target], (first, *rest))
 
@@ -234,20 +255,17 @@ def _write_in_place(graph: Graph) -> None:
 #: What gives memory of its own.
 _FRESH: Final = frozenset({
     CONV, CONV_ADD, CONV_ADD_INTO, LINEAR, LINEAR_ADD, operators.pointwise, operators.pointwise_add,
-    operators.plain_pointwise, aten.linear.default, *IN_PLACE, *IN_PLACE.values(),
+    operators.plain_pointwise, operators.quantise, operators.dequantise, aten.linear.default, aten.clone.default,
+    INT_CONV, INT_CONV_ADD_INTO, INT_LINEAR, INT_LINEAR_ADD, *IN_PLACE, *IN_PLACE.values(),
 })  # fmt: skip
 
 #: What keeps no view of its arguments.
 _READING: Final = _FRESH | {aten.mean.dim, aten.avg_pool2d.default, aten.layer_norm.default}
 
 
-def _is_free(graph: Graph, first: fx.Node, node: fx.Node) -> bool:
+def is_free(graph: Graph, first: fx.Node, node: fx.Node) -> bool:
     """Whether a node may be written over one of its arguments: nothing sees that through a view, or reads it later."""
-    order = _order(graph)
+    order = order_of(graph)
     return first.target in _FRESH and all(
         user is node or (order[user] < order[node] and user.target in _READING) for user in first.users
     )
-
-
-def _order(graph: Graph) -> dict[fx.Node, int]:
-    return {node: place for place, node in enumerate(graph.graph.nodes)}

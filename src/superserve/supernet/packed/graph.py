@@ -83,6 +83,13 @@ class Graph:
         self.graph.erase_node(node)
         return new
 
+    def follow(self, node: fx.Node, target: Any, arguments: tuple[Any, ...]) -> fx.Node:  # noqa: ANN401
+        """Compute something right after a node, of whose shape it is."""
+        with self.graph.inserting_after(node):
+            new: fx.Node = self.graph.call_function(target, arguments)
+        new.meta = node.meta
+        return new
+
     def clean(self) -> None:
         """Take out what nothing reads."""
         for node in reversed(list(self.graph.nodes)):
@@ -132,6 +139,11 @@ def shape(node: fx.Node) -> tuple[int, ...]:
 def elements_per_row(node: fx.Node) -> float:
     """How many numbers a row of the batch makes of a node."""
     return torch.Size(shape(node)).numel() / EXAMPLE_ROWS
+
+
+def order_of(graph: Graph) -> dict[fx.Node, int]:
+    """The place of each node."""
+    return {node: place for place, node in enumerate(graph.graph.nodes)}
 
 
 def getitem(node: fx.Node, index: int) -> fx.Node | None:

@@ -24,6 +24,16 @@ CONV_ADD_INTO: Final = torch.ops.mkldnn._convolution_pointwise_.binary
 LINEAR: Final = torch.ops.mkldnn._linear_pointwise.default  # noqa: SLF001
 LINEAR_ADD: Final = torch.ops.mkldnn._linear_pointwise.binary  # noqa: SLF001
 
+# The same of 8-bit integers (torch/_inductor/fx_passes/quantization.py): activations u8, weights s8, whose scales and
+# zero points are arguments. Results are u8 or float32; a convolution adds by writing over what it adds to.
+INT_CONV: Final = torch.ops.onednn.qconv2d_pointwise.default
+INT_CONV_ADD_INTO: Final = torch.ops.onednn.qconv2d_pointwise.binary
+INT_LINEAR: Final = torch.ops.onednn.qlinear_pointwise.default
+INT_LINEAR_ADD: Final = torch.ops.onednn.qlinear_pointwise.binary
+
+#: Where the batch that `INT_CONV_ADD_INTO` adds to stands among its arguments.
+ADDED_TO: Final = 6
+
 #: Functions of each number alone, and their kin that write over their first argument.
 IN_PLACE: Final = {
     torch.ops.aten.relu.default: torch.ops.aten.relu_.default,
@@ -57,6 +67,18 @@ def _channels_second(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
+def quantise(x: Tensor, scale: float, zero_point: int) -> Tensor:
+    """Numbers to the nearest u8 that stands for them: ``(u8 - zero_point) * scale``."""
+    shifted = x.mul(1 / scale).add_(zero_point + 0.5).clamp_(0, 255)  # cut off after the point, the nearest
+    # Torch has vectors for conversions to and from 16 bits, none for that to u8: five times as fast by this way.
+    return shifted.to(torch.int16).to(torch.uint8)
+
+
+def dequantise(x: Tensor, scale: float, zero_point: int) -> Tensor:
+    """What u8 stand for, in float32."""
+    return x.float().sub_(zero_point).mul_(scale)
+
+
 def listed(*items: Any) -> list[Any]:  # noqa: ANN401 (sizes)
     """Numbers that are known when the program runs, as one argument."""
     return list(items)
@@ -79,6 +101,9 @@ def _add_(x: Tensor, other: Tensor | float, alpha: float) -> Tensor:
 #: Of this package, of oneDNN, and those of ATen that can be called by a quicker way than their name.
 _DIRECT: Final[Mapping[str, Function]] = {
     **{str(overload): overload for overload in (CONV, CONV_ADD, CONV_ADD_INTO, LINEAR, LINEAR_ADD)},
+    **{str(overload): overload for overload in (INT_CONV, INT_CONV_ADD_INTO, INT_LINEAR, INT_LINEAR_ADD)},
+    "packed.quantise": quantise,
+    "packed.dequantise": dequantise,
     "packed.pointwise": pointwise,
     "packed.pointwise_add": pointwise_add,
     "packed.plain_pointwise": plain_pointwise,

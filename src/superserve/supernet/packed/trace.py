@@ -1,7 +1,7 @@
 """From a subnet of a model folder to its graph."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -31,7 +31,7 @@ class Traced(NamedTuple):
 
 
 def trace_subnet(folder: ModelFolder, subnet: int, dtype: str) -> Traced:
-    """Trace a subnet of a front, by index, that computes in a dtype."""
+    """Trace a subnet of a front, by index, that computes in a dtype: float32 or bfloat16."""
     bound = _bound(folder, subnet, dtype)
     exact = bound if dtype == "float32" else _bound(folder, subnet, "float32")
     example, tokens = _example(folder)
@@ -55,6 +55,14 @@ def graph_of(bound: BoundSubnet, exact: BoundSubnet, example: Sequence[Tensor], 
     return Graph(program, module_tensors(bound), module_tensors(exact))
 
 
+def graph_inputs(folder: ModelFolder, arrays: Sequence[np.ndarray[Any, Any]]) -> list[Tensor]:
+    """Arrays of a request, as the graph of a subnet takes them: texts come preprocessed (`Program.takes`)."""
+    tensors = [as_tensor(array, spec.datatype) for array, spec in zip(arrays, folder.config.inputs, strict=True)]
+    if not _is_text(folder):
+        return tensors
+    return list(parse_preprocessing(folder.config.preprocessing).build()(tensors))
+
+
 def _bound(folder: ModelFolder, subnet: int, dtype: str) -> BoundSubnet:
     preprocess = _arguments if _is_text(folder) else None
     (bound,) = bound_subnets(load_supernet_in(folder, dtype), dtype, only=[subnet], preprocess=preprocess)
@@ -73,9 +81,6 @@ def _is_text(folder: ModelFolder) -> bool:
 def _example(folder: ModelFolder) -> tuple[list[Tensor], int]:
     """Inputs to trace with, and the most tokens if their number is open."""
     arrays = folder.example_inputs(EXAMPLE_ROWS, np.random.default_rng(_SEED))
-    tensors = [as_tensor(array, spec.datatype) for array, spec in zip(arrays, folder.config.inputs, strict=True)]
     preprocessing = parse_preprocessing(folder.config.preprocessing)
-    if not isinstance(preprocessing, TextPreprocessing):
-        return tensors, 0
-    lengths = preprocessing.lengths
-    return list(preprocessing.build()(tensors)), lengths[-1] if len(lengths) > 1 else 0
+    lengths = preprocessing.lengths if isinstance(preprocessing, TextPreprocessing) else ()
+    return graph_inputs(folder, arrays), lengths[-1] if len(lengths) > 1 else 0

@@ -19,6 +19,7 @@ from hypothesis.strategies import floats, integers
 from torch import Tensor, nn
 from torch.nn import functional
 
+from superserve.processor import has_int8
 from superserve.supernet.aot import EXAMPLE_ROWS, trace, without_writes
 from superserve.supernet.compiled import module_tensors
 from superserve.supernet.packed import operators
@@ -31,8 +32,11 @@ from superserve.supernet.packed.quantise import large_layers, quantise, rounded_
 from superserve.supernet.packed.ranges import ACTIVATION_MAX, Ranges, affine_of, fit, rounded
 from superserve.supernet.packed.trace import Traced
 
-# torch's tracer warns about parts of torch.
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.skipif(not has_int8(), reason="without instructions for them, sums of integers may overflow"),
+    # torch's tracer warns about parts of torch.
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
+]
 
 Array = np.ndarray[Any, Any]
 

@@ -58,10 +58,12 @@ ACTIVITY = Activity(
     notable=[],
 )
 
+pytestmark = pytest.mark.usefixtures("wide_terminal")
+
 
 def listed(*arguments: str, file: Path) -> tuple[str, dict[str, Any]]:
     """What is printed, in a wide terminal, and what is written, by name."""
-    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["models", *arguments, "--json", str(file)])
+    result = CliRunner().invoke(app, ["models", *arguments, "--json", str(file)])
     assert result.exit_code == 0, result.output
     return result.output, {one["name"]: one for one in json.loads(file.read_bytes())["models"]}
 

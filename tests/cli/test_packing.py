@@ -31,6 +31,9 @@ RECORD = PackRecord(
 )
 
 
+pytestmark = pytest.mark.usefixtures("wide_terminal")
+
+
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Sequence[str] | None]:
     """The runtimes that subnets are to be tried on, where nothing is packed."""
@@ -40,7 +43,6 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Sequence[str]
         found.append(runtimes)
         return PackedAhead({0: RECORD}, {})
 
-    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("SUPERSERVE_CACHE", str(tmp_path))
     monkeypatch.setattr(installed, "version", {"onnx": "1", "onnxruntime": "2", "openvino": "3"}.get)
     monkeypatch.setattr(pack_ahead, "pack_model", pack_model)

@@ -81,9 +81,9 @@ def report_of(profile: Profile, examples: int) -> LeverReport:
     )
 
 
+@pytest.mark.usefixtures("wide_terminal")
 def test_what_was_measured_is_told_kept_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUPERSERVE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "200")
     profile = replace(guessed_profile(ModelFolder.resolve("digits")), conditions=Conditions(worker_waited=0.4))
 
     def measure(*_: Any, report: Callable[..., None], **__: Any) -> SimpleNamespace:
@@ -96,7 +96,7 @@ def test_what_was_measured_is_told_kept_and_drawn(tmp_path: Path, monkeypatch: p
         app, ["profile", "digits", "--quick", "--levers", "--figure", str(files[0]), "--json", str(files[1])]
     )
     assert ran.exit_code == 0, ran.output
-    told = " ".join(ran.output.split())  # as wide as whatever console was made first
+    told = " ".join(ran.output.split())
     assert "worker's core 40% of the time" in told
     assert "measure again when the machine is idle" in told
     assert "what a step loses is not known" in told

@@ -61,7 +61,7 @@ class ModelMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
     inputs: tuple[TensorMetadata, ...]
     outputs: tuple[TensorMetadata, ...]
     parameters: Mapping[str, str | int | float] = {}
-    """Ours; none but for models on the packed engine."""
+    """Ours, over HTTP only; none but for models on the packed engine."""
 
     @classmethod
     def of(cls, config: ModelConfig, platform: str, residency: ResidencyReport | None = None) -> "ModelMetadata":

@@ -119,20 +119,6 @@ def _shape(tensor: Any) -> list[int]:
     return shape
 
 
-def put_parameters(message: Any, values: Mapping[str, Parameter]) -> None:
-    """Fill in the parameters of a message, each as what it is."""
-    for name, value in values.items():
-        parameter = message[name]
-        if isinstance(value, bool):  # before int, which it is, too
-            parameter.bool_param = value
-        elif isinstance(value, int):
-            parameter.int64_param = value
-        elif isinstance(value, str):
-            parameter.string_param = value
-        else:
-            parameter.double_param = value
-
-
 class ResponsePlan:
     """One form of response: which outputs, in which order, typed or raw.
 
@@ -181,7 +167,14 @@ class ResponsePlan:
     def _head(self, answer: Answer, *, typed: bool) -> bytes:
         """Everything but the request's own numbers and raw tensors."""
         head = ModelInferResponse(model_name=self._config.name, model_version=self._config.version)
-        put_parameters(head.parameters, self._subnets[answer.subnet])
+        for name, value in self._subnets[answer.subnet].items():
+            parameter = head.parameters[name]
+            if isinstance(value, bool):
+                parameter.bool_param = value
+            elif isinstance(value, str):
+                parameter.string_param = value
+            else:
+                parameter.double_param = value
         for position, spec in self._wanted:
             output = head.outputs.add(name=spec.name, datatype=spec.datatype, shape=[answer.rows, *spec.row_shape])
             if typed:

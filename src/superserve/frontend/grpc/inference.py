@@ -16,7 +16,7 @@ from superserve.clock import Clock
 from superserve.errors import InvalidRequestError, SuperServeError
 from superserve.frontend.common import Common
 from superserve.frontend.grpc.answers import REQUEST_ID, Context, answering, metadata_value
-from superserve.frontend.grpc.codec import ResponseEncoder, ResponsePlan, decode_infer, put_parameters
+from superserve.frontend.grpc.codec import ResponseEncoder, ResponsePlan, decode_infer
 from superserve.frontend.grpc.repository import RepositoryCalls
 from superserve.frontend.parameters import slo_of_header
 from superserve.frontend.per_model import PerModel
@@ -220,9 +220,8 @@ def _filled(kind: Any, value: msgspec.Struct | Mapping[str, msgspec.Struct]) -> 
 
 
 def _metadata(value: ModelMetadata) -> Any:
-    told = _filled(messages.ModelMetadataResponse, msgspec.structs.replace(value, parameters={}))
-    put_parameters(told.parameters, value.parameters)
-    return told
+    """Without our parameters: Triton's message has no field for them, and other servers' use its number differently."""
+    return _filled(messages.ModelMetadataResponse, msgspec.structs.replace(value, parameters={}))
 
 
 def _asking(method: str, answer: Callable[[Any], Any]) -> Callable[[bytes, Context, str], Awaitable[bytes]]:

@@ -370,9 +370,10 @@ class Scheduler(SchedulerState):
         """Give workers that have room for it the batch which they run next; if it is too early for that, wake up then.
 
         It is decided as late as still saves the way there and back, since more is known later: who has come meanwhile,
-        and when the batch before ends. What cannot be decided now, or would give somebody up, is decided when that has
-        ended. A request that was in a lost batch is run without another batch behind or before it: one of the two
-        would be taken for the reason of what the other one did.
+        and when the batch before ends. What cannot be decided now, or is hopeless now, is decided when that has ended.
+        Victims go now, as before a batch on an idle worker: in overload workers are hardly ever idle. A request that
+        was in a lost batch is run without another batch behind or before it: one of the two would be taken for the
+        reason of what the other one did.
         """
         if not self.policy.by_bucket:
             return
@@ -394,6 +395,11 @@ class Scheduler(SchedulerState):
             decision = self._decide_on(device)
             if isinstance(decision, Wait) or decision.shed or not decision.rows or self._has_lost(decision.rows):
                 break
+            if self._ranked and (self._overloaded or decision.bound is Bound.OVERLOAD):
+                ended = self._give_up_victims()
+                actions.extend(ended)
+                if ended:
+                    break
             actions.append(self._launch(now_ns, decision, worker, device))
             batches -= 1
         view.behind_ns, view.overhead_ns = 0, self._least_overhead_ns()

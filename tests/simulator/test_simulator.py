@@ -1,5 +1,7 @@
 """The simulator on loads whose outcome is known."""
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from superserve.clock import NS_PER_MS
 from superserve.metrics import summarise
 from superserve.profile import Profile
 from superserve.request import Outcome
+from superserve.scheduling import Action, Launch
 from superserve.simulator import Conditions, Recording, WorkerEvent, simulate
 from superserve.traces.arrivals import base_plus_gamma
 from superserve.traces.trace import Trace
@@ -86,6 +89,68 @@ def test_a_worker_that_is_lost_has_lost_both_batches(end_ns: int) -> None:
     assert log.is_outcome(Outcome.SERVED).all()
     lost = [batch.end_ns for batch in recording.batches if batch.lost]
     assert lost == ([end_ns, end_ns] if end_ns < 5_000_000 else [end_ns])
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+def test_in_overload_priorities_hold_whether_or_not_batches_overlap(overlapping: bool) -> None:
+    """Requests of low priority give way before one of high priority misses its deadline."""
+    rng = np.random.default_rng(0)
+    arrival_ns = np.sort(rng.integers(1, 3000 * NS_PER_MS, 1800))
+    priority = np.where(rng.random(1800) < 0.3, 1, 3).astype(np.int32)
+    log = simulate(
+        Trace("overload", arrival_ns, priority=priority),
+        make_profile([[4.0, 8.0], [9.0, 18.0]], (1, 4)),
+        policy="drainfit",
+        workers=1,
+        slo_ms=40,
+        overhead_ms=1,
+        overlapping=[overlapping],
+    )
+    served = log.is_outcome(Outcome.SERVED)
+    assert served[priority == 1].all()
+    assert 0.5 < served[priority == 3].mean() < 0.8
+
+
+class Engine:
+    """One that changes nothing, often."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def begin(self) -> Sequence[Action]:
+        return ()
+
+    def next_ns(self) -> int:
+        return self.looks * NS_PER_MS
+
+    def on_time(self, now_ns: int) -> Sequence[Action]:
+        self.looks += 1
+        assert self.looks < 100, f"the run goes on without an end: {now_ns} ns"
+        return ()
+
+    def observe(self, actions: Sequence[Action]) -> None:
+        pass
+
+    def factor(self, launch: Launch) -> float:
+        assert launch.requests
+        return 1.0
+
+
+def test_a_run_ends_when_nobody_is_left_to_serve_what_waits() -> None:
+    """Whatever still changes what would be run."""
+    engine = Engine()
+    log = simulate(
+        trace_of(0.0),
+        make_profile([[4.0]], (1,)),
+        policy="slackfit",
+        workers=1,
+        slo_ms=20,
+        timeout_action="delay",
+        conditions=Conditions(worker_events=(WorkerEvent(2 * NS_PER_MS, 0, alive=False),)),
+        faster=lambda *_: engine,
+    )
+    assert log.is_outcome(Outcome.FAILED).all()
+    assert engine.looks > 1
 
 
 def test_two_workers_share_the_queue() -> None:

@@ -206,7 +206,8 @@ class Simulation:
 
     def _change_engines(self, now_ns: int) -> None:
         assert self._faster is not None
-        if self._all_arrived and not self._scheduler.unfinished:
+        nothing_comes = not self._events and self._scheduler.next_timer() is None  # no worker is left
+        if self._all_arrived and (nothing_comes or not self._scheduler.unfinished):
             return
         self._apply(now_ns, self._faster.on_time(now_ns))
         self._foresee(self._faster.next_ns(), _Kind.ENGINE, 0)

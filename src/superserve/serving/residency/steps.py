@@ -138,6 +138,8 @@ class ResidencySteps:
         """Bring what is mapped nearer to what is wanted: first what goes, then what comes, as far as it fits."""
         for step in (self._drop, self._take):
             for model in list(self.models.values()):
+                if model.number not in self.models:  # it has gone while another one's workers mapped
+                    continue
                 yield from step(model, frozenset(subnet for number, subnet in wanted if number == model.number))
 
     def _drop(self, model: PackedModel, wanted: frozenset[int]) -> Steps:
@@ -156,6 +158,8 @@ class ResidencySteps:
         if coming and self._set.size(self._mapped | coming) <= self.budget:
             self._mapped |= coming  # from here on it may be mapped somewhere
             yield from self._settle(model, mapped | wanted)
+        if model.number not in self.models:
+            return
         if model.resident != self.mapped(model) and model.plan(self.mapped(model)):
             _logger.info("packed subnets are resident: %s", model.names(model.resident) or "none")
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
+import msgspec
 import pytest
 
 from superserve.clock import NS_PER_S, ManualClock
@@ -22,6 +23,7 @@ class Process:
     def __init__(self, owner: IncarnationOwner, *, overlaps: bool) -> None:
         self.engines: Mapping[int, Ready] = {}
         self.batches: list[Batch] = []
+        self.resident: tuple[int, ...] = ()
         self.stopping = False
         self._owner = owner
         self._overlaps = overlaps
@@ -33,7 +35,8 @@ class Process:
         self.batches.append(batch)
 
     def reside(self, model: int, subnets: Sequence[int]) -> None:
-        raise AssertionError(f"{model}: {subnets}")
+        assert model == 0
+        self.resident = tuple(subnets)
 
     def outputs(self) -> Sequence[memoryview]:
         return []
@@ -162,3 +165,31 @@ async def test_the_next_process_says_for_itself_whether_it_overlaps() -> None:
     bench.launch()
     with pytest.raises(AssertionError, match="busy"):
         bench.launch()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_worker_is_not_killed_for_what_nobody_waits_for(answers: bool) -> None:
+    """Whoever wanted something resident has given up: the worker says so in time, or stops."""
+    bench = Bench(1)
+    residing = bench.worker.reside({0: msgspec.structs.replace(SPEC, resident=(1,))}, 0)
+    process = bench.processes[0]
+    assert process.resident == (1,)
+    residing.cancel()
+    if answers:
+        bench.worker.on_resident(process, (1,))
+    else:
+        bench.worker.stop(at_once=False)
+    bench.clock.advance(PoolLimits().reside_ns)
+
+
+async def test_a_worker_that_starts_may_take_its_time_before_it_maps_anything() -> None:
+    """It would only have to begin anew."""
+    bench = Bench(1, 1)
+    bench.processes[0].die()
+    bench.clock.advance(NS_PER_S)
+    residing = bench.worker.reside({0: msgspec.structs.replace(SPEC, resident=(1,))}, 0)
+    process = bench.processes[1]
+    bench.clock.advance(PoolLimits().start_ns - 1)
+    process.get_ready()
+    bench.worker.on_resident(process, (1,))
+    assert residing.result() == (1,)

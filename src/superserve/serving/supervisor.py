@@ -31,8 +31,9 @@ class PoolLimits:
     """A worker that does not answer a batch within these is killed."""
     overdue: OverdueLimits | None = None
     """One that does not within these is not counted on, and others get its batch as well; None: it is waited for."""
-    reside_ns: int = 60 * NS_PER_S
-    """A worker that has not mapped by then what is to be resident is killed; its batch may have to end first."""
+    reside_ns: int = 300 * NS_PER_S
+    """A worker that has not mapped by then what is to be resident is killed. It may have to start first, and maps
+    at the lowest priority, in the time that its batches leave."""
     stop_ns: int = 2 * NS_PER_S
     """A worker that has not finished its batches by then is killed when the pool stops."""
 
@@ -240,7 +241,7 @@ class WorkerSupervisor:
 
     def on_resident(self, incarnation: Incarnation, subnets: Sequence[int]) -> None:
         """See `IncarnationOwner.on_resident`."""
-        if incarnation is self._current and self._residing is not None and not self._residing.done():
+        if incarnation is self._current:
             self._stop_waiting(tuple(subnets))
 
     def on_stderr(self, line: str) -> None:
@@ -328,12 +329,11 @@ class WorkerSupervisor:
 
     def _lose_resident(self) -> None:
         """No process is left that could say what is resident: the next one begins with what is wanted."""
-        if self._residing is not None and not self._residing.done():
-            self._stop_waiting(self._wanted)
+        self._stop_waiting(self._wanted)
 
     def _stop_waiting(self, resident: tuple[int, ...]) -> None:
-        assert self._residing is not None
-        self._residing.set_result(resident)
+        if self._residing is not None and not self._residing.done():  # whoever waited may have given up
+            self._residing.set_result(resident)
         if self._reside_timer is not None:
             self._reside_timer.cancel()
             self._reside_timer = None

@@ -9,6 +9,7 @@ from superserve.clock import NS_PER_MS
 from superserve.profile import LatencyTable, Profile
 from superserve.request import Outcome, Reason, Request
 from superserve.scheduling import Action, Finish, Launch, Scheduler, SharedWorkers, create_policy
+from superserve.scheduling.workers import Workers
 from support.profiles import make_profile
 
 #: 4 ms alone or two together at the one subnet, 8 or 12 ms at the other.
@@ -78,6 +79,18 @@ def test_a_worker_that_does_not_overlap_gets_one_batch_at_a_time() -> None:
     assert not arrive(scheduler, 1, 4, 60)
     assert scheduler.next_timer() == at(4 + 60 - OVERHEAD_MS - 4), "its latest start, and nothing before"
     assert launches(scheduler.on_batch_done(at(4.5), 0, at(4))) == [(0, [1])]
+
+
+def test_a_device_overlaps_as_its_workers_last_said() -> None:
+    """They may come to hold a model that is on another engine."""
+    workers = Workers(2)
+    workers.overlap(3, overlaps=True)
+    workers.join(3, 1)
+    workers.join(4, 0)
+    assert [fleet.overlaps for fleet in workers.fleets] == [False, True]
+    workers.overlap(3, overlaps=False)
+    workers.overlap(4, overlaps=True)
+    assert [fleet.overlaps for fleet in workers.fleets] == [True, False]
 
 
 def test_deadlines_count_the_time_behind_the_first_batch() -> None:

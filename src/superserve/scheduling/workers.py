@@ -87,6 +87,8 @@ class Workers:
 
         One that does so no more runs what it has been given.
         """
+        if self.fleets and worker in self.live:
+            self.fleets[self.devices[worker]].overlaps = overlaps
         if overlaps:
             self.overlapping.add(worker)
         else:

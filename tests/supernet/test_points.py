@@ -11,7 +11,7 @@ from superserve.errors import ModelFolderError
 from superserve.model_folder import TEST_FILE, ModelFolder
 from superserve.supernet.hub import save_supernet
 from superserve.supernet.points import answers_on, check_points, count, labelled_examples
-from superserve.supernet.right_answers import REFERENCE, Runs, kept_answers
+from superserve.supernet.right_answers import REFERENCE, Runs, counts_path, kept_answers
 from support.guesses import Guess, guess_examples, guess_folder
 from support.supernets import small_supernet
 
@@ -54,6 +54,35 @@ def test_it_is_counted_once_for_a_model_and_machine(tmp_path: Path) -> None:
     check_points(later, unwanted, ModelFolder(folder.path))
     assert later.ran == 0
     check_points(Guess("compiled"), unwanted, folder)  # of eager float32 all is known
+
+
+def test_what_was_counted_needs_no_cache_that_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose image has it."""
+    folder = guess_folder(tmp_path / "small", hard=0)
+    check_points(Guess(dtype="bfloat16"), Guess, folder)
+
+    def read_only(path: Path) -> None:
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr("superserve.supernet.right_answers.alone", read_only)
+    check_points(Guess(dtype="bfloat16"), unwanted, folder)
+    with pytest.raises(ModelFolderError, match="Read-only file system"):
+        check_points(Guess("compiled"), unwanted, folder)
+
+
+def test_nothing_is_counted_that_nobody_would_read(tmp_path: Path) -> None:
+    """Where others may write counts are ignored: what loses would be served."""
+    folder = guess_folder(tmp_path / "small")
+    where = counts_path(folder, BFLOAT16).parent
+    where.mkdir(parents=True)
+    where.chmod(0o777)
+    engine = Guess(dtype="bfloat16", errs=[1])
+    with pytest.raises(ModelFolderError, match="chmod -R go-w"):
+        check_points(engine, Guess, folder)
+    assert engine.ran == 0
+    where.chmod(0o700)
+    with pytest.raises(ModelFolderError, match="s1 "):
+        check_points(engine, Guess, folder)
 
 
 def test_a_refusal_is_kept_too(tmp_path: Path) -> None:

@@ -128,10 +128,11 @@ def count(
     Raises:
         ModelFolderError: if counts cannot be kept.
     """
+    if not again and not _uncounted(folder, runs, examples, subnets):  # that needs no lock, nor a cache to write to
+        return
     with counting_alone(folder, runs):
-        known = set() if again else {kept.subnet for kept in answers_on(folder, runs, examples)}
-        missing = [subnet for subnet in subnets if subnet not in known]
-        if not missing:
+        missing = subnets if again else _uncounted(folder, runs, examples, subnets)
+        if not missing:  # somebody else has counted meanwhile
             return
         rows = evaluate(
             engine(),
@@ -156,3 +157,9 @@ def count(
 def answers_on(folder: ModelFolder, runs: Runs, examples: LabelledExamples) -> list[RightAnswers]:
     """What was counted of an engine and dtype on these examples."""
     return [kept for kept in kept_answers(folder, runs) if kept.examples == examples.hash]
+
+
+def _uncounted(folder: ModelFolder, runs: Runs, examples: LabelledExamples, subnets: Sequence[str]) -> list[str]:
+    """Those of these subnets of which nothing is kept."""
+    known = {kept.subnet for kept in answers_on(folder, runs, examples)}
+    return [subnet for subnet in subnets if subnet not in known]

@@ -32,6 +32,8 @@ MOST_POINTS: Final = 0.1
 
 _CPU: Final = "cpu"
 
+_FIX: Final = "count again with `superserve evaluate`"
+
 
 class Runs(NamedTuple):
     """What examples are run through."""
@@ -119,7 +121,7 @@ def kept_answers(folder: ModelFolder, runs: Runs) -> tuple[RightAnswers, ...]:
         return ()
     try:
         for ours in (path.parent, path):
-            check_ours(ours, "count again with `superserve evaluate`")
+            check_ours(ours, _FIX)
         kept = msgspec.json.decode(path.read_bytes(), type=_Kept)
     except (OSError, msgspec.MsgspecError, ModelFolderError) as error:
         logger.warning("ignoring counts of right answers: %s: %s", path, error)
@@ -137,7 +139,7 @@ def keep_answers(folder: ModelFolder, runs: Runs, counts: Iterable[RightAnswers]
     """Keep counts, in the place of those of the same subnets and examples.
 
     Raises:
-        ModelFolderError: if the user's cache cannot be written.
+        ModelFolderError: if the user's cache cannot be written, or others may write there, too.
     """
     path = counts_path(folder, runs)
     with _locked(path):
@@ -161,7 +163,7 @@ def counting_alone(folder: ModelFolder, runs: Runs) -> Iterator[None]:
     """Let one process count at a time: those that wait find what it has kept.
 
     Raises:
-        ModelFolderError: if the user's cache cannot be written.
+        ModelFolderError: as `keep_answers`: before anything is counted.
     """
     with _locked(counts_path(folder, runs).with_suffix(".counting")):
         yield
@@ -213,6 +215,7 @@ def _locked(path: Path) -> Iterator[None]:
     with ExitStack() as held:
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            check_ours(path.parent, _FIX)  # else nobody would read what is kept, and a loss would go unnoticed
             held.enter_context(alone(path.with_suffix(f"{path.suffix}.lock")))
         except OSError as error:
             raise _unwritable(path, error) from None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from superserve.errors import ModelFolderError
+from superserve.errors import ConfigError, ModelFolderError
 from superserve.model_folder import TensorSpec
 from superserve.supernet.packed_engine import Mapped, PackedEngine
 from superserve.supernet.packed_store import PackRecord
@@ -101,6 +101,17 @@ def test_what_cannot_be_mapped_or_run_stays_behind(capsys: pytest.CaptureFixture
     said = capsys.readouterr().err
     assert "subnet b cannot be made resident: gone" in said
     assert "subnet c cannot be made resident: an operator" in said
+
+
+@pytest.mark.parametrize("error", [OSError(12, "no memory"), MemoryError("no memory"), ConfigError("no memory")])
+def test_whatever_keeps_a_subnet_from_being_mapped_the_worker_lives(
+    error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(subnet: int) -> Mapped:
+        raise error
+
+    assert PackedEngine(Behind(), load, []).reside([1]) == ()
+    assert "subnet b cannot be made resident: " in capsys.readouterr().err
 
 
 def test_each_batch_of_a_resident_subnet_runs_where_it_was_faster() -> None:

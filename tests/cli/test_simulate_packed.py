@@ -73,6 +73,25 @@ def test_residents_may_be_named_instead(files: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "wrong",
+    [
+        {"batches": [], "ratios": []},
+        {"ratios": [0.5]},
+        {"ratios": [0.5, -0.5]},
+        {"batches": [4, 1]},
+        {"batches": [0, 4]},
+        {"runs": ["packed"]},
+    ],
+)
+def test_a_file_that_makes_no_sense_is_refused(files: Path, wrong: dict[str, Any]) -> None:
+    told = json.loads((files / "packs.json").read_bytes())
+    told["rows"][0] |= wrong
+    (files / "packs.json").write_text(json.dumps(told))
+    with pytest.raises(ConfigError, match=r"--packs .*subnet s0: .*superserve pack MODEL --json"):
+        simulated(files, "--packs", str(files / "packs.json"))
+
+
+@pytest.mark.parametrize(
     ("arguments", "profile", "complaint"),
     [
         (["--engine-memory", "50MB"], "eager.json", "--packs is missing.*superserve pack MODEL --json"),

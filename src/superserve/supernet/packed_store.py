@@ -8,6 +8,7 @@ import hashlib
 import logging
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -60,6 +61,14 @@ class PackRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Why those that were tried and are not used are not."""
     sha256: dict[str, str]
     """Of the files of all that runs it, and of its program and weights."""
+
+    def __post_init__(self) -> None:
+        """Records come from files."""
+        sizes = len(self.batches)
+        if not sizes or len(self.ratios) != sizes or len(self.runs) not in {0, sizes}:
+            raise ValueError(f"subnet {self.subnet}: batches, ratios and runs are not of one length, above 0")
+        if any(now <= before for before, now in pairwise((0, *self.batches))) or min(self.ratios) < 0:
+            raise ValueError(f"subnet {self.subnet}: batches must rise from 1 or more, ratios must be at least 0")
 
     @property
     def modules(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import os
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from typing import Final, TypeVar
 
 import msgspec
@@ -32,7 +33,7 @@ def ask(url: str, path: str, kind: type[T], *, method: str = "GET", ca_file: str
             return msgspec.json.decode(response.read(), type=kind)
     except urllib.error.HTTPError as error:
         raise SuperServeError(_message(error)) from None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, HTTPException, msgspec.MsgspecError) as error:  # the second is of what speaks no HTTP
         raise SuperServeError(f"{address.url} does not tell: {error}") from None
 
 

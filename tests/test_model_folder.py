@@ -1,12 +1,14 @@
-"""Strings in tensors: as clients give them, and as a batch holds them."""
+"""Strings in tensors, as clients give them and as a batch holds them; files of examples."""
+
+from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given
 
-from superserve.errors import UsageError
-from superserve.model_folder import TensorSpec
+from superserve.errors import ModelFolderError, UsageError
+from superserve.model_folder import TensorSpec, load_examples
 from superserve.protocol.byte_strings import join
 from superserve.serving.byte_strings import to_cells
 
@@ -44,3 +46,22 @@ def test_a_string_that_is_too_long_is_named() -> None:
 def test_the_longest_rows_are_short_words_to_the_last_byte() -> None:
     assert TEXT.unpacked(TEXT.longest(1)).tolist() == [[b"a a a a a", b"a a a a a"]]
     assert IMAGE.longest(2).tolist() == [[0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "changed", "other arrays", "one array"])
+def test_a_file_of_examples_that_cannot_be_read_is_named(tmp_path: Path, damage: str) -> None:
+    """However: a copy may have stopped half-way, or it may be of something else."""
+    file = tmp_path / "examples.npz"
+    np.savez_compressed(file, inputs=np.arange(10_000), labels=np.arange(10_000))
+    whole = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    elif damage == "other arrays":
+        np.savez(file, images=np.arange(3))
+    elif damage == "one array":
+        with file.open("wb") as array:
+            np.save(array, np.arange(3))
+    else:
+        file.write_bytes({"empty": b"", "cut": whole[:-100], "changed": whole[:200] + bytes(60) + whole[260:]}[damage])
+    with pytest.raises(ModelFolderError, match=r"examples\.npz: not an \.npz file with arrays inputs and labels: "):
+        load_examples(file)

@@ -15,6 +15,8 @@ This module knows files and shapes, not torch: the router and the front end read
 import hashlib
 import itertools
 import os
+import zipfile
+import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from importlib import resources
@@ -373,9 +375,9 @@ def load_examples(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any
         ModelFolderError: if it cannot be read or lacks one of them.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return archive["inputs"], archive["labels"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ModelFolderError(f"{path}: not an .npz file with arrays inputs and labels: {error}") from None
 
 

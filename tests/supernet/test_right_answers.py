@@ -148,10 +148,14 @@ def test_what_loses_is_refused_by_subnet_loss_and_what_to_do(folder: ModelFolder
     assert "s0" not in told
     with pytest.raises(ModelFolderError, match=": s2 1"):
         refuse_losses(folder, RUNS, ["s2"])
-    float32 = Runs("compiled", "float32")
-    keep_answers(folder, float32, [answers(900)])
-    with pytest.raises(ModelFolderError, match="use --engine eager"):
-        refuse_losses(folder, float32)
+    for float32, instead in (
+        (Runs("compiled", "float32"), "--engine eager"),
+        (Runs("graphs", "float32", "a GPU"), "--engine eager"),
+        (Runs("eager", "float32", "a GPU"), "--device cpu"),
+    ):
+        keep_answers(folder, float32, [answers(900)])
+        with pytest.raises(ModelFolderError, match=f"use {instead} "):
+            refuse_losses(folder, float32)
 
 
 def test_a_loss_on_any_set_of_examples_is_one(folder: ModelFolder) -> None:

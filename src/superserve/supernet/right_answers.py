@@ -192,7 +192,8 @@ def why_refused(folder: ModelFolder, runs: Runs, subnets: Iterable[str] | None =
     if not found:
         return ""
     told = ", ".join(f"{loss.subnet} {loss.points:.2f} points ({loss.lost} of {loss.n} examples)" for loss in found)
-    instead = "--dtype float32" if runs.dtype != REFERENCE.dtype else f"--engine {REFERENCE.engine}"
+    parts = (("dtype", runs.dtype, REFERENCE.dtype), ("engine", runs.engine, REFERENCE.engine))
+    instead = next((f"--{what} {best}" for what, used, best in parts if used != best), f"--device {REFERENCE.device}")
     return (
         f"{folder.path}: {runs} loses more than {MOST_POINTS:g} points of accuracy against eager float32, and is not "
         f"used: {told}: use {instead} (counted once, and kept in {counts_path(folder, runs)})"

@@ -94,6 +94,27 @@ def test_a_refusal_is_kept_too(tmp_path: Path) -> None:
     assert engine.ran == 0
 
 
+def test_what_was_counted_is_kept_whatever_ends_the_counting(tmp_path: Path) -> None:
+    """A worker that must not take longer to start goes on the next time."""
+    folder, told = guess_folder(tmp_path / "small"), list[tuple[int, int]]()
+    examples = labelled_examples(folder)
+    assert examples is not None
+
+    def stop(done: int, total: int) -> None:
+        told.append((done, total))
+        if 3 * done > 2 * total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        count(Guess, folder, REFERENCE, examples, ["s0", "s1", "s2"], report=stop)
+    assert [kept.subnet for kept in kept_answers(folder, REFERENCE)] == ["s0", "s1"]
+    batches = len(told) - 1
+    assert told == [(done, batches // 2 * 3) for done in range(1, batches + 2)]
+    later = Guess()
+    count(lambda: later, folder, REFERENCE, examples, ["s0", "s1", "s2"])
+    assert later.ran == batches // 2
+
+
 def test_what_was_made_anew_is_counted_anew(tmp_path: Path) -> None:
     folder = guess_folder(tmp_path / "small")
     with pytest.raises(ModelFolderError):

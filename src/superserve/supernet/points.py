@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -114,7 +114,7 @@ def count(
     again: bool = False,
     report: Report = _untold,
 ) -> None:
-    """Count the right answers of subnets, and keep the counts.
+    """Count the right answers of subnets, and keep the counts: of each subnet at once, whatever ends this process.
 
     Args:
         engine: makes the engine, if there is anything to count.
@@ -134,24 +134,23 @@ def count(
         missing = subnets if again else _uncounted(folder, runs, examples, subnets)
         if not missing:  # somebody else has counted meanwhile
             return
-        rows = evaluate(
-            engine(),
-            examples.inputs,
-            examples.labels,
-            subnets=missing,
-            batch_size=folder.config.max_batch_size,
-            report=report,
-        )
-        keep_answers(
-            folder,
-            runs,
-            [
-                RightAnswers(
-                    subnet=row.subnet, examples=examples.hash, n=row.n, right=round(row.accuracy * row.n / 100)
-                )
-                for row in rows
-            ],
-        )
+        counting = engine()
+        for place, subnet in enumerate(missing):
+            (row,) = evaluate(
+                counting,
+                examples.inputs,
+                examples.labels,
+                subnets=[subnet],
+                batch_size=folder.config.max_batch_size,
+                report=partial(_of_all, report, place, len(missing)),
+            )
+            right = round(row.accuracy * row.n / 100)
+            keep_answers(folder, runs, [RightAnswers(subnet=subnet, examples=examples.hash, n=row.n, right=right)])
+
+
+def _of_all(report: Report, place: int, subnets: int, done: int, total: int) -> None:
+    """Tell of progress with one of several subnets, which take as many batches each."""
+    report(place * total + done, subnets * total)
 
 
 def answers_on(folder: ModelFolder, runs: Runs, examples: LabelledExamples) -> list[RightAnswers]:

@@ -42,8 +42,23 @@ class AddedToItself(nn.Module):
         return torch.relu(self.convs[1](first) + first)
 
 
+class AddedLater(nn.Module):
+    """A layer that reads a batch early, and becomes part of a sum behind the one that is written over that batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, 8, h, w), shape kept."""
+        first = torch.relu(self.convs[0](x))
+        beside = self.convs[1](first)
+        second = torch.relu(self.convs[2](torch.relu(self.convs[3](x))) + first)
+        return torch.relu(beside + second)
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-@pytest.mark.parametrize("network", [ReadTwice, AddedToItself])
+@pytest.mark.parametrize("network", [ReadTwice, AddedToItself, AddedLater])
 def test_a_batch_that_is_read_again_is_not_written_over(network: type[nn.Module], tmp_path: Path) -> None:
     module, x = network().eval().requires_grad_(requires_grad=False), torch.randn(EXAMPLE_ROWS, 8, 6, 6)
     x = x.to(memory_format=torch.channels_last)

@@ -126,6 +126,29 @@ class Products(nn.Module):
         return (self.head(self.norms[1](self.narrow(middle) + before)),)
 
 
+class Sums(nn.Module):
+    """Layers that read sums which other layers have made, with no normalisation between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start = nn.Linear(6, 16)
+        self.wide = nn.ModuleList(nn.Linear(16, 48) for _ in range(2))
+        self.narrow = nn.ModuleList(nn.Linear(48, 16) for _ in range(2))
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(rows, 7, 6) to (rows, 7, 5)."""
+        return self.run(x, as_it_is)
+
+    def run(self, x: Tensor, seen: Seen) -> tuple[Tensor, ...]:
+        """`forward`, its activations seen by somebody."""
+        before = self.start(x)
+        middle = seen("gelu", functional.gelu(self.wide[0](seen("linear", before))))
+        before = self.narrow[0](middle) + before
+        middle = seen("gelu_1", functional.gelu(self.wide[1](seen("add_16", before))))
+        return (self.head(self.narrow[1](middle) + before),)
+
+
 def images(rows: int) -> Tensor:
     x = torch.rand(rows, 3, 8, 8, generator=torch.Generator().manual_seed(rows))
     return x.to(memory_format=torch.channels_last)
@@ -138,18 +161,19 @@ def vectors(rows: int) -> Tensor:
 class Case(NamedTuple):
     """A network, its inputs of so many rows, and where each of its outputs is seen."""
 
-    network: Convolutions | ReadAgain | Products
+    network: Convolutions | ReadAgain | Products | Sums
     inputs: Callable[[int], Tensor]
     outputs: Sequence[str]
 
 
-@pytest.fixture(params=["convolutions", "convolutions shown", "read again", "products"])
+@pytest.fixture(params=["convolutions", "convolutions shown", "read again", "products", "sums"])
 def case(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Case:
     monkeypatch.setattr(quantise_module, "SMALL", 0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        if request.param == "products":
-            return Case(Products().eval().requires_grad_(requires_grad=False), vectors, [""])
+        if request.param in {"products", "sums"}:
+            network_of = Products if request.param == "products" else Sums
+            return Case(network_of().eval().requires_grad_(requires_grad=False), vectors, [""])
         if request.param == "read again":
             return Case(ReadAgain().eval().requires_grad_(requires_grad=False), images, [""])
         shown = request.param.endswith("shown")

@@ -66,6 +66,7 @@ def optimise(graph: Graph, dtype: torch.dtype) -> None:
     _Packer(graph, dtype).pack()
     _fuse_activations(graph)
     _fuse_sums(graph)
+    _add_in_place(graph)
     _keep_what_is_added_to(graph)
     _write_in_place(graph)
     graph.clean()
@@ -219,10 +220,7 @@ def _fuse_sum(graph: Graph, node: fx.Node, layer: fx.Node, other: fx.Node) -> bo
         rectified = len(users) == 1 and users[0].target is aten.relu.default
         x, *rest = layer.args[:-3]
         sum_: tuple[Any, ...] = ("add", 1.0, "relu" if rectified else None, [], None)
-        if other is not x and is_free(graph, other, node):
-            graph.replace(users[0] if rectified else node, CONV_ADD_INTO, (other, x, *rest, *sum_))
-        else:
-            graph.replace(users[0] if rectified else node, CONV_ADD, (x, other, *rest, *sum_))
+        graph.replace(users[0] if rectified else node, CONV_ADD, (x, other, *rest, *sum_))
     elif layer.target is LINEAR:
         x, weight, bias = layer.args[:3]
         graph.replace(node, LINEAR_ADD, (x, other, weight, bias, "add"))
@@ -232,6 +230,15 @@ def _fuse_sum(graph: Graph, node: fx.Node, layer: fx.Node, other: fx.Node) -> bo
     else:
         return False
     return True
+
+
+def _add_in_place(graph: Graph) -> None:
+    """Sums go where what is added was, if nothing needs that any more: known when all layers are where they stay."""
+    for node in graph.calls(CONV_ADD):
+        x, other, *rest = node.args
+        assert isinstance(other, fx.Node)
+        if other is not x and is_free(graph, other, node):
+            graph.replace(node, CONV_ADD_INTO, (other, x, *rest))
 
 
 def _keep_what_is_added_to(graph: Graph) -> None:

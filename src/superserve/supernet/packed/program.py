@@ -13,7 +13,7 @@ from superserve.errors import ModelFolderError
 from superserve.supernet.builds import Target, check_ours, this_machine
 
 #: Raised whenever packed subnets of before must not be used any more.
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 PROGRAM_FILE: Final = "program.json"
 WEIGHTS_FILE: Final = "weights.bin"

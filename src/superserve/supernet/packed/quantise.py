@@ -169,6 +169,7 @@ class _Rewriter:
         self._layers = layers
         self._ranges = ranges
         self._integers: dict[fx.Node, tuple[fx.Node, Affine]] = {}
+        self._names: dict[fx.Node, str] = {}  # of results that stay float32: what they were called when ranges were fit
         self._no_offset = graph.constant("no_offset", torch.zeros(1, dtype=torch.int32))
         self._as_integers = self._results_in_integers()
 
@@ -177,7 +178,9 @@ class _Rewriter:
         for layer in self._layers:
             affine = self._ranges[layer.result.name] if layer.result in self._as_integers else None
             new = self._convolution(layer, affine) if layer.is_conv else self._linear(layer, affine)
-            if affine is not None:
+            if affine is None:
+                self._names[new] = layer.result.name
+            else:
                 self._follow_up(new, affine)
 
     def _follow_up(self, new: fx.Node, affine: Affine) -> None:
@@ -205,7 +208,7 @@ class _Rewriter:
     def _in_integers(self, node: fx.Node) -> tuple[fx.Node, Affine]:
         """A node's numbers in u8."""
         if node not in self._integers:
-            affine = self._ranges[node.name]
+            affine = self._ranges[self._names.get(node, node.name)]
             self._integers[node] = self._graph.follow(node, operators.quantise, (node, *affine)), affine
         return self._integers[node]
 

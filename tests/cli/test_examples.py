@@ -9,7 +9,8 @@ from superserve.cli.examples import fitted_to, keep_for_int8, keep_if_there_are_
 from superserve.errors import UsageError
 from superserve.model_folder import ModelFolder
 from superserve.supernet.hub import save_supernet
-from superserve.supernet.packed.examples import fitting_examples, keep_examples, kept_path
+from superserve.supernet.packed.examples import fitting_examples, keep_examples
+from superserve.supernet.packed.fitting_source import kept_path
 from superserve.training.data import Parts, Split
 from superserve.training.recipes import RECIPES, Recipe
 from support.supernets import TINY, pixels, small_supernet
@@ -54,3 +55,15 @@ def test_an_evaluation_fits_to_what_the_front_was_chosen_by(
     keep_examples(folder, pixels(8), np.full(8, 9))
     keep_if_there_are_none(folder, tmp_path, "int8")
     assert set(fitting_examples(folder).checked.labels) == {9}
+
+
+def test_a_file_is_reported_on_without_what_was_fitted_to(folder: ModelFolder, tmp_path: Path) -> None:
+    """The very examples that were kept, and test data from elsewhere that the folder carries a part of."""
+    inputs, _ = folder.test_data()
+    np.savez(tmp_path / "whole.npz", inputs=np.concatenate([pixels(5, seed=1), inputs]), labels=np.arange(ROWS + 5))
+    assert len(measured_on(folder, tmp_path / "whole.npz", "float32").labels) == ROWS + 5
+    assert len(measured_on(folder, tmp_path / "whole.npz", "int8").labels) == ROWS + 5 - 10
+    keep_for_int8(folder, tmp_path / "whole.npz", "int8")
+    found = measured_on(folder, tmp_path / "whole.npz", "int8")
+    assert not {row.tobytes() for row in found.inputs} & {row.tobytes() for row in fitting_examples(folder).fitted}
+    assert len(found.labels) == ROWS + 5 - 11

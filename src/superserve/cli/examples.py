@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def measured_on(folder: "ModelFolder", data: Path | None, dtype: str) -> "LabelledExamples":
     """What to report the accuracy of a model on, which computes in a dtype."""
     from superserve.model_folder import load_examples
-    from superserve.supernet.packed.examples import reported
+    from superserve.supernet.packed.examples import reported, without_fitted
     from superserve.supernet.points import LabelledExamples
     from superserve.training.recipes import examples_of
 
@@ -27,7 +27,8 @@ def measured_on(folder: "ModelFolder", data: Path | None, dtype: str) -> "Labell
     else:
         assert data is not None
         inputs, labels = load_examples(data)
-    return LabelledExamples(folder.config.inputs[0].packed(inputs), labels)
+    examples = LabelledExamples(folder.config.inputs[0].packed(inputs), labels)
+    return without_fitted(folder, examples) if dtype == INT8 else examples
 
 
 def keep_for_int8(folder: "ModelFolder", data: Path, dtype: str) -> None:
@@ -52,7 +53,8 @@ def keep_for_int8(folder: "ModelFolder", data: Path, dtype: str) -> None:
 
 def fitted_to(folder: "ModelFolder") -> str:
     """In words, what int8 was fitted to and checked on."""
-    from superserve.supernet.packed.examples import fitting_examples, kept_path
+    from superserve.supernet.packed.examples import fitting_examples
+    from superserve.supernet.packed.fitting_source import kept_path
 
     found = fitting_examples(folder)
     kept = kept_path(folder)
@@ -62,7 +64,7 @@ def fitted_to(folder: "ModelFolder") -> str:
 
 def keep_if_there_are_none(folder: "ModelFolder", data: Path | None, dtype: str) -> None:
     """`keep_for_int8`, where an evaluation in int8 is given a data folder and nothing is known to fit it to."""
-    from superserve.supernet.packed.examples import kept_path
+    from superserve.supernet.packed.fitting_source import kept_path
 
     if dtype != INT8 or data is None or not data.is_dir() or _is_bundled(folder, data):
         return

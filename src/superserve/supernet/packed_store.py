@@ -18,6 +18,7 @@ from superserve.engine import PACKED
 from superserve.errors import ModelFolderError
 from superserve.model_folder import ModelFolder, cache_folder, write_json
 from superserve.supernet.builds import check_ours, sha256, this_machine
+from superserve.supernet.packed.fitting_source import fitting_hash
 from superserve.supernet.packed.program import FORMAT, PROGRAM_FILE, WEIGHTS_FILE, read_program
 from superserve.supernet.right_answers import Runs, refuse_losses
 from superserve.supernet.runtimes.contest import PROGRAM, WORTH, mean_ratio
@@ -111,8 +112,8 @@ class KeptPack(NamedTuple):
 
 
 def packs_path(folder: ModelFolder, dtype: str) -> Path:
-    """Where the packed subnets of a model are kept, for this machine and torch, bundled or not."""
-    digest = hashlib.sha256(msgspec.json.encode((FORMAT, this_machine(dtype)))).hexdigest()
+    """Where packed subnets of a model are kept, for this machine, torch and what int8 is fitted to, bundled or not."""
+    digest = hashlib.sha256(msgspec.json.encode((FORMAT, this_machine(dtype), fitting_hash(folder, dtype)))).hexdigest()
     return cache_folder() / "packed" / f"{folder.config.name}-{folder.model_hash[:16]}" / f"{dtype}-{digest[:16]}"
 
 

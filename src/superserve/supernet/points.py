@@ -56,11 +56,27 @@ def labelled_examples(folder: ModelFolder) -> LabelledExamples | None:
     """
     if not folder.carries_test_data or len(folder.config.inputs) != 1:
         return None
-    (tensor,), (inputs, labels) = folder.config.inputs, folder.test_data()
+    return examples_for(folder, *folder.test_data(), told=f"{folder.path / TEST_FILE}")
+
+
+def examples_for(
+    folder: ModelFolder, inputs: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], *, told: str
+) -> LabelledExamples:
+    """Labelled examples as a batch of the model holds them.
+
+    Raises:
+        ModelFolderError: if the model takes something else, or several inputs, by ``told``, where they come from.
+        UsageError: if a text is longer than the model takes.
+    """
+    tensor, *others = folder.config.inputs
+    if others:
+        raise ModelFolderError(
+            f"{told}: the model has {1 + len(others)} inputs, and examples are of one: leave them out"
+        )
     rows = tensor.packed(inputs)
     if (rows.dtype, rows.shape[1:]) != (tensor.dtype, tensor.row_shape) or labels.shape != rows.shape[:1]:
         raise ModelFolderError(
-            f"{folder.path / TEST_FILE}: inputs {inputs.dtype} {inputs.shape} and labels {labels.shape} are not rows "
+            f"{told}: inputs {inputs.dtype} {inputs.shape} and labels {labels.shape} are not rows "
             f"of {tensor.datatype} {list(tensor.row_shape)} and a label for each: correct the file, or remove it"
         )
     return LabelledExamples(rows, labels)

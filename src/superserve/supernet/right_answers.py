@@ -21,6 +21,7 @@ from superserve.errors import ModelFolderError
 from superserve.file_lock import alone
 from superserve.model_folder import ModelFolder, cache_folder, write_json
 from superserve.supernet.builds import Target, check_ours, this_machine
+from superserve.supernet.packed.fitting_source import fitting_hash
 
 logger = logging.getLogger(__name__)
 
@@ -105,8 +106,9 @@ def examples_hash(inputs: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) ->
 
 
 def counts_path(folder: ModelFolder, runs: Runs) -> Path:
-    """Where the counts of an engine and dtype are kept, for this machine, torch and version."""
-    digest = hashlib.sha256(msgspec.json.encode((FORMAT, this_machine(runs.dtype), runs))).hexdigest()
+    """Where the counts of an engine and dtype are kept, for this machine, torch, version and what int8 is fitted to."""
+    key = (FORMAT, this_machine(runs.dtype), runs, fitting_hash(folder, runs.dtype))
+    digest = hashlib.sha256(msgspec.json.encode(key)).hexdigest()
     where = cache_folder() / "accuracy" / f"{folder.config.name}-{folder.model_hash[:16]}"
     return where / f"{runs.engine}-{runs.dtype}-{digest[:16]}.json"
 

@@ -3,14 +3,14 @@
 Nothing here imports torch.
 """
 
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from superserve.errors import ModelFolderError
-from superserve.model_folder import ModelFolder, cache_folder, load_examples
-from superserve.supernet.points import LabelledExamples, labelled_examples
+from superserve.model_folder import ModelFolder, load_examples
+from superserve.supernet.packed.fitting_source import kept_path
+from superserve.supernet.points import LabelledExamples, examples_for, labelled_examples
 
 Array = np.ndarray[Any, Any]
 
@@ -53,25 +53,21 @@ def fitting_examples(folder: ModelFolder) -> Fitting:
 
 def _kept(folder: ModelFolder) -> LabelledExamples | None:
     path = kept_path(folder)
-    if not path.is_file():
-        return None
-    inputs, labels = load_examples(path)
-    return LabelledExamples(folder.config.inputs[0].packed(inputs), labels)
+    return examples_for(folder, *load_examples(path), told=str(path)) if path.is_file() else None
 
 
 def keep_examples(folder: ModelFolder, inputs: Array, labels: Array) -> None:
     """Keep labelled examples in the user's cache, for all packing of a model; in place of those kept before.
 
     Raises:
-        ModelFolderError: if there is not one label for each, or they cannot be written.
+        ModelFolderError: if they are not what the model takes and a label for each, or cannot be written.
     """
-    if labels.shape != (len(inputs),):
-        raise ModelFolderError(f"{folder.path}: {len(inputs)} examples with labels {labels.shape}: give one for each")
     path = kept_path(folder)
+    examples = examples_for(folder, inputs, labels, told=f"{folder.path}: examples for int8")
     scratch = path.with_suffix(".new.npz")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        np.savez_compressed(scratch, inputs=inputs, labels=labels)
+        np.savez_compressed(scratch, inputs=examples.inputs, labels=examples.labels)
         scratch.replace(path)
     except OSError as error:
         raise ModelFolderError(f"{path}: examples cannot be kept there: {error}") from None
@@ -85,10 +81,18 @@ def reported(folder: ModelFolder) -> LabelledExamples:
     """
     if kept_path(folder).is_file():
         inputs, labels = folder.test_data()
-        return LabelledExamples(folder.config.inputs[0].packed(inputs), labels)
+        return without_fitted(folder, LabelledExamples(folder.config.inputs[0].packed(inputs), labels))
     return fitting_examples(folder).checked
 
 
-def kept_path(folder: ModelFolder) -> Path:
-    """Where examples of a model are kept."""
-    return cache_folder() / "examples" / f"{folder.config.name}-{folder.model_hash[:16]}.npz"
+def without_fitted(folder: ModelFolder, examples: LabelledExamples) -> LabelledExamples:
+    """Examples without those that int8 is fitted to, wherever they come from.
+
+    Raises:
+        ModelFolderError: if none are left, or as `fitting_examples`.
+    """
+    fitted = {row.tobytes() for row in fitting_examples(folder).fitted}
+    others = np.array([row.tobytes() not in fitted for row in examples.inputs], bool)
+    if not others.any():
+        raise ModelFolderError(f"{folder.path}: int8 is fitted to all of these examples: measure on others")
+    return LabelledExamples(examples.inputs[others], examples.labels[others])

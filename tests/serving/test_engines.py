@@ -52,7 +52,9 @@ def test_every_engine_that_loses_points_is_refused_and_counted_once(
     """Of the packed engine, the one behind: packed subnets are checked when they are packed."""
     folder, loaded = guess_folder(tmp_path / "small"), load(monkeypatch, [0, 2])
     for _ in range(2):
-        with pytest.raises(ModelFolderError, match=r"s0 2\.00 points .*, s2 2\.00 points .*: use --(dtype|engine)"):
+        with pytest.raises(
+            ModelFolderError, match=r"s0 2\.00 points .*, s2 2\.00 points .*: use --(dtype|engine|device)"
+        ):
             engines.create(setup(folder, choice))
     assert loaded[0].ran > 0
     assert loaded[1].ran == 0

@@ -193,14 +193,20 @@ def test_an_overdue_worker_gives_back_both_batches() -> None:
     assert (scheduler.workers, scheduler.queue_depth, scheduler.in_flight) == (2, 0, 2)
 
 
-def test_the_most_urgent_model_has_the_place_behind_a_batch() -> None:
-    """And each model's answers are its own."""
+def two_models() -> tuple[SharedWorkers, Scheduler, Scheduler]:
+    """On one worker that overlaps batches, and runs one of the first."""
     shared = SharedWorkers()
     one, other = scheduler_of("fixed:smallest", shared=shared), scheduler_of("fixed:smallest", shared=shared)
     shared.overlap(0, overlaps=True)
     shared.on_worker_ready(0, 0)
     one.admit(0, Request(0, 0, at(60)))
     shared.offer(0)
+    return shared, one, other
+
+
+def test_the_most_urgent_model_has_the_place_behind_a_batch() -> None:
+    """And each model's answers are its own."""
+    shared, one, other = two_models()
     one.admit(at(1), Request(1, at(1), at(60)))
     other.admit(at(1), Request(0, at(1), at(40)))
     shared.offer(at(1))
@@ -220,12 +226,7 @@ def test_the_most_urgent_model_has_the_place_behind_a_batch() -> None:
 
 def test_a_lost_worker_gives_each_model_its_own() -> None:
     """Of two batches on it one was the other model's."""
-    shared = SharedWorkers()
-    one, other = scheduler_of("fixed:smallest", shared=shared), scheduler_of("fixed:smallest", shared=shared)
-    shared.overlap(0, overlaps=True)
-    shared.on_worker_ready(0, 0)
-    one.admit(0, Request(0, 0, at(60)))
-    shared.offer(0)
+    shared, one, other = two_models()
     other.admit(at(4), Request(0, at(4), at(60)))
     shared.offer(at(4))
     assert (one.in_flight, other.in_flight) == (1, 1)

@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelFolder:
 def test_one_that_loses_points_is_not_kept(
     folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "_Packed", lambda *_: Guess("packed", errs=[1]))
+    monkeypatch.setattr(build, "ModuleEngine", lambda *_: Guess("packed", errs=[1]))
     monkeypatch.setattr(build, "EagerEngine", lambda _: Guess())
     monkeypatch.setattr(build, "check_subnet", lambda *_: 0.0)
     with pytest.raises(ModelFolderError, match=r"engine packed \(float32\) loses .*: s1 2\.00 points"):

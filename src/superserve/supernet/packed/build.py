@@ -16,20 +16,21 @@ from superserve.errors import ModelFolderError
 from superserve.model_folder import ModelFolder
 from superserve.supernet.accuracy import check_subnet
 from superserve.supernet.builds import this_machine
-from superserve.supernet.engine import EagerEngine, as_tensor
+from superserve.supernet.engine import EagerEngine
 from superserve.supernet.hub import load_supernet
 from superserve.supernet.packed.examples import fitting_examples
 from superserve.supernet.packed.fuse import fold_norms, optimise
 from superserve.supernet.packed.lower import Lowering
 from superserve.supernet.packed.memory import check_torch
-from superserve.supernet.packed.module import PackedModule, SharedParts
 from superserve.supernet.packed.program import FORMAT, PROGRAM_FILE, WEIGHTS_FILE, Program
 from superserve.supernet.packed.quantise import quantise
 from superserve.supernet.packed.ranges import fit
 from superserve.supernet.packed.trace import Traced, graph_inputs, trace_subnet
+from superserve.supernet.packed_engine import Loader, ModuleEngine
 from superserve.supernet.points import LabelledExamples, check_points, count
-from superserve.supernet.reduced import TORCH_DTYPES, load_supernet_in
+from superserve.supernet.reduced import TORCH_DTYPES
 from superserve.supernet.right_answers import REFERENCE, Runs, refuse_losses
+from superserve.supernet.runtimes.contest import PROGRAM
 
 #: The largest batch that a fresh subnet is tried with.
 _MOST_ROWS: Final = 16
@@ -193,9 +194,10 @@ class _Check(NamedTuple):
             ModelFolderError: if it may not.
         """
         folder = self.folder
-        module = PackedModule.load(path, SharedParts.of(folder, load_supernet_in(folder, self.dtype)))
+        module = Loader.of(folder, self.dtype).module(PROGRAM, path)
         most = min(_MOST_ROWS, folder.config.max_batch_size)
-        engine, eager = _Packed(module, folder, self.dtype), EagerEngine(load_supernet(folder))
+        eager = EagerEngine(load_supernet(folder))
+        engine = ModuleEngine(PROGRAM, self.dtype, eager.subnet_ids, module)
         check_subnet(engine, eager, self.subnet, self._rows(most), [1, 3, most])
         if self.checked is None:
             check_points(engine, lambda: eager, folder, subnets=[self.subnet], again=True)
@@ -210,23 +212,3 @@ class _Check(NamedTuple):
         if self.checked is None:
             return self.folder.example_inputs(most, np.random.default_rng(_SEED))
         return [self.checked.inputs[:most]]
-
-
-class _Packed:
-    """One packed subnet as an `Engine`, whichever subnet it is asked for."""
-
-    name = "packed"
-
-    def __init__(self, module: PackedModule, folder: ModelFolder, dtype: str) -> None:
-        self.dtype = dtype
-        self.subnet_ids = tuple(record.id for record in folder.front.subnets)
-        self._module = module
-        self._datatypes = [tensor.datatype for tensor in folder.config.inputs]
-
-    def actuate(self, subnet: int) -> None:
-        """Nothing is to be set."""
-
-    def run(self, subnet: int, inputs: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:  # noqa: ARG002
-        """See `Engine.run`."""
-        tensors = [as_tensor(*item) for item in zip(inputs, self._datatypes, strict=True)]
-        return [output.numpy() for output in self._module.run(tensors)]

@@ -140,7 +140,7 @@ async def run(name: str, work: Path) -> Run:
     shutil.copytree(work / "cache", cache)
     os.environ["SUPERSERVE_CACHE"] = str(cache)
     choice = choose_engine(folder, engine="packed")
-    sizes = {n: kept.record.nbytes for n, kept in find_packs(folder, choice.dtype, choice.fallback).items()}
+    sizes = {n: kept.record.nbytes_on(1) for n, kept in find_packs(folder, choice.dtype, choice.fallback).items()}
     for number in sizes:
         if number not in AHEAD:
             shutil.rmtree(pack_path(folder, choice.dtype, number))
@@ -150,8 +150,10 @@ async def run(name: str, work: Path) -> Run:
     ready.unlink(missing_ok=True)
     arguments += ["--workers", "1", "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     log = work / f"{name}.log"
-    async with ChildProcess("superserve", [*arguments, "--ready-file", str(ready)], log=log):
-        while not ready.exists():  # noqa: ASYNC110  (a file)
+    async with ChildProcess("superserve", [*arguments, "--ready-file", str(ready)], log=log) as child:
+        while not ready.exists():
+            if child.ended:
+                raise SuperServeError(f"the server has ended: {log.read_text()[-1000:]}")
             await asyncio.sleep(0.05)
         server = msgspec.json.decode(ready.read_bytes())
         began = datetime.now(UTC).timestamp()

@@ -96,7 +96,7 @@ def run(
 ) -> tuple[ResultRow, ResidencyReport]:
     """One simulated run, with memory for so many subnets."""
     made: list[VirtualResidency] = []
-    size = bytes_of(budget_of(budget, {number: record.nbytes for number, record in records.items()}))
+    size = bytes_of(budget_of(budget, {number: record.nbytes_on(1) for number, record in records.items()}))
 
     def engine(scheduler: Scheduler, behind: Profile) -> VirtualResidency:
         made.append(
